@@ -1,0 +1,250 @@
+/* The memory that processes share, byte by byte: the contract between replicas, programs and the manager.
+ *
+ * Included by the socket library (C) and declared to the data plane by layout.pxd. Every structure names its one
+ * writer; everybody else maps it to read. All integers are in the host's byte order; addresses and ports are in
+ * network byte order where the name ends in `_be`. Whoever reads what a less trusted process wrote copies it once,
+ * checks the copy and uses the copy.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef NEAT_LAYOUT_H
+#define NEAT_LAYOUT_H
+
+#include <stdint.h>
+
+#define NEAT_MAGIC 0x5441454eu /* "NEAT" */
+#define NEAT_LAYOUT_VERSION 1u
+#define NEAT_MAX_REPLICAS 16
+#define NEAT_MAX_CHANNELS 256 /* programs at one time; a program has the same channel number in every replica */
+#define NEAT_BUCKETS 256      /* of the indirection table */
+
+#define NEAT_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), "size of " #type)
+
+/* ---- stack page: one for the stack. Writer: the manager. Mapped read-only by replicas and programs. ---- */
+
+struct neat_stack_page {
+    uint32_t magic, version;
+    uint32_t generation;  /* bumped after every change of the fields below */
+    uint32_t address_be;  /* the stack's own IPv4 address */
+    uint32_t netmask_be;
+    uint32_t gateway_be;  /* 0: none */
+    uint32_t mtu;         /* of the device, bytes of IP packet */
+    uint32_t replicas;    /* the maximum: slots 0..replicas-1 exist */
+    uint32_t active;      /* bit i: replica i takes new connections */
+    uint8_t mac[6];
+    uint8_t pad[2];
+    uint32_t link_queue;  /* the device queue of link */
+    uint32_t tcp_backlog_max;
+    uint64_t hash_key[3]; /* of neat_flow_hash(): random, odd */
+    uint8_t table[NEAT_BUCKETS]; /* indirection table: bucket -> replica */
+};
+
+/* ---- replica page: one for each replica. Writer: the replica. Mapped read-only by programs and the manager. ---- */
+
+struct neat_replica_page {
+    uint32_t magic, version;
+    uint32_t incarnation;
+    uint32_t sleep_seq;   /* odd: the replica sleeps (or is about to); ring its doorbell */
+    uint64_t progress_ns; /* CLOCK_MONOTONIC when it last finished a batch */
+    uint8_t pad[40];
+};
+NEAT_SIZE(struct neat_replica_page, 64);
+
+/* ---- channel: what one program and one replica share; one memfd. ----
+ *
+ *   0                 header       writer: the manager, once, before anybody else has it. Its readers copy it when they
+ *                                  map the channel and never look again: a program could change it later.
+ *   128               program      writer: the program
+ *   256               replica      writer: the replica
+ *   commands_at       entries      writer: the program   (ring: program -> replica)
+ *   events_at         entries      writer: the replica   (ring: replica -> program)
+ *   sockets_at        sockets      each socket: two lines by the program, two by the replica
+ *   buffers_at        byte rings   socket i: receive ring of rx_size bytes (writer: the replica), then
+ *                                  send ring of tx_size bytes (writer: the program)
+ */
+
+struct neat_channel_header {
+    uint32_t magic, version;
+    uint32_t replica, channel;
+    uint64_t size;
+    uint32_t sockets; /* slots, a power of two */
+    uint32_t entries; /* of each ring, a power of two, at least `sockets` */
+    uint32_t rx_size, tx_size; /* powers of two, at least 4096 */
+    uint64_t commands_at, events_at, sockets_at, buffers_at; /* byte offsets, page aligned */
+    uint8_t pad[56];
+};
+NEAT_SIZE(struct neat_channel_header, 128);
+
+struct neat_channel_program {
+    uint32_t commands_head; /* entries ever put into the command ring */
+    uint32_t events_tail;   /* entries ever taken from the event ring; published before the sockets are looked at */
+    uint32_t sleep_seq;     /* odd: a thread of the program sleeps (or is about to); ring the program's doorbell */
+    uint8_t pad[116];
+};
+NEAT_SIZE(struct neat_channel_program, 128);
+
+struct neat_channel_replica {
+    uint32_t commands_tail; /* entries ever taken from the command ring; published after their changes are committed */
+    uint32_t events_head;
+    uint32_t rescan;        /* bumped when the event ring was full: the program looks at all its sockets */
+    uint8_t pad[116];
+};
+NEAT_SIZE(struct neat_channel_replica, 128);
+
+/* An entry says which socket to look at: what is wanted or has happened stands in the socket itself, so that an entry
+ * may be repeated without harm. */
+enum neat_op {
+    NEAT_OP_LOOK = 0,   /* commands and events: the other side's lines of this socket have changed */
+    NEAT_OP_DETACH = 1, /* command: this program has closed its last descriptor of the socket; when no program holds it
+                           any more, the connection is closed as close() would */
+};
+
+struct neat_entry {
+    uint16_t channel; /* whose memory the socket lives in: after fork() a program also serves its parent's sockets */
+    uint16_t op;
+    uint32_t socket;
+};
+NEAT_SIZE(struct neat_entry, 8);
+
+/* ---- socket ----
+ *
+ * A slot is free when both `role` is NEAT_ROLE_FREE and the replica's state is NEAT_STATE_FREE. Only the program
+ * whose channel it is takes free slots: it writes its lines, then bumps `generation`, then sends NEAT_OP_LOOK.
+ *
+ * Cursors count bytes since the connection opened, modulo 2^32; a byte with cursor c lies in its ring at
+ * (c - base) & (size - 1). A side that fills a ring may move that ring's base, only while the ring is empty and (receive
+ * ring) nothing out of order waits in it, and before it publishes the new head: so small requests touch one page only.
+ */
+
+enum neat_role {
+    NEAT_ROLE_FREE = 0,
+    NEAT_ROLE_CONNECT = 1,  /* open a connection from local (0: choose) to remote */
+    NEAT_ROLE_ACCEPT = 2,   /* posted: may be given a connection of `listener` */
+    NEAT_ROLE_WITHDRAW = 3, /* a posted slot is asked back. Not given out yet: the replica sets NEAT_STATE_FREE. Given out and
+                               not yet NEAT_FLAG_TAKEN: the replica moves the connection to another program that waits
+                               for one, or holds it, and sets NEAT_STATE_FREE */
+};
+
+enum neat_shut { NEAT_SHUT_READ = 1, NEAT_SHUT_WRITE = 2, NEAT_SHUT_ABORT = 4 }; /* abort: reset at once (SO_LINGER 0) */
+
+enum neat_flag {
+    NEAT_FLAG_NODELAY = 1,
+    NEAT_FLAG_CORK = 2,
+    NEAT_FLAG_KEEPALIVE = 4,
+    NEAT_FLAG_QUICKACK = 8,
+    NEAT_FLAG_TAKEN = 16, /* accept() has returned this connection */
+};
+
+enum neat_state {
+    NEAT_STATE_FREE = 0,
+    NEAT_STATE_POSTED = 1,     /* NEAT_ROLE_ACCEPT seen, no connection yet */
+    NEAT_STATE_CONNECTING = 2,
+    NEAT_STATE_OPEN = 3,       /* established, also half closed */
+    NEAT_STATE_CLOSED = 4,     /* nothing more will come or go; `error` says why. Free after NEAT_OP_DETACH */
+};
+
+enum neat_seen {
+    NEAT_SEEN_EOF = 1,   /* the peer's FIN follows the last byte before rx_head */
+    NEAT_SEEN_RESET = 2, /* the connection was reset or failed: see `error` */
+    NEAT_SEEN_FIN_ACKED = 4, /* our FIN was acknowledged */
+};
+
+struct neat_socket_program { /* writer: the program (processes that share a socket after fork() take turns by `lock`) */
+    uint32_t lock;       /* 0: free; else the thread id of the holder; a futex. Means nothing to the replica */
+    uint32_t generation;
+    uint8_t role, shut;
+    uint16_t flags;
+    uint32_t tx_head;    /* bytes ever put into the send ring */
+    uint32_t tx_base;
+    uint32_t rx_tail;    /* bytes ever taken from the receive ring */
+    uint32_t listener;   /* NEAT_ROLE_ACCEPT */
+    uint32_t scratch[9]; /* the library's own, shared by the processes that share the socket */
+    /* second line: seldom changed */
+    uint32_t local_be, remote_be;
+    uint16_t local_port_be, remote_port_be;
+    uint32_t keep_idle_s, keep_interval_s, keep_count; /* 0: default */
+    uint32_t user_timeout_ms; /* 0: default */
+    uint32_t receive_buffer;  /* bytes, SO_RCVBUF; 0: all of the ring */
+    uint16_t mss;             /* TCP_MAXSEG; 0: default */
+    uint8_t tos, ttl;         /* ttl 0: default */
+    uint32_t pad[7];
+};
+NEAT_SIZE(struct neat_socket_program, 128);
+
+struct neat_socket_replica { /* writer: the replica */
+    uint32_t generation; /* the program's generation that this answers */
+    uint8_t state, seen;
+    uint8_t tcp_state;   /* enum State in tcb.pxd; numbered as Linux's TCP_ESTABLISHED... */
+    uint8_t pad0;
+    uint32_t error;      /* errno value; 0: none */
+    uint32_t rx_head;    /* bytes ever received in order */
+    uint32_t rx_base;
+    uint32_t tx_tail;    /* bytes acknowledged by the peer: their room in the send ring is free */
+    uint32_t listener;
+    uint32_t pad1[9];
+    /* second line: for getsockname, getpeername and TCP_INFO */
+    uint32_t local_be, remote_be;
+    uint16_t local_port_be, remote_port_be;
+    uint32_t mss;
+    uint32_t rtt_us, rttvar_us, rto_us;
+    uint32_t cwnd, ssthresh; /* bytes */
+    uint32_t retransmits;    /* segments ever retransmitted */
+    uint32_t peer_window;    /* bytes */
+    uint8_t snd_wscale, rcv_wscale;
+    uint16_t pad2;
+    uint32_t pad3[4];
+};
+NEAT_SIZE(struct neat_socket_replica, 128);
+
+struct neat_socket {
+    struct neat_socket_program program;
+    struct neat_socket_replica replica;
+};
+NEAT_SIZE(struct neat_socket, 256);
+
+/* ---- requests of programs to the manager: SOCK_SEQPACKET on <stack directory>/manager.sock, one reply each ---- */
+
+enum neat_request_op {
+    NEAT_REQUEST_HELLO = 1,  /* a new program. Reply: channel, token; descriptors: stack page, the program's doorbell,
+                                then for each replica slot: channel memfd, replica page, the replica's doorbell */
+    NEAT_REQUEST_FORK = 2,   /* before fork(): a channel for the child, which will also hold every socket and listener
+                                that this program holds. Reply: as HELLO, without stack page and replica pages:
+                                doorbell, then for each slot the channel memfd */
+    NEAT_REQUEST_CLAIM = 3,  /* the child of a fork, or the new image after exec, on a connection of its own: I am
+                                (channel, token) from now on; the manager watches the caller's process */
+    NEAT_REQUEST_ABANDON = 4, /* fork() failed: forget (channel, token) */
+    NEAT_REQUEST_BIND = 5,   /* address, port (0: choose), flags. Reply: binding, port */
+    NEAT_REQUEST_LISTEN = 6, /* binding, backlog: from now on every replica accepts on it. Reply: listener number = binding */
+    NEAT_REQUEST_CLOSE = 7,  /* binding: this program no longer holds it */
+};
+
+enum neat_bind_flag { NEAT_BIND_REUSEADDR = 1, NEAT_BIND_REUSEPORT = 2 };
+
+struct neat_request {
+    uint32_t magic, op;
+    uint32_t channel;
+    uint32_t binding;
+    uint64_t token;
+    uint32_t address_be;
+    uint16_t port_be;
+    uint16_t flags;
+    uint32_t backlog;
+    uint32_t pad[7];
+};
+NEAT_SIZE(struct neat_request, 64);
+
+struct neat_reply {
+    uint32_t magic;
+    uint32_t error;   /* errno value; 0: done */
+    uint32_t channel;
+    uint32_t binding;
+    uint64_t token;
+    uint32_t address_be;
+    uint16_t port_be;
+    uint16_t pad0;
+    uint32_t replicas; /* how many slots the descriptors are for */
+    uint32_t pad[7];
+};
+NEAT_SIZE(struct neat_reply, 64);
+
+#endif

@@ -1,0 +1,93 @@
+"""layout.h, declared to the data plane. Comments and sizes are there."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
+    enum:
+        NEAT_MAGIC
+        NEAT_LAYOUT_VERSION
+        NEAT_MAX_REPLICAS
+        NEAT_MAX_CHANNELS
+        NEAT_BUCKETS
+    enum:
+        NEAT_OP_LOOK
+        NEAT_OP_DETACH
+    enum:
+        NEAT_ROLE_FREE
+        NEAT_ROLE_CONNECT
+        NEAT_ROLE_ACCEPT
+        NEAT_ROLE_WITHDRAW
+    enum:
+        NEAT_SHUT_READ
+        NEAT_SHUT_WRITE
+        NEAT_SHUT_ABORT
+    enum:
+        NEAT_FLAG_NODELAY
+        NEAT_FLAG_CORK
+        NEAT_FLAG_KEEPALIVE
+        NEAT_FLAG_QUICKACK
+        NEAT_FLAG_TAKEN
+    enum:
+        NEAT_STATE_FREE
+        NEAT_STATE_POSTED
+        NEAT_STATE_CONNECTING
+        NEAT_STATE_OPEN
+        NEAT_STATE_CLOSED
+    enum:
+        NEAT_SEEN_EOF
+        NEAT_SEEN_RESET
+        NEAT_SEEN_FIN_ACKED
+
+    ctypedef struct StackPage "struct neat_stack_page":
+        uint32_t magic, version, generation
+        uint32_t address_be, netmask_be, gateway_be
+        uint32_t mtu, replicas, active
+        uint8_t mac[6]
+        uint32_t link_queue, tcp_backlog_max
+        uint64_t hash_key[3]
+        uint8_t table[256]
+
+    ctypedef struct ReplicaPage "struct neat_replica_page":
+        uint32_t magic, version, incarnation, sleep_seq
+        uint64_t progress_ns
+
+    ctypedef struct ChannelHeader "struct neat_channel_header":
+        uint32_t magic, version, replica, channel
+        uint64_t size
+        uint32_t sockets, entries, rx_size, tx_size
+        uint64_t commands_at, events_at, sockets_at, buffers_at
+
+    ctypedef struct ChannelProgram "struct neat_channel_program":
+        uint32_t commands_head, events_tail, sleep_seq
+
+    ctypedef struct ChannelReplica "struct neat_channel_replica":
+        uint32_t commands_tail, events_head, rescan
+
+    ctypedef struct Entry "struct neat_entry":
+        uint16_t channel, op
+        uint32_t socket
+
+    ctypedef struct SocketProgram "struct neat_socket_program":
+        uint32_t lock, generation
+        uint8_t role, shut
+        uint16_t flags
+        uint32_t tx_head, tx_base, rx_tail, listener
+        uint32_t local_be, remote_be
+        uint16_t local_port_be, remote_port_be
+        uint32_t keep_idle_s, keep_interval_s, keep_count
+        uint32_t user_timeout_ms, receive_buffer
+        uint16_t mss
+        uint8_t tos, ttl
+
+    ctypedef struct SocketReplica "struct neat_socket_replica":
+        uint32_t generation
+        uint8_t state, seen, tcp_state
+        uint32_t error, rx_head, rx_base, tx_tail, listener
+        uint32_t local_be, remote_be
+        uint16_t local_port_be, remote_port_be
+        uint32_t mss, rtt_us, rttvar_us, rto_us, cwnd, ssthresh, retransmits, peer_window
+        uint8_t snd_wscale, rcv_wscale
+
+    ctypedef struct Socket "struct neat_socket":
+        SocketProgram program
+        SocketReplica replica

@@ -1,0 +1,186 @@
+"""One replica's stack, as every layer sees it: a C struct that each function of the data plane gets first.
+
+Built by engine.py. Pointers marked R lead into the state region, those marked C into channels, the rest is private to
+the incarnation and rebuilt by the next one.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from neatstack.dataplane.channel.layout cimport (ChannelHeader, ChannelProgram, ChannelReplica, Entry, ReplicaPage, Socket,
+                                                 SocketProgram, SocketReplica, StackPage)
+from neatstack.dataplane.driver.device cimport OUTBOX, Device, Outgoing
+from neatstack.dataplane.tcp.tcb cimport Tcb
+
+cdef enum:
+    MAX_CHANNELS = 256
+    MAX_LISTENERS = 1024
+    HOLD_SIZE = 4096         # bytes of receive buffer of a connection that no program has been given yet
+    HOLD_BUFFERS = 4096
+    WHEEL_LEVELS = 4
+    WHEEL_SLOTS = 256
+    NEIGHBOURS = 1024
+
+cdef enum Drop:              # reasons for counting a frame and forgetting it
+    DROP_SHORT
+    DROP_ETHERTYPE
+    DROP_NOT_OURS            # Ethernet or IP address
+    DROP_IP_HEADER
+    DROP_IP_CHECKSUM
+    DROP_FRAGMENT
+    DROP_PROTOCOL
+    DROP_TCP_HEADER
+    DROP_TCP_CHECKSUM
+    DROP_MARTIAN             # source address that cannot be
+    DROP_NO_PORT             # answered with RST
+    DROP_SYN_QUEUE
+    DROP_ACCEPT_QUEUE
+    DROP_NO_MEMORY           # no free TCB, hold buffer or slot
+    DROP_SEQUENCE            # outside the window
+    DROP_OLD_ACK
+    DROP_BLIND_ATTACK        # RFC 5961 challenge
+    DROP_RANGES              # out of order, and no room to remember it
+    DROP_WRONG_REPLICA       # flow that is steered elsewhere
+    DROP_NEIGHBOUR           # next hop unknown
+    DROP_DEVICE              # the device did not take what we sent
+    DROP_COMMAND             # a program's channel said something impossible
+    DROPS
+
+cdef struct Counters:        # R; in the order in which inspect.py names them
+    uint64_t packets_in
+    uint64_t packets_out
+    uint64_t bytes_in        # of frames
+    uint64_t bytes_out
+    uint64_t connections_opened
+    uint64_t connections_accepted
+    uint64_t connections_closed
+    uint64_t connections_reset
+    uint64_t retransmits
+    uint64_t batches
+    uint64_t sleeps
+    uint64_t commands
+    uint64_t events
+    uint64_t doorbells
+    uint64_t connections     # now
+    uint64_t drops[DROPS]
+
+cdef struct Listener:        # R
+    uint32_t number          # the manager's binding number; 0: unused entry
+    uint32_t address_be      # 0: any
+    uint16_t port_be
+    uint16_t pad
+    uint32_t backlog
+    uint32_t half_open       # connections in SYN-RECEIVED
+    uint32_t waiting         # established, not yet accept()ed
+    uint64_t channels[4]     # bit n: the program with channel n may accept
+    uint64_t overflows
+
+cdef struct RegionHeader:    # R, at offset 0
+    uint32_t magic
+    uint32_t version
+    uint32_t replica
+    uint32_t incarnation
+    uint64_t size
+    uint32_t max_tcbs
+    uint32_t undo_valid      # 1: `undo` is the state before a change that was not committed
+    uint32_t undo_index
+    uint32_t tcbs_used       # entries at and beyond this have never been used
+    uint64_t counters_at
+    uint64_t listeners_at
+    uint64_t tcbs_at
+    uint64_t holds_at
+    Tcb undo
+
+cdef struct Neighbour:       # page written by link, mapped read-only here
+    uint32_t address_be
+    uint8_t mac[6]
+    uint8_t state            # 0: unused, 1: asked for, 2: reachable, 3: failed
+    uint8_t pad
+
+cdef struct View:            # where a TCB's socket and rings are, and the last checked copy of what the program wrote
+    SocketProgram *program   # C; NULL: no socket
+    SocketReplica *replica   # C
+    uint8_t *rx
+    uint8_t *tx
+    uint32_t rx_size         # 0: no receive buffer
+    uint32_t tx_size
+    uint32_t tx_head         # checked copies
+    uint32_t tx_base
+    uint32_t rx_tail
+    uint16_t options         # enum neat_flag
+    uint8_t dirty            # in Stack.dirty
+    uint8_t news             # enum News: what publish() shall tell
+    uint32_t event_at        # where in each holder's event ring the last entry was put (one holder: exact; more: 0)
+    uint32_t next_in_list    # accept waiting list, or free list
+    uint32_t wheel_next      # timer wheel list; index of a TCB; 0 end
+    uint32_t wheel_prev
+    uint32_t wheel_slot      # 0: not in the wheel
+    uint64_t wheel_at        # ns: when the wheel will look at it
+
+cdef enum News:
+    NEWS_LINES = 1           # the socket's lines are out of date
+    NEWS_EVENT = 2           # and the program should look
+    NEWS_ACCEPT = 4          # just established by a listener: to be given to a program
+    NEWS_GONE = 8            # CLOSED: give back slot and TCB after publishing
+    NEWS_OUTPUT = 16         # tcp output has to look at it
+
+cdef struct Channel:         # private; what is known of one program's channel
+    uint8_t *memory          # NULL: none
+    ChannelHeader header     # the checked copy
+    ChannelProgram *program  # C
+    ChannelReplica *replica  # C
+    Entry *commands          # C
+    Entry *events            # C
+    Socket *sockets          # C
+    uint8_t *buffers         # C
+    uint32_t *tcb_of         # socket -> TCB index, 0 none
+    uint32_t commands_tail
+    uint32_t events_head
+    uint32_t rung            # program.sleep_seq for which the doorbell was rung last
+    int doorbell             # eventfd of the program
+    uint8_t ring             # events were put in this batch
+    uint8_t gone             # the program has died; memory stays while TCBs use it
+
+cdef struct Stack:
+    uint64_t now             # ns, CLOCK_MONOTONIC; tests set it
+    uint32_t replica         # our number
+    RegionHeader *region     # R
+    Counters *counters       # R
+    Listener *listeners      # R, MAX_LISTENERS
+    Tcb *tcbs                # R; tcbs[0] is never used
+    uint8_t *holds           # R, HOLD_BUFFERS of HOLD_SIZE
+    uint32_t max_tcbs
+    View *views              # max_tcbs
+    uint32_t free_tcbs       # head of the list through View.next_in_list
+    uint32_t *free_holds
+    uint32_t free_holds_count
+    # lookup: open addressing, TCB indexes
+    uint32_t *flows
+    uint32_t flows_mask
+    uint32_t flows_used      # live and deleted entries
+    # timers
+    uint32_t wheel[WHEEL_LEVELS * WHEEL_SLOTS]
+    uint64_t wheel_tick      # ticks done
+    uint32_t wheel_count
+    # work of this batch
+    uint32_t *dirty          # max_tcbs indexes
+    uint32_t dirty_count
+    Outgoing outbox[OUTBOX]
+    uint32_t outbox_count
+    Device device
+    # read-only pages
+    const StackPage *page
+    const Neighbour *neighbours
+    ReplicaPage *replica_page
+    # programs
+    Channel channels[MAX_CHANNELS]
+    # secrets
+    uint64_t isn_key[2]      # RFC 6528; from the region, so that it outlives the incarnation
+    uint64_t random          # xorshift state
+    uint32_t challenge_second
+    uint32_t challenges      # sent in that second
+    uint16_t ip_id
+    # loopback: frames to ourselves, copied
+    uint8_t *loop
+    uint32_t loop_size
+    uint32_t loop_head
+    uint32_t loop_tail

@@ -1,0 +1,122 @@
+"""The transmission control block: all that one connection is, in memory that outlives the process.
+
+Lives in the state region (`Stack.tcbs`, found by index; index 0 means none). Written by its replica only. What can
+be derived (lookup, timers' places in the wheel, addresses of buffers) is private to the incarnation and not here.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cpdef enum State:            # RFC 9293 section 3.3.2; numbered as Linux numbers them (TCP_ESTABLISHED = 1...)
+    FREE = 0
+    ESTABLISHED = 1
+    SYN_SENT = 2
+    SYN_RECEIVED = 3
+    FIN_WAIT_1 = 4
+    FIN_WAIT_2 = 5
+    TIME_WAIT = 6
+    CLOSED = 7
+    CLOSE_WAIT = 8
+    LAST_ACK = 9
+    LISTEN = 10
+    CLOSING = 11
+
+cdef enum:
+    RANGES = 8               # out-of-order ranges remembered; data beyond them is dropped and sent again by the peer
+    NO_CHANNEL = 0xFFFF      # Tcb.channel: no program has been given this connection yet
+
+cdef enum Timer:             # each a deadline in Tcb.timers, ns of Stack.now; 0: off
+    TIMER_RETRANSMIT         # RFC 6298; also SYN and SYN-ACK
+    TIMER_PERSIST            # zero-window probes, RFC 9293 section 3.8.6.1
+    TIMER_DELAYED_ACK        # RFC 9293 section 3.8.6.3
+    TIMER_KEEPALIVE          # RFC 9293 section 3.8.4
+    TIMER_TIME_WAIT          # 2 MSL; also the limit on FIN-WAIT-2 of a closed socket
+    TIMERS
+
+cdef enum TcbFlag:
+    TCB_ACK_NOW = 1          # an ACK is owed at once
+    TCB_ACK_DELAYED = 2      # an ACK is owed within the delayed-ACK time
+    TCB_FIN_QUEUED = 4       # the user has closed its sending side: a FIN follows the last byte
+    TCB_FIN_SENT = 8
+    TCB_FIN_RECEIVED = 16    # the peer's FIN has been reached in order
+    TCB_DETACHED = 32        # no program holds the socket any more
+    TCB_PASSIVE = 64         # opened by a SYN to a listener
+    TCB_ACCEPTED = 128       # a program's accept() has returned it
+    TCB_RECOVERY = 256       # fast recovery, RFC 6582
+    TCB_RTT_TIMING = 512     # one segment is being timed (Karn: never a retransmitted one)
+    TCB_LOOPBACK = 1024      # both ends are in this replica
+    TCB_WINDOW_SCALING = 2048
+    TCB_HELD = 4096          # its receive buffer is a hold buffer of the region, for want of a program
+    TCB_READ_SHUT = 8192     # the user wants no more data: it is acknowledged and thrown away
+
+cdef struct Range:           # sequence numbers [left, right) received out of order, sitting in the receive ring
+    uint32_t left
+    uint32_t right
+
+cdef struct Snd:             # RFC 9293 section 3.3.1
+    uint32_t una
+    uint32_t nxt
+    uint32_t max             # highest snd.nxt ever sent (after a retransmission timeout nxt steps back)
+    uint32_t wnd             # bytes (already scaled)
+    uint32_t max_wnd         # largest the peer has ever offered, for silly window avoidance
+    uint32_t up
+    uint32_t wl1
+    uint32_t wl2
+    uint32_t iss
+    uint16_t mss             # bytes of payload in the largest segment we may send
+    uint8_t wscale
+    uint8_t backoff          # times the retransmission (or persist) timer has fired in a row
+
+cdef struct Rcv:
+    uint32_t nxt
+    uint32_t wnd             # bytes last offered
+    uint32_t adv             # right edge of what was ever offered: rcv.nxt + rcv.wnd then; never moves left
+    uint32_t up
+    uint32_t irs
+    uint16_t mss             # what we announced
+    uint8_t wscale
+    uint8_t pad
+    uint32_t base            # ring cursor that lies at offset 0 of the receive ring
+    uint32_t ranges          # how many of range[] are in use, ascending and disjoint
+    Range range[RANGES]
+
+cdef struct Congestion:      # RFC 5681, bytes
+    uint32_t cwnd
+    uint32_t ssthresh
+    uint32_t recover         # RFC 6582
+    uint32_t dupacks
+    uint32_t acked           # bytes acknowledged since cwnd last grew (appropriate byte counting)
+    uint32_t retransmits     # segments ever retransmitted
+
+cdef struct Rtt:             # RFC 6298, microseconds
+    uint32_t srtt
+    uint32_t rttvar
+    uint32_t rto
+    uint32_t seq             # the segment being timed
+    uint64_t sent_at         # ns
+
+cdef struct Tcb:
+    # the flow; network byte order. local_be is our side
+    uint32_t local_be
+    uint32_t remote_be
+    uint16_t local_port_be
+    uint16_t remote_port_be
+    uint8_t state            # enum State; changed by become() alone
+    uint8_t error            # errno that the program shall see
+    uint16_t channel         # whose memory the socket is in, or NO_CHANNEL
+    uint32_t socket          # slot in that channel; with TCB_HELD: the hold buffer
+    uint32_t generation      # of that slot
+    uint32_t flags           # enum TcbFlag
+    uint32_t listener        # TCB_PASSIVE: the listener's number
+    Snd snd
+    Rcv rcv
+    Congestion cc
+    Rtt rtt
+    uint64_t timers[TIMERS]
+    uint64_t last_received   # ns
+    uint32_t keep_probes     # keepalive probes sent without answer
+    uint32_t challenges      # challenge ACKs sent in the current second (RFC 5961 section 10 limit is per stack)
+    uint64_t holders[4]      # bit n: the program with channel n holds this socket
+    uint64_t bytes_in
+    uint64_t bytes_out
+    uint32_t checksum        # CRC32C of all above, kept by the journal
+    uint32_t pad

@@ -1,0 +1,1 @@
+"""The transmission control block (see tcb.pxd)."""
