@@ -1,20 +1,29 @@
-"""What is compiled: every module of neatstack.dataplane, from Python to C.
+"""What is compiled: every module of neatstack.dataplane (Python to C), the socket library (C) and the steering program (eBPF).
 
-NEAT_BUILD=release|debug|asan chooses the flags.
+`python setup.py build_ext -i` builds in place, `pip install .` into a wheel. NEAT_BUILD=release|debug|asan chooses
+the flags; changing it rebuilds everything. NEAT_JOBS limits the compilers that run at once (default: one a core).
+A module that needs a C library says so itself, with `# distutils: libraries = ...` in its first lines.
 """
 
 import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 BUILD = os.environ.get("NEAT_BUILD", "release")
+JOBS = int(os.environ.get("NEAT_JOBS", 0)) or os.cpu_count() or 1
+SANITIZE = ["-fsanitize=address,undefined"] if BUILD == "asan" else []
 FLAGS = {
     "release": ["-O3", "-fno-strict-aliasing", "-Wno-unused-function"],
     "debug": ["-O1", "-g", "-fno-strict-aliasing", "-DNEAT_CHECKS"],
-    "asan": ["-O1", "-g", "-fno-strict-aliasing", "-DNEAT_CHECKS", "-fsanitize=address,undefined", "-fno-omit-frame-pointer"],
+    "asan": ["-O1", "-g", "-fno-strict-aliasing", "-DNEAT_CHECKS", "-fno-omit-frame-pointer", *SANITIZE],
 }[BUILD]
+LIBRARY_FLAGS = {"release": ["-O2"], "debug": ["-O1", "-g"], "asan": ["-O1", "-g", "-fno-omit-frame-pointer", *SANITIZE]}[BUILD]
 DIRECTIVES = {
     "language_level": 3,
     "cdivision": True,
@@ -23,25 +32,88 @@ DIRECTIVES = {
     "initializedcheck": False,
     "warn.maybe_uninitialized": True,
 }
+SOURCE = Path("src/neatstack")
+HEADERS = sorted(str(p) for p in SOURCE.rglob("*.h"))
 
 
 def modules() -> list[Extension]:
-    files = sorted(p for p in Path("src/neatstack/dataplane").rglob("*.py") if p.name != "__init__.py")
+    files = sorted(p for p in (SOURCE / "dataplane").rglob("*.py") if p.name != "__init__.py")
     return [
         Extension(
             ".".join(p.relative_to("src").with_suffix("").parts),
             [str(p)],
             include_dirs=["src"],
+            depends=HEADERS,
             extra_compile_args=FLAGS,
-            extra_link_args=["-fsanitize=address,undefined"] if BUILD == "asan" else [],
+            extra_link_args=SANITIZE,
         )
         for p in files
     ]
 
 
-setup(
-    package_dir={"": "src"},
-    ext_modules=cythonize(
-        modules(), compiler_directives=DIRECTIVES, include_path=["src"], build_dir="build/cython", emit_linenums=True
-    ),
-)
+def multiarch() -> str:
+    return subprocess.run(["gcc", "-print-multiarch"], check=True, capture_output=True, text=True).stdout.strip()
+
+
+class Build(build_ext):
+    """build_ext, and the two files that are not Python extensions."""
+
+    def run(self) -> None:
+        """Force a full rebuild when the last build in place had other flags."""
+        stamp = Path("build/variant")
+        if self.inplace:
+            self.force = self.force or (stamp.exists() and stamp.read_text() != BUILD)
+            stamp.unlink(missing_ok=True)
+        self.parallel = self.parallel or JOBS
+        super().run()
+        root = Path("src" if self.inplace else self.build_lib) / "neatstack"
+        self.socket_library(root / "client/libneat.so")
+        self.steering(root / "dataplane/driver/steer.bpf.o")
+        if self.inplace:
+            stamp.parent.mkdir(exist_ok=True)
+            stamp.write_text(BUILD)
+
+    def socket_library(self, target: Path) -> None:
+        sources = sorted(str(p) for p in (SOURCE / "client").glob("*.c"))
+        flags = [*LIBRARY_FLAGS, "-std=gnu11", "-Wall", "-Wextra", "-fvisibility=hidden", "-shared", "-fPIC", "-Isrc"]
+        self.command(target, sources, ["gcc", *flags, *sources, "-ldl", "-lpthread"])
+
+    def steering(self, target: Path) -> None:
+        source = str(SOURCE / "dataplane/driver/steer.bpf.c")
+        flags = ["-O2", "-g", "-target", "bpf", "-Isrc", f"-I/usr/include/{multiarch()}"]
+        self.command(target, [source], ["clang", *flags, "-c", source])
+
+    def command(self, target: Path, sources: list[str], argv: list[str]) -> None:
+        """Run a compiler if a source or header is newer than what it makes, replacing the old file in one step."""
+        inputs = [Path(p) for p in (*sources, *HEADERS, "setup.py")]
+        if not all(p.exists() for p in inputs) or not sources:
+            return
+        if not self.force and target.exists() and target.stat().st_mtime > max(p.stat().st_mtime for p in inputs):
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new = target.with_name(f".{target.name}.{os.getpid()}")
+        argv = [*argv, "-o", str(new)]
+        self.announce(shlex.join(argv), level=2)
+        try:
+            subprocess.run(argv, check=True)
+            new.replace(target)
+        except subprocess.CalledProcessError:
+            raise SystemExit(f"cannot build {target.name}") from None
+        finally:
+            new.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    setup(
+        package_dir={"": "src"},
+        cmdclass={"build_ext": Build},
+        ext_modules=cythonize(
+            modules(),
+            compiler_directives=DIRECTIVES,
+            include_path=["src"],
+            build_dir="build/cython",
+            emit_linenums=True,
+            nthreads=JOBS if JOBS > 1 else 0,
+            quiet=not {"-q", "--quiet"}.isdisjoint(sys.argv),
+        ),
+    )
