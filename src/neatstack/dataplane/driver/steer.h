@@ -1,0 +1,29 @@
+/* What the steering program reads from its maps; written by the manager through steer.py.
+ *
+ * SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+ */
+#ifndef NEAT_STEER_H
+#define NEAT_STEER_H
+
+/* Types come from the includer: <stdint.h>, or the kernel's for the steering program. */
+
+enum {
+    NEAT_STEER_BUCKETS = 256,  /* NEAT_BUCKETS: entries of the indirection table */
+    NEAT_STEER_PINS = 1 << 20, /* flows that can be pinned at one time; memory is taken as they are */
+};
+
+struct neat_steer_config {
+    uint64_t hash_key[3];
+    uint32_t address_be; /* our own: an ICMP error that quotes another's packet is none of a replica's business */
+    uint32_t link_queue;
+    uint32_t pinned; /* 0: there are no pins, do not look */
+    uint32_t pad;
+};
+
+struct neat_steer_flow { /* as it stands in a packet that arrives here: source = the peer */
+    uint32_t source_be, destination_be;
+    uint16_t source_port_be, destination_port_be;
+    uint8_t protocol, pad[3];
+};
+
+#endif

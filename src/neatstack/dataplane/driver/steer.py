@@ -1,0 +1,313 @@
+# distutils: libraries = bpf
+"""The manager's handle on the steering program (steer.bpf.c): load it, attach it, write its maps.
+
+The program's and the maps' descriptors are all that a restarted manager needs: `fds` gives them to the keeper,
+`Steering.from_fds` takes them back, and neither the device nor a flow notices. Calls raise OSError with a clear text.
+"""
+
+import os
+import secrets
+import socket
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import NamedTuple
+
+import cython
+from cython.cimports.libc.errno import errno
+from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
+from cython.cimports.libc.string import memset
+from cython.cimports.neatstack.dataplane.driver.bpf import (
+    BPF_ANY,
+    NEAT_STEER_BUCKETS,
+    TUNSETSTEERINGEBPF,
+    SteerConfig,
+    SteerFlow,
+    TestRun,
+    bpf_map_delete_elem,
+    bpf_map_get_next_key,
+    bpf_map_lookup_elem,
+    bpf_map_update_elem,
+    bpf_object,
+    bpf_object_close,
+    bpf_object_find_map_fd,
+    bpf_object_find_program,
+    bpf_object_load,
+    bpf_object_open,
+    bpf_prog_test_run_opts,
+    bpf_program_fd,
+    libbpf_set_print,
+    neat_bucket,
+    neat_flow_hash,
+)
+from cython.cimports.posix.ioctl import ioctl
+
+FIRST_PORT = cython.declare(uint32_t, 1024)  # of those that clients use
+CLIENT_BE = cython.declare(uint32_t, 0x01004D0A)  # 10.77.0.1, 10.77.0.2 and port 80: any others only shift the hash
+SERVER_BE = cython.declare(uint32_t, 0x02004D0A)
+HTTP_BE = cython.declare(uint16_t, 0x5000)
+
+OBJECT = Path(__file__).with_name("steer.bpf.o")
+DESCRIPTORS = ("program", "config", "table", "pins")
+
+
+class Flow(NamedTuple):
+    """A flow as its packets arrive here: the source is the peer. Ports in the host's byte order."""
+
+    source: str
+    source_port: int
+    destination: str
+    destination_port: int
+    protocol: int = socket.IPPROTO_TCP
+
+
+def _fail(what: str, number: int) -> OSError:
+    return OSError(number, f"{what}: {os.strerror(number)}")
+
+
+@cython.cfunc
+def _big32(address: str) -> uint32_t:
+    """An address as it lies in memory in network byte order."""
+    value: uint32_t = int.from_bytes(IPv4Address(address).packed, "little")
+    return value
+
+
+@cython.cfunc
+def _address(value: uint32_t) -> str:
+    return str(IPv4Address(int(value).to_bytes(4, "little")))
+
+
+@cython.cfunc
+def _flow(flow) -> SteerFlow:
+    key: SteerFlow
+    memset(cython.address(key), 0, cython.sizeof(key))
+    key.source_be = _big32(flow[0])
+    key.source_port_be = socket.htons(flow[1])
+    key.destination_be = _big32(flow[2])
+    key.destination_port_be = socket.htons(flow[3])
+    key.protocol = flow[4]
+    return key
+
+
+def bucket(keys: tuple[int, int, int], source: str, source_port: int, destination: str, destination_port: int) -> int:
+    """The entry of the indirection table that a flow falls in."""
+    key: uint64_t[3]
+    key[0], key[1], key[2] = keys
+    ports = socket.htons(source_port), socket.htons(destination_port)
+    return neat_bucket(neat_flow_hash(key, _big32(source), _big32(destination), ports[0], ports[1]))
+
+
+def even_table(replicas: list[int]) -> list[int]:
+    """An indirection table that gives each of `replicas` the same share, neighbouring buckets to different ones."""
+    return [replicas[i % len(replicas)] for i in range(NEAT_STEER_BUCKETS)]
+
+
+@cython.final
+@cython.cclass
+class Steering:
+    """The loaded program and its maps."""
+
+    _program: cython.int
+    _config: cython.int
+    _table: cython.int
+    _pins: cython.int
+
+    def __cinit__(self, program: cython.int, config: cython.int, table: cython.int, pins: cython.int):
+        self._program = program
+        self._config = config
+        self._table = table
+        self._pins = pins
+
+    @classmethod
+    def load(cls, path=OBJECT):
+        """Load the program into the kernel. Needs CAP_BPF (or root) and the object that the build compiled."""
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"no steering program at {path}: build it (clang and libbpf-dev are needed)")
+        libbpf_set_print(cython.NULL)  # errors are told by the exception, not on standard error
+        name = os.fsencode(path)
+        program: cython.pointer[bpf_object] = bpf_object_open(name)
+        if not program:
+            raise _fail(f"cannot read steering program {path}", errno)
+        try:
+            failed: cython.int = bpf_object_load(program)
+            if failed:
+                raise _fail("cannot load the steering program into the kernel", -failed)
+            # the object closes its own descriptors
+            return cls(
+                os.dup(bpf_program_fd(bpf_object_find_program(program, b"neat_steer"))),
+                os.dup(bpf_object_find_map_fd(program, b"neat_config")),
+                os.dup(bpf_object_find_map_fd(program, b"neat_table")),
+                os.dup(bpf_object_find_map_fd(program, b"neat_pins")),
+            )
+        finally:
+            bpf_object_close(program)
+
+    @classmethod
+    def from_fds(cls, fds: dict[str, int]):
+        """The same program and maps again, from descriptors that `fds` gave."""
+        return cls(*(fds[name] for name in DESCRIPTORS))
+
+    @property
+    def fds(self) -> dict[str, int]:
+        """The descriptors, which stay ours: what a restarted manager needs."""
+        return {"program": self._program, "config": self._config, "table": self._table, "pins": self._pins}
+
+    def close(self) -> None:
+        """Close the descriptors. The program goes on as long as a device or another holder has it."""
+        for fd in (self._program, self._config, self._table, self._pins):
+            os.close(fd)
+
+    def attach(self, tap: int) -> None:
+        """Steer the device of this TAP queue (all its queues) by the program."""
+        program: cython.int = self._program
+        if ioctl(tap, TUNSETSTEERINGEBPF, cython.address(program)) < 0:
+            raise _fail("the TAP does not take the steering program", errno)
+
+    @cython.cfunc
+    def _read(self) -> SteerConfig:
+        config: SteerConfig
+        zero: uint32_t = 0
+        if bpf_map_lookup_elem(self._config, cython.address(zero), cython.address(config)) < 0:
+            raise _fail("cannot read the steering configuration", errno)
+        return config
+
+    @cython.cfunc
+    def _write(self, config: SteerConfig):
+        zero: uint32_t = 0
+        if bpf_map_update_elem(self._config, cython.address(zero), cython.address(config), BPF_ANY) < 0:
+            raise _fail("cannot write the steering configuration", errno)
+
+    def configure(self, keys: tuple[int, int, int], address: str, link_queue: int) -> None:
+        """Set the hash keys, the stack's own address and the queue of link."""
+        config: SteerConfig = self._read()
+        config.hash_key[0], config.hash_key[1], config.hash_key[2] = keys
+        config.address_be = _big32(address)
+        config.link_queue = link_queue
+        self._write(config)
+
+    def configuration(self) -> dict:
+        """What `configure` set."""
+        config: SteerConfig = self._read()
+        keys = (config.hash_key[0], config.hash_key[1], config.hash_key[2])
+        return {"keys": keys, "address": _address(config.address_be), "link_queue": config.link_queue}
+
+    def set_key(self, keys: tuple[int, int, int]) -> None:
+        """Change the hash keys alone. Live flows move, unless pinned: for a stack without connections."""
+        config: SteerConfig = self._read()
+        config.hash_key[0], config.hash_key[1], config.hash_key[2] = keys
+        self._write(config)
+
+    def set_table(self, replicas: list[int]) -> None:
+        """Set the indirection table: entry i is the replica of bucket i. Each entry changes atomically."""
+        if len(replicas) != NEAT_STEER_BUCKETS:
+            raise ValueError(f"an indirection table has {NEAT_STEER_BUCKETS} entries, not {len(replicas)}")
+        index: uint32_t
+        value: uint32_t = 0
+        for i, replica in enumerate(replicas):
+            index, value = i, replica
+            if bpf_map_update_elem(self._table, cython.address(index), cython.address(value), BPF_ANY) < 0:
+                raise _fail("cannot write the indirection table", errno)
+
+    def table(self) -> list[int]:
+        """The indirection table as the kernel has it."""
+        answer = []
+        index: uint32_t
+        value: uint32_t = 0
+        for i in range(NEAT_STEER_BUCKETS):
+            index = i
+            if bpf_map_lookup_elem(self._table, cython.address(index), cython.address(value)) < 0:
+                raise _fail("cannot read the indirection table", errno)
+            answer.append(value)
+        return answer
+
+    def pin(self, flow: Flow, replica: int) -> None:
+        """Send this flow to `replica`, whatever its bucket says. Pins are looked at from the first one on."""
+        self._look_at_pins(1)
+        key: SteerFlow = _flow(flow)
+        value: uint32_t = replica
+        if bpf_map_update_elem(self._pins, cython.address(key), cython.address(value), BPF_ANY) < 0:
+            raise _fail(f"cannot pin {flow}", errno)
+
+    def unpin(self, flow: Flow) -> None:
+        """Forget a pin; it is no error if there is none."""
+        key: SteerFlow = _flow(flow)
+        bpf_map_delete_elem(self._pins, cython.address(key))
+        following: SteerFlow
+        if bpf_map_get_next_key(self._pins, cython.NULL, cython.address(following)) < 0:
+            self._look_at_pins(0)
+
+    def pins(self) -> dict[Flow, int]:
+        """All pins. Those set or removed meanwhile may or may not be among them."""
+        answer = {}
+        last: SteerFlow
+        key: SteerFlow
+        value: uint32_t = 0
+        more: cython.int = bpf_map_get_next_key(self._pins, cython.NULL, cython.address(key))
+        while more == 0:
+            if bpf_map_lookup_elem(self._pins, cython.address(key), cython.address(value)) == 0:
+                flow = Flow(
+                    _address(key.source_be),
+                    socket.ntohs(key.source_port_be),
+                    _address(key.destination_be),
+                    socket.ntohs(key.destination_port_be),
+                    key.protocol,
+                )
+                answer[flow] = value
+            last = key
+            more = bpf_map_get_next_key(self._pins, cython.address(last), cython.address(key))
+        return answer
+
+    @cython.cfunc
+    def _look_at_pins(self, look: uint32_t):
+        config: SteerConfig = self._read()
+        if config.pinned != look:
+            config.pinned = look
+            self._write(config)
+
+    def decide(self, frame: bytes) -> int:
+        """Run the program on a frame, which goes nowhere: the queue that it would be put in."""
+        # The kernel takes an Ethernet header off before it runs a program of this type; on a TAP the frame still has it.
+        data = bytes(14) + frame
+        run: TestRun
+        memset(cython.address(run), 0, cython.sizeof(run))
+        run.sz = cython.sizeof(run)
+        run.data_in = cython.cast(cython.p_char, data)
+        run.data_size_in = len(data)
+        if bpf_prog_test_run_opts(self._program, cython.address(run)) < 0:
+            raise _fail("cannot run the steering program", errno)
+        return run.retval
+
+
+def spread(keys: tuple[int, int, int], replicas: int, start: int, step: int, count: int = 64) -> list[int]:
+    """How many of `count` flows, whose source ports go up by `step` from `start`, each of `replicas` gets."""
+    key: uint64_t[3]
+    key[0], key[1], key[2] = keys
+    shares: uint32_t[NEAT_STEER_BUCKETS]
+    memset(shares, 0, cython.sizeof(shares))
+    first: uint32_t = start
+    stride: uint32_t = step
+    divisor: uint32_t = replicas
+    i: uint32_t
+    for i in range(cython.cast(uint32_t, count)):
+        port: uint32_t = FIRST_PORT + (first - FIRST_PORT + i * stride) % (65536 - FIRST_PORT)
+        port_be: uint16_t = cython.cast(uint16_t, (port >> 8) | (port << 8))
+        shares[neat_bucket(neat_flow_hash(key, CLIENT_BE, SERVER_BE, port_be, HTTP_BE)) % divisor] += 1
+    return [shares[i] for i in range(divisor)]
+
+
+def choose_keys(replicas: int, starts: int = 32) -> tuple[int, int, int]:
+    """Random odd hash keys that divide a client's consecutive source ports evenly over the replicas.
+
+    A client that opens its connections in one go takes source ports that follow each other, or every second one (Linux).
+    64 of them shall divide within 10 % of an even share, or one flow if that is more, from wherever they start.
+    """
+    even = 64 / replicas
+    slack = max(1.0, 0.1 * even)
+    while True:
+        keys = (secrets.randbits(64) | 1, secrets.randbits(64) | 1, secrets.randbits(64) | 1)
+        if all(
+            abs(share - even) <= slack
+            for step in (1, 2)
+            for _ in range(starts)
+            for share in spread(keys, replicas, FIRST_PORT + secrets.randbelow(65536 - FIRST_PORT), step)
+        ):
+            return keys
