@@ -18,7 +18,11 @@ cdef enum:
     HOLD_BUFFERS = 4096
     WHEEL_LEVELS = 4
     WHEEL_SLOTS = 256
+    WHEEL_WORDS = 16         # 64-bit words that hold a bit for each slot
     NEIGHBOURS = 1024
+    WANTED = 16              # next hops to ask for at one time
+    LISTENER_SLOTS = 2048    # of the lookup tables of listeners; a power of two, twice MAX_LISTENERS
+    RELEASE_AHEAD = 8        # TIME-WAIT connections looked at for one to recycle
 
 cdef enum Drop:              # reasons for counting a frame and forgetting it
     DROP_SHORT
@@ -88,6 +92,7 @@ cdef struct RegionHeader:    # R, at offset 0
     uint64_t listeners_at
     uint64_t tcbs_at
     uint64_t holds_at
+    uint64_t isn_key[2]      # RFC 6528: outlives the incarnation, so that sequence numbers go on; 0 0: not drawn yet
     Tcb undo
 
 cdef struct Neighbour:       # page written by link, mapped read-only here
@@ -107,14 +112,18 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
     uint32_t tx_base
     uint32_t rx_tail
     uint16_t options         # enum neat_flag
+    uint8_t tos              # checked copies; ttl 0: default
+    uint8_t ttl
     uint8_t dirty            # in Stack.dirty
     uint8_t news             # enum News: what publish() shall tell
     uint32_t event_at        # where in each holder's event ring the last entry was put (one holder: exact; more: 0)
     uint32_t next_in_list    # accept waiting list, or free list
     uint32_t wheel_next      # timer wheel list; index of a TCB; 0 end
     uint32_t wheel_prev
-    uint32_t wheel_slot      # 0: not in the wheel
+    uint32_t wheel_slot      # 0: not in the wheel; else slot + 1
     uint64_t wheel_at        # ns: when the wheel will look at it
+    uint32_t wait_next       # list of TIME-WAIT, oldest first; 0 end
+    uint32_t wait_prev
 
 cdef enum News:
     NEWS_LINES = 1           # the socket's lines are out of date
@@ -153,12 +162,18 @@ cdef struct Stack:
     uint32_t free_tcbs       # head of the list through View.next_in_list
     uint32_t *free_holds
     uint32_t free_holds_count
-    # lookup: open addressing, TCB indexes
-    uint32_t *flows
+    # lookup: open addressing, hash << 32 | TCB index; made and freed by tcp/table.py
+    uint64_t *flows
     uint32_t flows_mask
-    uint32_t flows_used      # live and deleted entries
+    uint32_t flows_used      # live entries
+    uint64_t flows_key[4]
+    uint16_t listeners_by_port[LISTENER_SLOTS]      # index in listeners + 1
+    uint16_t listeners_by_number[LISTENER_SLOTS]
     # timers
     uint32_t wheel[WHEEL_LEVELS * WHEEL_SLOTS]
+    uint64_t wheel_map[WHEEL_WORDS]   # bit: that slot is not empty
+    uint32_t wait_first      # TIME-WAIT, oldest first
+    uint32_t wait_last
     uint64_t wheel_tick      # ticks done
     uint32_t wheel_count
     # work of this batch
@@ -179,6 +194,9 @@ cdef struct Stack:
     uint32_t challenge_second
     uint32_t challenges      # sent in that second
     uint16_t ip_id
+    # next hops whose hardware address is not known: replica.py asks link for them and empties the list
+    uint32_t wanted[WANTED]
+    uint32_t wanted_count
     # loopback: frames to ourselves, copied
     uint8_t *loop
     uint32_t loop_size

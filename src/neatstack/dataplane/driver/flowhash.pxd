@@ -1,0 +1,7 @@
+"""The hash that steers (flowhash.h)."""
+
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+cdef extern from "neatstack/dataplane/driver/flowhash.h" nogil:
+    uint32_t flow_hash "neat_flow_hash"(const uint64_t *key, uint32_t source_be, uint32_t destination_be, uint16_t source_port_be, uint16_t destination_port_be)
+    uint32_t bucket "neat_bucket"(uint32_t hash)

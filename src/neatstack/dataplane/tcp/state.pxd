@@ -1,0 +1,17 @@
+"""Where a connection's state changes, and how the layers above hear of it."""
+
+from libc.stdint cimport uint8_t, uint32_t
+
+from neatstack.dataplane.stack cimport Stack
+from neatstack.dataplane.tcp.tcb cimport State
+
+cdef void become(Stack *s, uint32_t i, State state) noexcept nogil
+cdef void fail(Stack *s, uint32_t i, int error) noexcept nogil
+
+cdef inline void mark(Stack *s, uint32_t i, uint32_t news) noexcept nogil:
+    """Note `news` (enum News) of TCB i, and that this batch has to look at it."""
+    s.views[i].news |= <uint8_t>news
+    if not s.views[i].dirty:
+        s.views[i].dirty = 1
+        s.dirty[s.dirty_count] = i
+        s.dirty_count += 1

@@ -1,0 +1,74 @@
+"""Ethernet, IPv4 and TCP as they stand on the wire, and a TCP segment once it has been parsed."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+cdef enum:
+    ETHERNET_HEADER = 14
+    IP_HEADER = 20           # without options, as we send it
+    TCP_HEADER = 20
+    ETHERTYPE_IPV4 = 0x0800
+    PROTOCOL_TCP = 6
+    IP_DF = 0x4000
+    IP_MF = 0x2000
+    IP_OFFSET = 0x1FFF
+    IP_LONGEST = 65535       # bytes of an IP packet, and so of one GSO segment
+    DEFAULT_TTL = 64
+    DEFAULT_MSS = 536        # RFC 9293 section 3.7.1: of a peer that does not say
+
+cdef enum:                   # flags, RFC 9293 section 3.1
+    FIN = 1
+    SYN = 2
+    RST = 4
+    PSH = 8
+    ACK = 16
+    URG = 32
+
+cdef packed struct EthernetHeader:
+    uint8_t destination[6]
+    uint8_t source[6]
+    uint16_t ethertype
+
+cdef packed struct IpHeader:           # RFC 791 section 3.1
+    uint8_t version_length
+    uint8_t tos
+    uint16_t total_length
+    uint16_t id
+    uint16_t fragment
+    uint8_t ttl
+    uint8_t protocol
+    uint16_t checksum
+    uint32_t source
+    uint32_t destination
+
+cdef packed struct TcpHeader:          # RFC 9293 section 3.1
+    uint16_t source_port
+    uint16_t destination_port
+    uint32_t seq
+    uint32_t ack
+    uint8_t offset
+    uint8_t flags
+    uint16_t window
+    uint16_t checksum
+    uint16_t urgent
+
+cdef struct Options:                   # RFC 9293 section 3.2, RFC 7323
+    uint16_t mss                       # 0: not there
+    uint8_t wscale                     # at most 14
+    uint8_t has_wscale
+    uint8_t sack_permitted
+    uint8_t has_timestamp
+
+cdef struct Segment:                   # seg.* of RFC 9293 section 3.3.1
+    uint32_t local_be                  # our side of the flow: the destination
+    uint32_t remote_be
+    uint16_t local_port_be
+    uint16_t remote_port_be
+    uint32_t seq
+    uint32_t ack
+    uint32_t len                       # of text, without SYN and FIN
+    uint32_t wnd                       # as it stands in the header, not scaled
+    uint8_t flags
+    uint8_t loopback                   # it never left this replica
+    const uint8_t *text
+    const uint8_t *options
+    uint32_t options_length
