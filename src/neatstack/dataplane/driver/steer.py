@@ -265,7 +265,7 @@ class Steering:
 
     def decide(self, frame: bytes) -> int:
         """Run the program on a frame, which goes nowhere: the queue that it would be put in."""
-        # The kernel takes an Ethernet header off before it runs a program of this type; on a TAP the frame still has it.
+        # Here the kernel takes an Ethernet header off before it runs the program; on a TAP the frame still has it.
         data = bytes(14) + frame
         run: TestRun
         memset(cython.address(run), 0, cython.sizeof(run))
@@ -297,8 +297,8 @@ def spread(keys: tuple[int, int, int], replicas: int, start: int, step: int, cou
 def choose_keys(replicas: int, starts: int = 32) -> tuple[int, int, int]:
     """Random odd hash keys that divide a client's consecutive source ports evenly over the replicas.
 
-    A client that opens its connections in one go takes source ports that follow each other, or every second one (Linux).
-    64 of them shall divide within 10 % of an even share, or one flow if that is more, from wherever they start.
+    A client that opens its connections in one go takes source ports that follow each other, or every second one
+    (Linux). From wherever they start, 64 of them shall divide within 10 % of an even share, or within one flow.
     """
     even = 64 / replicas
     slack = max(1.0, 0.1 * even)

@@ -1,0 +1,287 @@
+"""TAP: a device whose frames the kernel hands to us, one queue for each replica.
+
+`open_queues` is for whoever makes the device (keeper, manager, tests); `tap_device` is the driver of one queue, in a
+replica. Every frame has a virtio-net header (virtio 1.2 section 5.1.6) in front: either side leaves checksums to the
+other, and hands over TCP segments of up to 64 KiB, which whoever puts them on a wire cuts into pieces.
+"""
+
+import os
+
+import cython
+from cython.cimports.libc.errno import EAGAIN, EINTR, ENOMEM, errno
+from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
+from cython.cimports.libc.stdlib import calloc, free, malloc
+from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.neatstack.dataplane.driver.device import HEADROOM, Device, Frame, Outgoing
+from cython.cimports.neatstack.dataplane.driver.tap import (
+    CLONE_NEWNET,
+    IFF_MULTI_QUEUE,
+    IFF_NO_PI,
+    IFF_TAP,
+    IFF_TUN_EXCL,
+    IFF_VNET_HDR,
+    TUN_F_CSUM,
+    TUN_F_TSO4,
+    TUN_F_TSO6,
+    TUN_F_TSO_ECN,
+    TUNSETIFF,
+    TUNSETOFFLOAD,
+    TUNSETVNETHDRSZ,
+    VIRTIO_NET_HDR_F_DATA_VALID,
+    VIRTIO_NET_HDR_F_NEEDS_CSUM,
+    VIRTIO_NET_HDR_GSO_ECN,
+    VIRTIO_NET_HDR_GSO_NONE,
+    VIRTIO_NET_HDR_GSO_TCPV4,
+    VIRTIO_NET_HDR_GSO_TCPV6,
+    VIRTIO_NET_HDR_GSO_UDP,
+    VnetHeader,
+    ifreq,
+    setns,
+)
+from cython.cimports.posix.fcntl import O_NONBLOCK, O_RDWR, open
+from cython.cimports.posix.ioctl import ioctl
+from cython.cimports.posix.uio import iovec, readv, writev
+from cython.cimports.posix.unistd import close
+
+BATCH = cython.declare(cython.int, 64)  # frames a call
+BATCH_BYTES = cython.declare(uint32_t, 512 * 1024)  # after which a call stops: more would only push out the caches
+BUFFER = cython.declare(uint32_t, 68 * 1024)  # of one frame: 64 KiB of IP packet and all that stands before it
+SHORTEST = cython.declare(uint32_t, 14)  # an Ethernet header
+TCP_CHECKSUM = cython.declare(uint16_t, 16)  # offset in the TCP header
+
+Tap = cython.struct(
+    buffers=cython.pointer[uint8_t],
+    headers=VnetHeader[64],
+    malformed=cython.pointer[uint64_t],
+)
+
+Front = cython.struct(vnet=VnetHeader, header=uint8_t[HEADROOM])  # without padding: a virtio_net_hdr has 10 bytes
+
+
+# ---- making the device ----
+
+
+def open_queues(name: str, count: int, netns: int | str | None = None) -> list[int]:
+    """Make the TAP interface `name` with `count` queues; their descriptors, in the order of the queues.
+
+    The interface lasts until the last of them is closed. Queue i is closed only together with all others, or those
+    behind it would be renumbered. `netns` is the network namespace to make it in: a path or a descriptor; else ours.
+    """
+    if not 0 < len(os.fsencode(name)) < 16:
+        raise OSError(22, f"{name!r} is no name for an interface: it has 1 to 15 bytes")
+    if netns is None:
+        return _open_queues(name, count)
+    target = _open_netns(netns) if isinstance(netns, str) else netns
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _enter(target)
+        try:
+            return _open_queues(name, count)
+        finally:
+            _enter(own)
+    finally:
+        os.close(own)
+        if isinstance(netns, str):
+            os.close(target)
+
+
+def _open_netns(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise OSError(error.errno, f"no network namespace at {path}: {os.strerror(error.errno)}") from None
+
+
+def _enter(netns: int) -> None:
+    """Move the calling thread, and no other, to a network namespace."""
+    if setns(netns, CLONE_NEWNET) < 0:
+        raise OSError(errno, f"cannot enter the network namespace: {os.strerror(errno)}")
+
+
+def _open_queues(name: str, count: int) -> list[int]:
+    queues: list[int] = []
+    raw = os.fsencode(name)
+    try:
+        for _ in range(count):
+            fd = open_queue(raw, 0 if queues else IFF_TUN_EXCL)
+            if fd < 0:
+                raise OSError(-fd, f"cannot open TAP {name}: {_advice(-fd)}")
+            queues.append(fd)
+            os.set_inheritable(fd, False)
+        failed = prepare(queues[0])
+        if failed < 0:
+            raise OSError(-failed, f"TAP {name} does not take virtio-net headers and offloads: {os.strerror(-failed)}")
+    except OSError:
+        for fd in queues:
+            os.close(fd)
+        raise
+    return queues
+
+
+def _advice(number: int) -> str:
+    """What an errno of open("/dev/net/tun") or TUNSETIFF means here."""
+    if number in (1, 13):
+        return "not permitted; it takes root, or CAP_NET_ADMIN and access to /dev/net/tun"
+    if number in (2, 6, 19):
+        return "/dev/net/tun is missing; load the kernel module `tun`"
+    if number == 16:
+        return "an interface of that name exists already"
+    return os.strerror(number)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def open_queue(name: cython.p_const_char, exclusive: cython.int) -> cython.int:
+    """One more queue of the interface, or the first one (IFF_TUN_EXCL: there must be no such interface); or -errno."""
+    fd: cython.int = open("/dev/net/tun", O_RDWR | O_NONBLOCK)
+    if fd < 0:
+        return -errno
+    request: ifreq
+    memset(cython.address(request), 0, cython.sizeof(request))
+    i: cython.int = 0
+    while i < 15 and name[i]:
+        request.ifr_name[i] = name[i]
+        i += 1
+    request.ifr_flags = cython.cast(cython.short, IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE | exclusive)
+    if ioctl(fd, TUNSETIFF, cython.address(request)) < 0:
+        failed: cython.int = -errno
+        close(fd)
+        return failed
+    return fd
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def prepare(fd: cython.int) -> cython.int:
+    """Set header size and offloads of the device of this queue; 0 or -errno."""
+    size: cython.int = cython.sizeof(VnetHeader)
+    if ioctl(fd, TUNSETVNETHDRSZ, cython.address(size)) < 0:
+        return -errno
+    offload: cython.ulong = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6
+    if ioctl(fd, TUNSETOFFLOAD, offload | TUN_F_TSO_ECN) < 0 and ioctl(fd, TUNSETOFFLOAD, offload) < 0:
+        return -errno
+    return 0
+
+
+# ---- the driver of one queue ----
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def tap_device(device: cython.pointer[Device], fd: cython.int, malformed: cython.pointer[uint64_t]) -> cython.int:
+    """See tap.pxd. Buffers are not touched before frames need them, the lowest first: idle, they cost no memory."""
+    tap: cython.pointer[Tap] = cython.cast(cython.pointer[Tap], calloc(1, cython.sizeof(Tap)))
+    if not tap:
+        return -ENOMEM
+    tap.buffers = cython.cast(cython.pointer[uint8_t], malloc(cython.cast(cython.size_t, BATCH) * BUFFER))
+    if not tap.buffers:
+        free(tap)
+        return -ENOMEM
+    tap.malformed = malformed
+    device.self = tap
+    device.fd = fd
+    device.receive = tap_receive
+    device.send = tap_send
+    return 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def tap_close(device: cython.pointer[Device]) -> cython.void:
+    """Free what `tap_device` took; the descriptor stays open."""
+    tap: cython.pointer[Tap] = cython.cast(cython.pointer[Tap], device.self)
+    free(tap.buffers)
+    free(tap)
+    device.self = cython.NULL
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def tap_receive(device: cython.pointer[Device], frames: cython.pointer[Frame], most: cython.int) -> cython.int:
+    """Take up to `most` frames, until the queue is empty or a good deal of bytes has come."""
+    tap: cython.pointer[Tap] = cython.cast(cython.pointer[Tap], device.self)
+    taken: cython.int = 0
+    total: uint32_t = 0
+    pieces: iovec[2]
+    pieces[0].iov_len = cython.sizeof(VnetHeader)
+    pieces[1].iov_len = BUFFER
+    if most > BATCH:
+        most = BATCH
+    while taken < most and total < BATCH_BYTES:
+        frame: cython.pointer[Frame] = cython.address(frames[taken])
+        header: cython.pointer[VnetHeader] = cython.address(tap.headers[taken])
+        frame.data = tap.buffers + cython.cast(cython.size_t, taken) * BUFFER
+        pieces[0].iov_base = header
+        pieces[1].iov_base = frame.data
+        size: cython.Py_ssize_t = readv(device.fd, pieces, 2)
+        if size < 0:
+            if errno == EINTR:
+                continue
+            return taken if taken or errno == EAGAIN else -errno
+        if size < cython.cast(cython.Py_ssize_t, cython.sizeof(VnetHeader) + SHORTEST):
+            tap.malformed[0] += 1
+            continue
+        frame.length = cython.cast(uint32_t, size) - cython.cast(uint32_t, cython.sizeof(VnetHeader))
+        total += frame.length
+        if not sensible(header, frame.length):
+            tap.malformed[0] += 1
+            continue
+        # Either flag: the sender is on this host and left the checksum to us, or the kernel has looked at it.
+        frame.checked = (header.flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID)) != 0
+        taken += 1
+    return taken
+
+
+@cython.cfunc
+@cython.nogil
+@cython.inline
+@cython.exceptval(check=False)
+def sensible(header: cython.pointer[VnetHeader], length: uint32_t) -> cython.bint:
+    """Whether a virtio-net header can belong to a frame of that length (cut off frames fill their buffer)."""
+    if length >= BUFFER:
+        return False
+    if header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM:
+        if cython.cast(uint32_t, header.csum_start) + header.csum_offset + 2 > length:
+            return False
+    kind: uint8_t = header.gso_type & cython.cast(uint8_t, 255 - VIRTIO_NET_HDR_GSO_ECN)
+    if kind == VIRTIO_NET_HDR_GSO_NONE:
+        return True
+    if kind in (VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_TCPV6, VIRTIO_NET_HDR_GSO_UDP):
+        return header.gso_size != 0
+    return False
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def tap_send(device: cython.pointer[Device], segment: cython.pointer[cython.const[Outgoing]]) -> cython.int:
+    """Send one segment, its checksum left to the kernel; 0 or -errno (EAGAIN: the kernel has no room)."""
+    front: Front
+    pieces: iovec[3]
+    count: cython.int = 1
+    front.vnet.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM
+    front.vnet.gso_type = VIRTIO_NET_HDR_GSO_TCPV4 if segment.gso_size else VIRTIO_NET_HDR_GSO_NONE
+    front.vnet.hdr_len = segment.header_length
+    front.vnet.gso_size = segment.gso_size
+    front.vnet.csum_start = segment.checksum_start
+    front.vnet.csum_offset = TCP_CHECKSUM
+    memcpy(front.header, segment.header, segment.header_length)
+    pieces[0].iov_base = cython.address(front)
+    pieces[0].iov_len = cython.sizeof(VnetHeader) + segment.header_length
+    if segment.first_length:
+        pieces[1].iov_base = cython.cast(cython.p_void, segment.first)
+        pieces[1].iov_len = segment.first_length
+        count = 2
+        if segment.second_length:
+            pieces[2].iov_base = cython.cast(cython.p_void, segment.second)
+            pieces[2].iov_len = segment.second_length
+            count = 3
+    while writev(device.fd, pieces, count) < 0:
+        if errno != EINTR:
+            return -errno
+    return 0
