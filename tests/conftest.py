@@ -1,0 +1,77 @@
+"""Fixtures for tests over real network interfaces, in namespaces of their own."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.support.netns import Lab, Namespace, Process, Side, Stack
+
+PLACES = ("stack-kernel", "kernel-stack", "stack-stack")
+# What is fast and says most about what is broken comes first.
+ORDER = ("source", "support", "wire", "dataplane", "client", "control", "cli", "programs", "peers")
+_ports = itertools.count(2000)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> tuple[bool, int]:
+        folder = item.path.relative_to(item.config.rootpath / "tests").parts[0]
+        return item.get_closest_marker("heavy") is not None, ORDER.index(folder) if folder in ORDER else len(ORDER)
+
+    items.sort(key=rank)  # stable: the order in a folder stays
+
+
+@dataclass
+class Pair:
+    """A server's and a client's place, a free port, and the kernel's namespace to look from."""
+
+    server: Side
+    client: Side
+    port: int
+    host: Namespace
+
+    @property
+    def address(self) -> str:
+        return self.server.address
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}:{self.port}"
+
+    def serve(self, *argv: object) -> Process:
+        """Start a server and wait until it accepts on the pair's port."""
+        process = self.server.spawn(*argv)
+        self.host.wait_port(self.address, self.port, process=process)
+        return process
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    if os.geteuid():
+        pytest.skip("needs root: makes network namespaces and TAP interfaces")
+    with Lab() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def stack(lab: Lab) -> Stack:
+    """A stack of two replicas, one for a module's tests."""
+    return lab.stack(replicas=2)
+
+
+@pytest.fixture
+def port() -> int:
+    return next(_ports)
+
+
+@pytest.fixture(params=PLACES)
+def pair(request: pytest.FixtureRequest, stack: Stack, port: int) -> Iterator[Pair]:
+    """Server and client: on the stack or on the kernel. What the test started ends with the test."""
+    places = {"stack": stack.programs, "kernel": stack.host}
+    server, client = (places[word] for word in request.param.split("-"))
+    with stack.lab.scope():
+        yield Pair(server, client, port, stack.host)

@@ -1,0 +1,98 @@
+"""HTTP servers and clients, unmodified: lighttpd, nginx, http.server; curl and wrk."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Pair
+
+SIZES = {"empty": 0, "small": 20, "page": 100_000, "large": 20_000_000}
+
+LIGHTTPD = """
+server.port = {port}
+server.bind = "0.0.0.0"
+server.document-root = "{root}"
+server.max-keep-alive-requests = 1000000
+"""
+
+NGINX = """
+daemon off; worker_processes 2; pid {root}/nginx.pid; error_log stderr warn;
+events {{ worker_connections 512; }}
+http {{
+    log_format worker "$pid"; access_log {root}/access.log worker;
+    client_body_temp_path {root}/body; proxy_temp_path {root}/proxy; fastcgi_temp_path {root}/fastcgi;
+    uwsgi_temp_path {root}/uwsgi; scgi_temp_path {root}/scgi;
+    server {{ listen {port} backlog=1024; root {root}; sendfile on; }}
+}}
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of files to serve, readable by everybody."""
+    made = tmp_path_factory.mktemp("www")
+    for place in (made, made.parent, made.parent.parent):
+        place.chmod(0o755)
+    for name, size in SIZES.items():
+        (made / name).write_bytes(hashlib.shake_128(name.encode()).digest(size))
+    return made
+
+
+@pytest.fixture(params=["lighttpd", "nginx", "http.server"])
+def server(request: pytest.FixtureRequest, pair: Pair, root: Path, tmp_path: Path) -> Pair:
+    config = tmp_path / "server.conf"
+    if request.param == "lighttpd":
+        config.write_text(LIGHTTPD.format(port=pair.port, root=root))
+        pair.serve("lighttpd", "-D", "-f", config)
+    elif request.param == "nginx":
+        config.write_text(NGINX.format(port=pair.port, root=root))
+        pair.serve("nginx", "-p", tmp_path, "-c", config)
+    else:
+        pair.serve("python3", "-m", "http.server", pair.port, "--bind", "0.0.0.0", "--directory", root)
+    return pair
+
+
+def test_curl(server: Pair, root: Path, tmp_path: Path) -> None:
+    """Every file over one connection, contents checked."""
+    wanted = [part for name in SIZES for part in ("-o", tmp_path / name, f"{server.url}/{name}")]
+    server.client.run("curl", "-sS", "-m", 20, *wanted)
+    for name in SIZES:
+        assert (tmp_path / name).read_bytes() == (root / name).read_bytes(), name
+
+
+def test_curl_parallel(server: Pair) -> None:
+    told = server.client.run(
+        "curl", "-sS", "-m", 20, "-Z", "--parallel-max", 20, "-w", "%{http_code} %{size_download}\n",
+        *(part for _ in range(40) for part in ("-o", "/dev/null", f"{server.url}/page")),
+    )  # fmt: skip
+    assert told.split("\n")[:-1] == [f"200 {SIZES['page']}"] * 40
+
+
+def test_not_found_and_head(server: Pair) -> None:
+    curl = ["curl", "-sS", "-m", 10, "-o", "/dev/null", "-w", "%{http_code}"]
+    assert server.client.run(*curl, f"{server.url}/absent") == "404"
+    assert server.client.run(*curl, "-I", f"{server.url}/page") == "200"
+
+
+@pytest.mark.parametrize("headers", [[], ["-H", "Connection: close"]], ids=["keep-alive", "close"])
+def test_wrk(server: Pair, headers: list[str]) -> None:
+    told = server.client.run("wrk", "-t1", "-c16", "-d1s", *headers, f"{server.url}/small")
+    counted = re.search(r"(\d+) requests in", told)
+    assert counted and int(counted[1]) > 20, told
+    assert "Socket errors" not in told and "Non-2xx" not in told, told
+
+
+def test_both_nginx_workers_serve(pair: Pair, root: Path, tmp_path: Path) -> None:
+    config = tmp_path / "server.conf"
+    config.write_text(NGINX.format(port=pair.port, root=tmp_path))
+    for place in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        place.chmod(0o755)
+    (tmp_path / "small").write_bytes(b"x" * 20)
+    pair.serve("nginx", "-p", tmp_path, "-c", config)
+    pair.client.run("wrk", "-t1", "-c16", "-d1s", "-H", "Connection: close", f"{pair.url}/small")
+    workers = (tmp_path / "access.log").read_text().split()
+    assert len(set(workers)) == 2

@@ -1,0 +1,19 @@
+"""iperf3, in both directions and with parallel streams."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.conftest import Pair
+
+
+@pytest.mark.parametrize("options", [[], ["-R"], ["-P4"]], ids=["up", "down", "four streams"])
+def test_iperf3(pair: Pair, options: list[str]) -> None:
+    pair.serve("iperf3", "-s", "-p", pair.port)
+    told = json.loads(pair.client.run("iperf3", "-J", "-c", pair.address, "-p", pair.port, "-t1", *options, timeout=20))
+    assert "error" not in told, told["error"]
+    received = told["end"]["sum_received"]
+    assert received["bytes"] > 10_000_000
+    assert received["bytes"] >= 0.5 * told["end"]["sum_sent"]["bytes"]
