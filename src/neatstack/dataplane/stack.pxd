@@ -108,6 +108,7 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
     uint8_t *tx
     uint32_t rx_size         # 0: no receive buffer
     uint32_t tx_size
+    uint32_t rx_limit        # bytes of the receive ring that may be used: rx_size, or less by SO_RCVBUF
     uint32_t tx_head         # checked copies
     uint32_t tx_base
     uint32_t rx_tail
@@ -118,6 +119,8 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
     uint8_t news             # enum News: what publish() shall tell
     uint32_t event_at        # where in each holder's event ring the last entry was put (one holder: exact; more: 0)
     uint32_t next_in_list    # accept waiting list, or free list
+    uint32_t prev_in_list    # accept waiting list
+    uint8_t waiting          # in the accept waiting list of its listener
     uint32_t wheel_next      # timer wheel list; index of a TCB; 0 end
     uint32_t wheel_prev
     uint32_t wheel_slot      # 0: not in the wheel; else slot + 1
@@ -132,6 +135,20 @@ cdef enum News:
     NEWS_GONE = 8            # CLOSED: give back slot and TCB after publishing
     NEWS_OUTPUT = 16         # tcp output has to look at it
 
+cdef struct Post:            # private; a posted slot's place in the list of its listener
+    uint32_t next            # slot + 1; 0 end
+    uint32_t prev
+    uint16_t listener        # index in Stack.listeners + 1; 0: not posted
+    uint16_t pad
+    uint32_t generation      # of the program's lines, when they were last acted on
+
+cdef struct AcceptQueue:     # private; what one listener has to give and to whom
+    uint32_t first           # connections that wait for a slot, oldest first: index of a TCB; 0 none
+    uint32_t last
+    uint64_t ready[4]        # bit n: channel n has posted slots
+    uint32_t turn            # channel that was served last
+    uint32_t posted[MAX_CHANNELS]   # slot + 1 of the one posted last; 0 none
+
 cdef struct Channel:         # private; what is known of one program's channel
     uint8_t *memory          # NULL: none
     ChannelHeader header     # the checked copy
@@ -142,6 +159,11 @@ cdef struct Channel:         # private; what is known of one program's channel
     Socket *sockets          # C
     uint8_t *buffers         # C
     uint32_t *tcb_of         # socket -> TCB index, 0 none
+    Post *posts              # by socket
+    uint32_t bound           # sockets that have a TCB
+    uint32_t untaken         # connections given to the program and not yet accept()ed
+    uint64_t inherited[4]    # bit n: it may hold sockets of channel n (see fork)
+    uint32_t place           # in Stack.active
     uint32_t commands_tail
     uint32_t events_head
     uint32_t rung            # program.sleep_seq for which the doorbell was rung last
@@ -162,6 +184,7 @@ cdef struct Stack:
     uint32_t free_tcbs       # head of the list through View.next_in_list
     uint32_t *free_holds
     uint32_t free_holds_count
+    uint32_t holds_used      # hold buffers at and beyond this have never been used
     # lookup: open addressing, hash << 32 | TCB index; made and freed by tcp/table.py
     uint64_t *flows
     uint32_t flows_mask
@@ -188,6 +211,10 @@ cdef struct Stack:
     ReplicaPage *replica_page
     # programs
     Channel channels[MAX_CHANNELS]
+    uint16_t active[MAX_CHANNELS]   # channels of live programs
+    uint32_t active_count
+    uint32_t unused          # channels whose program is gone and whose memory nothing uses any more
+    AcceptQueue *queues      # beside listeners
     # secrets
     uint64_t isn_key[2]      # RFC 6528; from the region, so that it outlives the incarnation
     uint64_t random          # xorshift state

@@ -1,0 +1,10 @@
+"""Receive buffers in the region, for connections that no program has been given yet."""
+
+from libc.stdint cimport uint32_t
+
+from neatstack.dataplane.stack cimport Stack
+
+cdef int init_holds(Stack *s) noexcept nogil                 # 0, or -ENOMEM
+cdef void destroy_holds(Stack *s) noexcept nogil
+cdef bint hold(Stack *s, uint32_t i) noexcept nogil          # True: TCB i has a receive buffer
+cdef void release_hold(Stack *s, uint32_t i) noexcept nogil  # TCB i has none any more

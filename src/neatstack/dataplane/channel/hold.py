@@ -1,0 +1,63 @@
+"""Receive buffers in the region, for connections that no program has been given yet.
+
+A free list in the order of last use, so that under load the same few pages are used again and again. It is filled as buffers are
+first needed, so that an idle replica touches none of it.
+"""
+
+import cython
+from cython.cimports.libc.errno import ENOMEM
+from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.stdlib import calloc, free
+from cython.cimports.neatstack.dataplane.stack import HOLD_BUFFERS, HOLD_SIZE, Stack, View
+from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_HELD, Tcb
+
+
+def init_holds(s: cython.pointer[Stack]) -> cython.int:
+    s.free_holds = cython.cast(cython.pointer[uint32_t], calloc(HOLD_BUFFERS, cython.sizeof(uint32_t)))
+    s.free_holds_count = 0
+    s.holds_used = 0
+    return 0 if s.free_holds != cython.NULL else -ENOMEM
+
+
+def destroy_holds(s: cython.pointer[Stack]) -> cython.void:
+    free(s.free_holds)
+    s.free_holds = cython.NULL
+
+
+def hold(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
+    """Give TCB i a hold buffer unless it has a receive buffer. False: none is left."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    number: uint32_t
+    if v.rx_size:
+        return True
+    if s.free_holds_count:
+        s.free_holds_count -= 1
+        number = s.free_holds[s.free_holds_count]
+    elif s.holds_used < HOLD_BUFFERS:
+        number = s.holds_used
+        s.holds_used += 1
+    else:
+        return False
+    t.flags |= TCB_HELD
+    t.socket = number
+    v.rx = s.holds + cython.cast(uint64_t, number) * HOLD_SIZE
+    v.rx_size = HOLD_SIZE
+    v.rx_limit = HOLD_SIZE
+    v.rx_tail = 0
+    return True
+
+
+def release_hold(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """Take the hold buffer of TCB i back, if it has one."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    if not t.flags & TCB_HELD:
+        return
+    t.flags &= ~cython.cast(uint32_t, TCB_HELD)
+    s.free_holds[s.free_holds_count] = t.socket
+    s.free_holds_count += 1
+    t.socket = 0
+    v.rx = cython.cast(cython.pointer[uint8_t], cython.NULL)
+    v.rx_size = 0
+    v.rx_limit = 0
