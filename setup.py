@@ -1,4 +1,4 @@
-"""What is compiled: every module of neatstack.dataplane (Python to C), the socket library (C) and the steering program (eBPF).
+"""What is compiled: the modules of neatstack.dataplane (Python), the socket library (C), the steering program (eBPF).
 
 `python setup.py build_ext -i` builds in place, `pip install .` into a wheel. NEAT_BUILD=release|debug|asan chooses
 the flags; changing it rebuilds everything. NEAT_JOBS limits the compilers that run at once (default: one a core).
@@ -23,7 +23,7 @@ FLAGS = {
     "debug": ["-O1", "-g", "-fno-strict-aliasing", "-DNEAT_CHECKS"],
     "asan": ["-O1", "-g", "-fno-strict-aliasing", "-DNEAT_CHECKS", "-fno-omit-frame-pointer", *SANITIZE],
 }[BUILD]
-LIBRARY_FLAGS = {"release": ["-O2"], "debug": ["-O1", "-g"], "asan": ["-O1", "-g", "-fno-omit-frame-pointer", *SANITIZE]}[BUILD]
+LIBRARY_FLAGS = ["-O2"] if BUILD == "release" else [flag for flag in FLAGS if flag != "-fno-strict-aliasing"]
 DIRECTIVES = {
     "language_level": 3,
     "cdivision": True,

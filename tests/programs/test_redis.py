@@ -36,8 +36,8 @@ def test_pipeline(redis: Pair) -> None:
 
 def test_benchmark(redis: Pair) -> None:
     told = redis.client.run(
-        "redis-benchmark", "-h", redis.address, "-p", redis.port, "-n", 5000, "-c", 20, "-d", 512, "-t", "set,get,lpush,lpop",
-        "--csv", timeout=60,
+        "redis-benchmark", "-h", redis.address, "-p", redis.port, "-n", 5000, "-c", 20, "-d", 512,
+        "-t", "set,get,lpush,lpop", "--csv", timeout=60,
     )  # fmt: skip
     rates = [float(line.split(",")[1].strip('"')) for line in told.splitlines()[1:]]
     assert len(rates) == 4 and all(rate > 100 for rate in rates), told

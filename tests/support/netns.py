@@ -88,7 +88,7 @@ class Side:
     def run(
         self, *argv: object, timeout: float = 30, check: bool = True, stdin: bytes = b"", cpu: int | None = None
     ) -> str:
-        """Run to the end; the standard output. A failure or `timeout` seconds raise LabError with all that was printed."""
+        """Run to the end; the standard output. A failure or `timeout` seconds: LabError with all that was printed."""
         return run(self.argv(*argv, cpu=cpu), timeout, check, stdin, self.env)
 
     def spawn(self, *argv: object, cpu: int | None = None, pass_fds: Sequence[int] = ()) -> Process:
@@ -146,7 +146,11 @@ class Namespace(Side):
 
 
 class Stack:
-    """A running stack, alone in its NEAT_RUN_DIR. `host`: the kernel at the other end of its TAP interface; `programs`: on the stack."""
+    """A running stack, alone in its NEAT_RUN_DIR.
+
+    `host` is the kernel at the other end of its TAP interface, `programs` is the stack: places to run programs.
+    """
+
 
     address, host_address, device = "10.77.0.2", "10.77.0.1", "neat0"
 
@@ -275,7 +279,7 @@ def neat(*argv: object) -> list[str]:
 def run(
     argv: Sequence[str], timeout: float = 30, check: bool = True, stdin: bytes = b"", env: dict[str, str] | None = None
 ) -> str:
-    """Run a command in a session of its own; its standard output. Its whole session is killed after `timeout` seconds."""
+    """Run a command in a session of its own, which is killed after `timeout` seconds; its standard output."""
     with subprocess.Popen(
         list(argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=env or environment(), start_new_session=True,

@@ -1,0 +1,78 @@
+# make demo | test | bench | lint: each sets up what it needs first; the second time it starts at once.
+#
+#   PYTHON=python3.12   the interpreter that .venv is made with
+#   ARGS="-k redis"     more for pytest (test) or bench (bench)
+#   ROUNDS=5            of make bench
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+PYTHON ?= python3
+ROUNDS ?= 5
+ARGS ?=
+VENV := .venv
+RUN := $(VENV)/bin/python
+SOURCES := $(shell find src -name '*.py' -o -name '*.pxd' -o -name '*.c' -o -name '*.h')
+
+.PHONY: help setup demo test bench lint clean root
+help:
+	@echo "make setup, demo, test, bench, lint or clean; README.md says what they do"
+
+setup: $(VENV)/.installed
+	@echo "setup: ready"
+
+demo: root setup
+	@echo "demo: lighttpd on a stack of two replicas"
+	$(RUN) -m bench.demo </dev/null
+
+test: root setup
+	@echo "test: pytest"
+	$(RUN) -m pytest $(ARGS) </dev/null
+
+bench: root setup
+	@echo "bench: the kernel's stack and this one alternately, $(ROUNDS) rounds"
+	$(RUN) -m bench --rounds $(ROUNDS) $(ARGS) </dev/null
+
+lint: setup
+	@echo "lint: ruff, mypy"
+	$(VENV)/bin/ruff check --quiet .
+	$(VENV)/bin/mypy --no-error-summary
+
+clean:
+	@echo "clean: build, .venv, compiled files"
+	rm -rf build dist $(VENV) src/*.egg-info
+	find src -name '*.so' -o -name '*.bpf.o' | xargs -r rm
+
+root:
+	@if [ "$$(id -u)" -ne 0 ]; then
+		echo "make: namespaces and TAP interfaces need root: sudo make $(MAKECMDGOALS)" >&2
+		exit 1
+	fi
+
+build/.packages: tools/packages.sh
+	@echo "setup: Debian packages"
+	tools/packages.sh $(PYTHON)
+	mkdir -p build
+	touch $@
+
+$(VENV)/.ready: requirements.txt build/.packages
+	@echo "setup: Python packages into $(VENV)"
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/pip install -qq -r requirements.txt </dev/null
+	touch $@
+
+build/.built: setup.py $(SOURCES) $(VENV)/.ready
+	@echo "setup: building the stack (some minutes the first time)"
+	$(RUN) setup.py -q build_ext -i
+	touch $@
+
+$(VENV)/.installed: pyproject.toml build/.built
+	@if [ pyproject.toml -nt $@ ]; then
+		echo "setup: the command $(VENV)/bin/neat"
+		$(VENV)/bin/pip install -qq --no-deps --no-build-isolation -e . </dev/null
+	fi
+	touch $@
