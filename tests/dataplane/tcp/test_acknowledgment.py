@@ -1,0 +1,77 @@
+"""When data is acknowledged: RFC 9293 section 3.8.6.3 (delayed ACK), RFC 5681 section 4.2."""
+
+from support.lab import PEER_MAC, STACK_MAC, Lab
+from support.layout import neat
+from support.packet import build
+
+
+def test_a_single_segment_is_acknowledged_within_half_a_second():
+    lab = Lab()
+    c = lab.accepted()
+    c.sends(data=b"x" * 100)
+    c.expects_nothing()
+    lab.wait(0.5)
+    ack = c.expects("A", seq=1, ack=101)
+    assert 0.01 < ack.at <= 0.2
+    c.expects_nothing()
+
+
+def test_every_second_full_segment_is_acknowledged_at_once():
+    lab = Lab()
+    c = lab.accepted()
+    for n in range(5):
+        c.sends(data=b"x" * 1460)
+        c.expects_nothing()
+        c.sends(data=b"x" * 1460)
+        c.expects("A", ack=2920 * (n + 1) + 1)
+        c.socket.recv()
+        lab.run()
+        c.receives()
+
+
+def test_segments_of_one_batch_share_an_acknowledgment():
+    lab = Lab()
+    c = lab.accepted()
+    for n in range(8):
+        segment = c.segment(data=b"x" * 1000, seq=1 + 1000 * n)
+        lab.engine.input(build(segment, source_mac=PEER_MAC, destination_mac=STACK_MAC))
+    lab.run()
+    acks = c.receives()
+    assert acks[-1].ack == 8001
+    assert len(acks) <= 4
+
+
+def test_quickack():
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.set_flags(c.socket.flags | neat.FLAG_QUICKACK)
+    lab.run()
+    c.sends(data=b"x")
+    c.expects("A", ack=2, at=lab.time)
+
+
+def test_a_pure_ack_is_not_acknowledged():
+    lab = Lab()
+    c = lab.accepted()
+    c.sends()
+    lab.wait(5)
+    c.expects_nothing()
+
+
+def test_fin_is_acknowledged_at_once():
+    lab = Lab()
+    c = lab.accepted()
+    c.sends("FA")
+    c.expects("A", ack=2, at=lab.time)
+
+
+def test_a_duplicate_is_acknowledged_at_once():
+    """RFC 9293 section 3.10.7.4, first: an unacceptable segment gets an ACK."""
+    lab = Lab()
+    c = lab.accepted()
+    c.sends(data=b"abc")
+    lab.wait(0.5)
+    c.receives()
+    c.sends(seq=1, data=b"abc")
+    c.expects("A", ack=4, at=lab.time)
+    assert lab.drops("sequence") == 1

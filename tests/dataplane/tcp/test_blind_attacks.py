@@ -1,0 +1,146 @@
+"""Blind attacks: RFC 5961 sections 3 (RST), 4 (SYN), 5 (data), 10 (the limit on challenges); and sequence checks of RFC 9293."""
+
+import pytest
+from support.lab import Lab
+from support.layout import neat
+
+
+def test_a_reset_at_the_very_next_byte_is_believed():
+    """Section 3.2, 1."""
+    lab = Lab()
+    c = lab.accepted()
+    c.sends(data=b"abc")
+    c.sends("R", seq=4)
+    assert c.state == "CLOSED"
+
+
+@pytest.mark.parametrize("seq", [2, 100, 65000])
+def test_a_reset_elsewhere_in_the_window_is_challenged(seq):
+    """Section 3.2, 2."""
+    lab = Lab()
+    c = lab.accepted()
+    c.sends("R", seq=seq)
+    c.expects("A", seq=1, ack=1)
+    assert c.state == "ESTABLISHED"
+    c.sends("R", seq=1)  # what a peer that truly has no connection answers to a challenge
+    assert c.state == "CLOSED"
+
+
+@pytest.mark.parametrize("seq", [0, -1, 70000, 1 << 31])
+def test_a_reset_outside_the_window_is_dropped(seq):
+    """Section 3.2, 3."""
+    lab = Lab()
+    c = lab.accepted()
+    c.sends("R", seq=seq)
+    c.expects_nothing()
+    assert c.state == "ESTABLISHED"
+
+
+@pytest.mark.parametrize("seq", [0, 1, 500, -1000, 1 << 31])
+@pytest.mark.parametrize("flags", ["S", "SA"])
+def test_a_syn_is_challenged_wherever_it_is(seq, flags):
+    """Section 4.2."""
+    lab = Lab()
+    c = lab.accepted()
+    c.sends(flags, seq=seq)
+    c.expects("A", seq=1, ack=1)
+    c.expects_nothing()
+    assert c.state == "ESTABLISHED"
+
+
+def test_an_ack_too_old_is_challenged_and_its_data_dropped():
+    """Section 5.2: SEG.ACK must be within (SND.UNA - MAX.SND.WND, SND.NXT]."""
+    lab = Lab()
+    c = lab.accepted()
+    c.sends(ack=-1_000_000, data=b"inject")
+    c.expects("A", seq=1, ack=1)
+    assert c.socket.readable == 0
+
+
+def test_an_ack_slightly_old_is_fine():
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"x" * 1000)
+    lab.run()
+    c.receives()
+    c.sends(ack=1001)
+    c.sends(ack=500, data=b"late")
+    assert c.socket.recv() == b"late"
+
+
+def test_challenges_are_limited():
+    """Section 10: an attacker must not make us an amplifier."""
+    lab = Lab()
+    c = lab.accepted()
+    for _ in range(5000):
+        c.sends("S", seq=100)
+    challenges = len(c.receives())
+    assert 1 <= challenges <= 1100
+    lab.wait(2)
+    c.sends("S", seq=100)
+    assert c.receives(), "the limit is for a second"
+    assert lab.drops("blind_attack") > 0
+
+
+def test_an_unacceptable_segment_is_acknowledged_with_what_we_expect():
+    """RFC 9293 section 3.10.7.4, first: <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>."""
+    lab = Lab()
+    c = lab.accepted()
+    for seq in (70000, -100):
+        c.sends(seq=seq, data=b"x")
+        c.expects("A", seq=1, ack=1)
+    assert c.socket.readable == 0
+
+
+def test_a_connection_survives_a_storm_of_forgeries():
+    lab = Lab()
+    c = lab.accepted()
+    for seq in range(2, 60000, 997):
+        c.sends("R", seq=seq)
+        c.sends("S", seq=seq)
+        c.sends("FA", seq=seq + 1000, ack=1 << 20)
+    c.receives()
+    c.nxt = 1
+    c.sends(data=b"alive")
+    assert c.socket.recv() == b"alive"
+    assert c.socket.state == neat.STATE_OPEN
+
+
+@pytest.mark.parametrize("state", ["FIN_WAIT_1", "FIN_WAIT_2", "CLOSE_WAIT", "CLOSING", "LAST_ACK"])
+def test_every_synchronized_state_challenges(state):
+    lab = Lab()
+    c = in_state(lab, state)
+    c.receives()
+    c.sends("S", seq=c.nxt + 10)
+    assert c.receives()[0].flags == "A"
+    c.sends("R", seq=c.nxt + 1)
+    assert [s.flags for s in c.receives()] in (["A"], [])
+    assert c.state == state
+
+
+@pytest.mark.parametrize("state", ["FIN_WAIT_1", "FIN_WAIT_2", "CLOSE_WAIT", "CLOSING", "LAST_ACK"])
+def test_an_exact_reset_ends_every_synchronized_state(state):
+    """RFC 9293 section 3.10.7.4, second."""
+    lab = Lab()
+    c = in_state(lab, state)
+    c.receives()
+    c.sends("R", seq=c.nxt)
+    assert c.state == "CLOSED"
+    c.expects_nothing()
+    lab.wait(1)
+    assert lab.engine.counters()["connections"] == 0
+
+
+def in_state(lab: Lab, state: str):
+    c = lab.accepted()
+    if state in ("CLOSE_WAIT", "LAST_ACK"):
+        c.sends("FA")
+    if state != "CLOSE_WAIT":
+        c.socket.shutdown()
+        lab.run()
+    if state == "FIN_WAIT_2":
+        c.sends(ack=2)
+    if state == "CLOSING":
+        c.sends("FA", ack=1)
+    assert c.state == state
+    return c

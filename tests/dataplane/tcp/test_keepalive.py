@@ -1,0 +1,130 @@
+"""Keepalive (RFC 9293 section 3.8.4) and the user timeout (RFC 5482; Linux's TCP_USER_TIMEOUT)."""
+
+import errno
+
+import pytest
+from support.lab import Lab
+from support.layout import neat
+
+KEEPALIVE = {"flags": neat.FLAG_KEEPALIVE, "keep_idle_s": 60, "keep_interval_s": 10, "keep_count": 3}
+
+
+def test_it_is_off_by_default():
+    """ "...MUST default to off"."""
+    lab = Lab()
+    c = lab.connected()
+    lab.wait(100_000)
+    c.expects_nothing()
+    assert lab.engine.next_deadline() is None
+
+
+def test_probes_are_old_sequence_numbers_without_effect():
+    lab = Lab()
+    c = lab.connected(lines=KEEPALIVE)
+    start = lab.time
+    lab.wait(61)
+    probe = c.expects("A", seq=0, ack=1)
+    assert probe.at - start == pytest.approx(60, abs=1)
+    assert len(probe.payload) <= 1
+    c.sends()
+    lab.wait(58)
+    c.expects_nothing()
+    lab.wait(3)
+    c.expects("A", seq=0)
+
+
+def test_no_answer_ends_the_connection():
+    lab = Lab()
+    c = lab.connected(lines=KEEPALIVE)
+    lab.wait(85)
+    assert len(c.receives()) == 3
+    assert c.socket.state == neat.STATE_OPEN
+    lab.wait(10)
+    assert c.socket.state == neat.STATE_CLOSED
+    assert c.socket.error == errno.ETIMEDOUT
+
+
+def test_the_default_idle_time_is_two_hours():
+    """ "...MUST be no less than two hours"."""
+    lab = Lab()
+    c = lab.connected(lines={"flags": neat.FLAG_KEEPALIVE})
+    lab.wait(7190)
+    c.expects_nothing()
+    lab.wait(20)
+    c.expects("A", seq=0)
+
+
+def test_it_can_be_switched_on_later_and_off_again():
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.set(flags=c.socket.flags | neat.FLAG_KEEPALIVE, keep_idle_s=5, keep_interval_s=1, keep_count=100)
+    lab.run()
+    lab.wait(5.5)
+    c.expects("A", seq=0)
+    c.sends()
+    c.socket.set(flags=c.socket.flags & ~neat.FLAG_KEEPALIVE)
+    lab.run()
+    lab.wait(1000)
+    c.expects_nothing()
+
+
+def test_data_postpones_the_probe():
+    lab = Lab()
+    c = lab.connected(lines=KEEPALIVE)
+    for _ in range(5):
+        lab.wait(50)
+        c.sends(data=b"x")
+        c.socket.recv()
+    assert all(s.seq != 0 for s in c.receives())
+
+
+def test_a_keepalive_probe_is_answered():
+    lab = Lab()
+    c = lab.accepted()
+    c.sends(seq=0)
+    c.expects("A", seq=1, ack=1)
+    c.sends(seq=0, data=b"\0")
+    c.expects("A", seq=1, ack=1)
+    assert c.socket.readable == 0
+
+
+def test_a_reset_in_answer_to_a_probe_ends_the_connection():
+    lab = Lab()
+    c = lab.connected(lines=KEEPALIVE)
+    lab.wait(61)
+    c.expects("A", seq=0)
+    c.sends("R", seq=1)
+    assert c.socket.error == errno.ECONNRESET
+
+
+def test_user_timeout_bounds_how_long_data_may_stay_unacknowledged():
+    lab = Lab()
+    c = lab.connected(lines={"user_timeout_ms": 5000})
+    c.socket.send(b"x")
+    lab.run()
+    lab.wait(3)
+    assert c.socket.state == neat.STATE_OPEN
+    lab.wait(8)
+    assert c.socket.state == neat.STATE_CLOSED
+    assert c.socket.error == errno.ETIMEDOUT
+
+
+def test_user_timeout_can_be_longer_than_the_default():
+    lab = Lab()
+    c = lab.connected(lines={"user_timeout_ms": 2_000_000})
+    c.socket.send(b"x")
+    lab.run()
+    lab.wait(1900)
+    assert c.socket.state == neat.STATE_OPEN
+    lab.wait(300)
+    assert c.socket.state == neat.STATE_CLOSED
+
+
+def test_user_timeout_does_not_end_an_idle_connection():
+    lab = Lab()
+    c = lab.connected(lines={"user_timeout_ms": 1000})
+    c.socket.send(b"x")
+    lab.run()
+    c.sends(ack=2)
+    lab.wait(100)
+    assert c.socket.state == neat.STATE_OPEN

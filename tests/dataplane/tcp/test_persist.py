@@ -1,0 +1,113 @@
+"""Zero windows: RFC 9293 section 3.8.6.1."""
+
+import itertools
+
+import pytest
+from support.lab import Connection, Lab
+from support.layout import neat
+
+
+def stuck(lab: Lab) -> Connection:
+    """A connection whose peer has closed its window, with data waiting."""
+    c = lab.accepted()
+    c.sends(window=0)
+    c.socket.send(b"waiting")
+    lab.run()
+    c.expects_nothing()
+    return c
+
+
+def test_a_closed_window_is_probed():
+    lab = Lab()
+    c = stuck(lab)
+    lab.wait(10)
+    probes = c.receives()
+    assert len(probes) >= 3
+    for probe in probes:
+        assert probe.ack == 1
+        assert len(probe.payload) <= 1
+        assert probe.seq in (0, 1), "one byte of new data, or an old sequence number as Linux sends"
+
+
+def test_probes_back_off():
+    lab = Lab()
+    c = stuck(lab)
+    lab.wait(30)
+    moments = [s.at for s in c.receives()]
+    between = [b - a for a, b in itertools.pairwise(moments)]
+    assert between == sorted(between)
+    assert between[1] == pytest.approx(2 * between[0], rel=0.1)
+
+
+def test_probing_goes_on_for_ever_while_the_peer_answers():
+    """ "...as long as the receiving TCP continues to send acknowledgments in response to the probe segments"."""
+    lab = Lab()
+    c = stuck(lab)
+    for _ in range(24 * 30):
+        lab.wait(120)
+        assert c.receives(), "a probe at least every two minutes"
+        c.sends(window=0, ack=1)
+    assert c.socket.state == neat.STATE_OPEN
+    c.sends(window=1000)
+    c.expects("A", data=b"waiting")
+
+
+def test_an_opened_window_lets_data_go_at_once():
+    lab = Lab()
+    c = stuck(lab)
+    lab.wait(1)
+    c.receives()
+    c.sends(window=1000, ack=1)
+    c.expects("A", seq=1, data=b"waiting")
+    lab.wait(0.05)
+    c.expects_nothing()
+
+
+def test_a_probe_that_was_taken_is_not_sent_again():
+    lab = Lab()
+    c = stuck(lab)
+    lab.wait(3)
+    probe = c.receives()[-1]
+    taken = len(probe.payload)
+    c.sends(window=1000, ack=1 + taken)
+    c.expects("A", seq=1 + taken, data=b"waiting"[taken:])
+
+
+def test_a_fin_waits_behind_a_closed_window_and_its_data():
+    lab = Lab()
+    c = stuck(lab)
+    c.socket.shutdown()
+    lab.run()
+    lab.wait(2)
+    c.receives()
+    c.sends(window=1000, ack=1)
+    c.expects("FA", seq=1, data=b"waiting")
+
+
+def test_a_closed_window_with_nothing_to_send_is_left_alone():
+    lab = Lab()
+    c = lab.accepted()
+    c.sends(window=0)
+    lab.wait(300)
+    c.expects_nothing()
+    assert lab.engine.next_deadline() is None
+
+
+def test_our_closed_window_answers_probes():
+    """RFC 9293 section 3.10.7.4: RCV.WND = 0, an ACK is due for every segment that is not acceptable; valid ACKs and RSTs are."""
+    lab = Lab(rings=4096)
+    c = lab.accepted()
+    for size in (1460, 1460, 1176):
+        c.sends(data=b"x" * size)
+    lab.wait(1)
+    c.receives()
+    c.sends(seq=4097, data=b"p")
+    c.nxt = 4097
+    c.expects("A", ack=4097, window=0)
+    c.sends(seq=4096)
+    c.expects("A", ack=4097, window=0)
+    c.socket.send(b"out")
+    lab.run()
+    c.expects("A", data=b"out")
+    c.sends(ack=4)
+    assert c.socket.unacknowledged == 0

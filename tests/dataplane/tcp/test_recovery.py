@@ -1,0 +1,169 @@
+"""Fast retransmit and fast recovery: RFC 5681 section 3.2, RFC 6582 (NewReno)."""
+
+from support.lab import Connection, Lab
+
+MSS = 1460
+
+
+def flight(lab: Lab, segments: int) -> Connection:
+    """A connection with this many full segments in flight and more waiting."""
+    c = lab.accepted(window=65535, wscale=7)
+    c.window = 65535
+    c.socket.send(bytes(range(250)) * 240)
+    lab.run()
+    while len(lab.left) < segments:
+        acked = c.heard or 1
+        got = c.receives()
+        acked = max(s.seq + len(s.payload) for s in got)
+        c.sends(ack=acked)
+        assert lab.left, "the congestion window does not grow"
+    return c
+
+
+def test_three_duplicate_acks_retransmit_the_lost_segment():
+    """RFC 5681 section 3.2, step 2: not after two."""
+    lab = Lab()
+    c = flight(lab, 10)
+    sent = c.receives()
+    una = sent[0].seq
+    for _ in range(2):
+        c.sends(ack=una)
+    assert all(s.seq >= sent[-1].seq + MSS for s in c.receives()), "limited transmit (RFC 3042) sends new data only"
+    c.sends(ack=una)
+    again = c.expects("A", seq=una)
+    assert again.payload == sent[0].payload
+    assert lab.engine.counters()["retransmits"] == 1
+
+
+def test_the_windows_after_fast_retransmit():
+    """Steps 2 and 3: ssthresh = flight / 2; cwnd = ssthresh + 3 segments."""
+    lab = Lab()
+    c = flight(lab, 10)
+    sent = c.receives()
+    una, end = sent[0].seq, sent[-1].seq + len(sent[-1].payload)
+    for _ in range(3):
+        c.sends(ack=una)
+    cc = c.tcb["cc"]
+    assert cc["ssthresh"] == max((end - una) // 2, 2 * MSS)
+    assert cc["cwnd"] == cc["ssthresh"] + 3 * MSS
+
+
+def test_each_further_duplicate_ack_inflates_and_lets_new_data_go():
+    """Step 4."""
+    lab = Lab()
+    c = flight(lab, 10)
+    sent = c.receives()
+    una = sent[0].seq
+    for _ in range(9):
+        c.sends(ack=una)
+    new = [s for s in c.receives() if s.seq > una]
+    assert new
+    assert all(s.seq >= sent[-1].seq + MSS for s in new)
+
+
+def test_a_full_acknowledgment_ends_recovery():
+    """RFC 6582 section 3.2, step 3: cwnd is deflated to ssthresh, or to flight + a segment."""
+    lab = Lab()
+    c = flight(lab, 10)
+    sent = c.receives()
+    una = sent[0].seq
+    for _ in range(3):
+        c.sends(ack=una)
+    ssthresh = c.tcb["cc"]["ssthresh"]
+    c.receives()
+    c.sends(ack=c.heard)
+    cc = c.tcb["cc"]
+    assert cc["cwnd"] <= max(ssthresh, 2 * MSS)
+    assert cc["dupacks"] == 0
+    assert c.receives(), "and sending goes on"
+
+
+def test_a_partial_acknowledgment_retransmits_the_next_hole():
+    """RFC 6582 section 3.2, step 3: without waiting for three more duplicates."""
+    lab = Lab()
+    c = flight(lab, 10)
+    sent = c.receives()
+    una = sent[0].seq
+    for _ in range(3):
+        c.sends(ack=una)
+    c.expects("A", seq=una)
+    c.receives()
+    c.sends(ack=sent[3].seq)  # the fourth is lost too
+    again = c.receives()
+    assert again[0].seq == sent[3].seq
+    assert again[0].payload == sent[3].payload
+    c.sends(ack=sent[6].seq)
+    assert c.receives()[0].seq == sent[6].seq
+
+
+def test_recovery_is_entered_once_for_a_window():
+    """RFC 6582 section 3.2, step 1: duplicates that do not cover `recover` start nothing."""
+    lab = Lab()
+    c = flight(lab, 10)
+    sent = c.receives()
+    una = sent[0].seq
+    for _ in range(3):
+        c.sends(ack=una)
+    for _ in range(3):
+        c.sends(ack=una)
+    assert [s.seq for s in c.receives()].count(una) == 1
+
+
+def test_what_is_no_duplicate_ack():
+    """RFC 5681 section 2: with data, with another window, or with nothing in flight, an ACK is no duplicate."""
+    lab = Lab()
+    c = flight(lab, 10)
+    sent = c.receives()
+    una = sent[0].seq
+    for n in range(6):
+        c.sends(ack=una, data=b"x")
+        assert una not in [s.seq for s in c.receives() if s.payload]
+    for n in range(6):
+        c.sends(ack=una, window=60000 - n)
+        assert una not in [s.seq for s in c.receives() if s.payload]
+
+
+def test_duplicate_acks_with_nothing_in_flight_mean_nothing():
+    lab = Lab()
+    c = lab.accepted()
+    for _ in range(10):
+        c.sends()
+    c.expects_nothing()
+    assert c.tcb["cc"]["dupacks"] == 0
+
+
+def test_a_lost_retransmission_is_found_by_the_timer():
+    lab = Lab()
+    c = flight(lab, 10)
+    sent = c.receives()
+    una = sent[0].seq
+    for _ in range(5):
+        c.sends(ack=una)
+    c.receives()
+    lab.wait(1.5)
+    assert c.receives()[0].seq == una
+    c.sends(ack=sent[1].seq)
+    lab.wait(1.5)
+    assert sent[1].seq in [s.seq for s in c.receives()]
+
+
+def test_slow_start_and_congestion_avoidance():
+    """RFC 5681 section 3.1: an MSS for each ACK below ssthresh; about an MSS for each round trip above."""
+    lab = Lab(rings=1 << 20)
+    c = lab.accepted(window=65535, wscale=7)
+
+    def round_trip() -> int:
+        total = 0
+        for segment in c.receives():
+            total += len(segment.payload)
+            c.sends(ack=segment.seq + len(segment.payload))
+            c.socket.send(b"x" * 65536)
+        lab.run()
+        return total
+
+    c.socket.send(b"x" * 65536)
+    lab.run()
+    rounds = [round_trip() for _ in range(4)]
+    assert rounds[0] == 10 * MSS
+    assert rounds[1] == 2 * rounds[0]
+    assert rounds[2] == 2 * rounds[1]

@@ -1,0 +1,229 @@
+"""The retransmission timer: RFC 6298; Karn's algorithm; RFC 5681 section 3.1 (after a timeout); giving up (RFC 9293 3.8.3)."""
+
+import errno
+import itertools
+
+import pytest
+from support.lab import Lab
+from support.layout import neat
+
+
+def gaps(moments: list[float]) -> list[float]:
+    return [b - a for a, b in itertools.pairwise(moments)]
+
+
+def test_unacknowledged_data_is_sent_again_with_doubling_gaps():
+    """Section 5: (5.4) the earliest segment, (5.5) the timeout doubled."""
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"lost")
+    lab.run()
+    lab.until(30)
+    copies = c.receives()
+    assert len(copies) >= 6
+    assert all((s.seq, s.payload) == (1, b"lost") for s in copies)
+    between = gaps([s.at for s in copies])
+    for earlier, later in itertools.pairwise(between):
+        assert later == pytest.approx(2 * earlier, rel=0.05)
+
+
+def test_first_timeout_without_a_measurement_is_a_second():
+    """Section 2.1; a handshake without retransmission gives a measurement (2.2), so this needs a SYN-ACK sent twice."""
+    lab = Lab()
+    listener = lab.listening()
+    c = lab.connection()
+    c.sends("S", options=c.syn_options)
+    c.expects("SA")
+    c.at(1.5)
+    c.expects("SA", at=1)
+    c.sends("A", seq=1)
+    socket = lab.program.accept(listener)
+    socket.send(b"x")
+    lab.run()
+    c.expects("A", at=1.5)
+    c.at(10)
+    again = c.expects("A", data=b"x")
+    assert 2.5 <= again.at <= 4.5 + 0.01, "1 s, or 3 s as in section 5.7"
+
+
+def test_the_timeout_follows_the_measured_round_trip():
+    """Section 2: RTO = SRTT + max(G, 4 * RTTVAR)."""
+    lab = Lab()
+    c = lab.accepted()
+    for _ in range(20):
+        c.socket.send(b"x")
+        lab.run()
+        c.receives()
+        lab.wait(0.5)
+        c.sends()
+    tcb = c.tcb
+    assert tcb["rtt"]["srtt"] == pytest.approx(500_000, rel=0.1)
+    assert 500_000 < tcb["rtt"]["rto"] < 1_000_000
+    assert c.socket.replica.rtt_us == pytest.approx(500_000, rel=0.1)
+    sent = lab.time
+    c.socket.send(b"lost")
+    lab.run()
+    c.expects("A")
+    lab.wait(2)
+    assert c.expects("A", data=b"lost").at - sent == pytest.approx(tcb["rtt"]["rto"] / 1e6, rel=0.1)
+
+
+def test_karn_a_retransmitted_segment_is_never_measured():
+    """Section 3."""
+    lab = Lab()
+    c = lab.accepted()
+    before = c.tcb["rtt"]
+    c.socket.send(b"x")
+    lab.run()
+    lab.wait(5)
+    c.receives()
+    c.sends(ack=2)
+    after = c.tcb["rtt"]
+    assert after["srtt"] == before["srtt"]
+
+
+def test_the_backoff_ends_with_new_data_acknowledged():
+    """RFC 6298 section 5.7: after a new measurement the timeout is computed afresh."""
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"x")
+    lab.run()
+    lab.wait(5)
+    c.receives()
+    c.sends(ack=2)
+    c.socket.send(b"y")
+    lab.run()
+    c.receives()
+    lab.wait(0.01)
+    c.sends(ack=3)
+    c.socket.send(b"z")
+    lab.run()
+    first = c.expects("A", data=b"z").at
+    lab.wait(3)
+    assert c.expects("A", data=b"z").at - first <= 1.1
+
+
+def test_an_ack_of_part_restarts_the_timer():
+    """Section 5.3."""
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"x" * 2920)
+    lab.run()
+    c.receives()
+    rto = c.tcb["rtt"]["rto"] / 1e6
+    lab.wait(rto * 0.9)
+    c.sends(ack=1461)
+    rto = c.tcb["rtt"]["rto"] / 1e6
+    lab.wait(rto * 0.9)
+    c.expects_nothing()
+    lab.wait(rto * 0.2)
+    c.expects("A", seq=1461)
+
+
+def test_no_timer_runs_when_nothing_is_in_flight():
+    """Section 5.2."""
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"x")
+    lab.run()
+    c.expects("A")
+    c.sends(ack=2)
+    assert lab.engine.next_deadline() is None
+    lab.wait(100)
+    c.expects_nothing()
+
+
+def test_a_timeout_collapses_the_congestion_window():
+    """RFC 5681 section 3.1: cwnd = 1 segment, ssthresh = max(flight / 2, 2 segments); then slow start."""
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"x" * 14600)
+    lab.run()
+    assert len(c.receives()) == 10
+    lab.wait(1.01)
+    assert [s.seq for s in c.receives()][:1] == [1]
+    cc = c.tcb["cc"]
+    assert cc["cwnd"] == 1460
+    assert cc["ssthresh"] == 7300
+    c.sends(ack=1461)
+    assert [s.seq for s in c.receives()] == [1461, 2921]
+
+
+def test_after_a_timeout_everything_lost_is_sent_again():
+    lab = Lab()
+    c = lab.accepted()
+    data = bytes(range(250)) * 50
+    c.socket.send(data)
+    lab.run()
+    c.receives()
+    got = bytearray(len(data))
+    acked = 1
+    for _ in range(60):
+        lab.wait(0.5)
+        for s in c.receives():
+            got[s.seq - 1 : s.seq - 1 + len(s.payload)] = s.payload
+            if s.seq <= acked:
+                acked = max(acked, s.seq + len(s.payload))
+        if acked > 1:
+            c.sends(ack=acked)
+    assert bytes(got) == data
+    assert c.socket.unacknowledged == 0
+
+
+def test_a_connection_without_answer_ends_with_etimedout():
+    """RFC 9293 section 3.8.3: R2 is at least 100 s; Linux gives up after 15 retransmissions (924 s with a 200 ms RTO)."""
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"x")
+    lab.run()
+    lab.until(100)
+    assert c.socket.state == neat.STATE_OPEN
+    lab.until(4000)
+    assert c.socket.state == neat.STATE_CLOSED
+    assert c.socket.error == errno.ETIMEDOUT
+    assert c.state == "CLOSED"
+    gaps_seen = gaps([s.at for s in c.receives() if s.payload])
+    assert max(gaps_seen) <= 121, "section 2.5 allows a bound of 60 s or more; Linux's is 120 s"
+
+
+def test_the_fin_is_retransmitted():
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.shutdown()
+    lab.run()
+    c.expects("FA", seq=1)
+    lab.wait(1.1)
+    c.expects("FA", seq=1)
+
+
+def test_retransmission_repeats_bytes_also_where_the_ring_wraps():
+    lab = Lab(rings=4096)
+    c = lab.accepted()
+    for _ in range(3):
+        c.socket.send(b"-" * 1000)
+        lab.run()
+        c.receives()
+        c.sends(ack=c.heard)
+    data = bytes(range(250)) * 10
+    c.socket.send(b"!")  # keeps the ring from being empty, so its base stays
+    c.socket.send(data)
+    lab.run()
+    first = b"".join(s.payload for s in c.receives())
+    assert first == b"!" + data
+    at = c.heard
+    lab.wait(1.1)
+    again = c.receives()[0]
+    assert again.payload == first[: len(again.payload)]
+    assert again.seq == at - len(first)
+
+
+def test_retransmissions_are_counted():
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"x")
+    lab.run()
+    lab.wait(4)
+    copies = len(c.receives()) - 1
+    assert copies >= 2
+    assert lab.engine.counters()["retransmits"] == copies
+    assert c.tcb["cc"]["retransmits"] == copies

@@ -1,0 +1,126 @@
+"""TIME-WAIT: RFC 9293 section 3.6.1, RFC 1122 4.2.2.13, RFC 1337 (resets), RFC 6191's idea of reuse."""
+
+import pytest
+from support.lab import PEER, Connection, Lab
+
+
+def time_wait(lab: Lab, port: int = 80, **options) -> Connection:
+    c = lab.accepted(port, **options)
+    c.socket.close()
+    lab.run()
+    c.expects("FA")
+    c.sends("FA", ack=2)
+    c.expects("A", seq=2, ack=2)
+    assert c.state == "TIME_WAIT"
+    return c
+
+
+def test_it_lasts_60_seconds():
+    """Linux's 2 MSL."""
+    lab = Lab()
+    c = time_wait(lab)
+    lab.wait(59.5)
+    assert c.state == "TIME_WAIT"
+    lab.wait(1)
+    assert c.state == "CLOSED"
+    assert lab.engine.counters()["connections"] == 0
+
+
+def test_a_repeated_fin_is_acknowledged_and_restarts_the_time():
+    """3.10.7.4, first and eighth."""
+    lab = Lab()
+    c = time_wait(lab)
+    lab.wait(40)
+    c.sends("FA", seq=1, ack=2)
+    c.expects("A", seq=2, ack=2)
+    lab.wait(40)
+    assert c.state == "TIME_WAIT"
+    lab.wait(21)
+    assert c.state == "CLOSED"
+
+
+@pytest.mark.parametrize("seq", [2, 1, 50])
+def test_a_reset_does_not_end_it(seq):
+    """RFC 1337 section 3, fix F1: ignore resets in TIME-WAIT."""
+    lab = Lab()
+    c = time_wait(lab)
+    c.sends("R", seq=seq)
+    c.expects_nothing()
+    assert c.state == "TIME_WAIT"
+
+
+def test_old_data_is_acknowledged_not_taken():
+    lab = Lab()
+    c = time_wait(lab)
+    c.sends(seq=1, data=b"old", ack=2)
+    assert c.receives()[-1].ack == 2
+    assert c.state == "TIME_WAIT"
+
+
+def test_a_later_syn_opens_anew():
+    """Section 3.6.1: a SYN with a higher sequence number may open the connection again; our ISS is higher than all before."""
+    lab = Lab()
+    c = time_wait(lab)
+    again = lab.connection(80, peer_port=c.peer_port, iss=c.iss + 5000)
+    again.sends("S", options=again.syn_options)
+    again.expects("SA", seq=0, ack=1)
+    assert (again.irs - c.irs) & 0xFFFFFFFF < 0x80000000
+    assert (again.irs - c.irs) & 0xFFFFFFFF > 2
+    again.sends("A")
+    socket = lab.program.accept(c.listener)
+    assert socket is not None
+    again.sends(data=b"new")
+    assert socket.recv() == b"new"
+
+
+def test_an_earlier_syn_is_answered_with_an_ack():
+    """It may be an old duplicate: a challenge, by which a peer in SYN-SENT resets us."""
+    lab = Lab()
+    c = time_wait(lab)
+    c.sends("S", seq=-5000)
+    c.expects("A", seq=2, ack=2)
+    assert c.state == "TIME_WAIT"
+
+
+def test_a_later_syn_without_a_listener_does_not_open():
+    lab = Lab()
+    c = time_wait(lab)
+    lab.engine.unlisten(c.listener)
+    lab.run()
+    again = lab.connection(80, peer_port=c.peer_port, iss=c.iss + 5000)
+    again.sends("S")
+    assert "S" not in again.receives()[-1].flags
+
+
+def test_it_gives_way_when_the_table_is_full():
+    """The oldest is recycled, so a server that closes first serves on."""
+    lab = Lab(max_tcbs=32)
+    listener = lab.listening()
+    for _ in range(100):
+        time_wait(lab, listener=listener)
+    assert lab.engine.counters()["connections"] < 32
+
+
+def test_it_holds_no_buffers():
+    lab = Lab(sockets=16)
+    listener = lab.listening(post=4)
+    for _ in range(50):
+        time_wait(lab, listener=listener)
+    assert sum(s.is_free for s in lab.program.sockets) >= 11
+
+
+def test_connect_may_reuse_a_local_port_in_time_wait_only_upwards():
+    """Linux allows it by timestamps; without them the same four-tuple is refused, or opened with a higher ISS."""
+    lab = Lab()
+    c = lab.connected(80, lines={"local_port_be": 0x5000})
+    c.socket.close()
+    lab.run()
+    c.expects("FA")
+    c.sends("FA", ack=2)
+    c.receives()
+    assert c.state == "TIME_WAIT"
+    again = lab.program.connect(PEER, 80, local_port=c.port)
+    lab.run()
+    if again.error == 0:
+        syn = c.lab.left[-1]
+        assert 2 < (syn.seq - c.irs) & 0xFFFFFFFF < 0x80000000

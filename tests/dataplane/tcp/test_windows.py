@@ -1,0 +1,177 @@
+"""Windows: RFC 9293 section 3.8.6 (managing the window), RFC 7323 section 2 (scaling), silly windows (3.8.6.2)."""
+
+import pytest
+from support.lab import Lab
+
+RING = 65536
+
+
+def test_the_offered_window_is_the_room_in_the_ring():
+    lab = Lab(rings=RING)
+    c = lab.accepted()
+    c.sends(data=b"x" * 1460)
+    c.sends(data=b"x" * 1460)
+    segment = c.expects("A", ack=2921)
+    assert segment.window == min(65535, RING) - 2920 or segment.window == RING - 2920
+
+
+def test_a_scaled_window_is_read_and_written_scaled():
+    """RFC 7323 section 2.3: every window but a SYN's is shifted."""
+    lab = Lab(rings=1 << 20)
+    listener = lab.listening()
+    c = lab.connection(wscale=4, window=100)
+    c.sends("S", options=c.syn_options, window=65535)
+    shift = c.expects("SA").wscale
+    assert 65535 << shift >= 1 << 20
+    c.sends("A", window=100)  # 1600 bytes
+    socket = lab.program.accept(listener)
+    socket.send(b"x" * 5000)
+    lab.run()
+    assert sum(len(s.payload) for s in c.receives()) <= 1600
+    c.sends(data=b"y" * 1460, window=100)
+    c.sends(data=b"y" * 1460, window=100)
+    acks = [s for s in c.receives() if s.ack == 2921]
+    assert acks
+    assert (1 << 20) - 2920 - (1 << shift) < acks[-1].window << shift <= (1 << 20) - 2920
+
+
+def test_the_window_of_a_syn_is_never_scaled():
+    lab = Lab(rings=1 << 20)
+    lab.listening()
+    c = lab.connection()
+    c.sends("S", options=c.syn_options + b"\x01\x03\x03\x07")
+    assert c.expects("SA").window == 65535
+
+
+def test_a_shift_above_14_counts_as_14():
+    """RFC 7323 section 2.3."""
+    lab = Lab()
+    listener = lab.listening()
+    c = lab.connection(wscale=200)
+    c.sends("S", options=c.syn_options, window=65535)
+    c.expects("SA")
+    c.sends("A", window=1)
+    socket = lab.program.accept(listener)
+    socket.send(b"x" * 60_000)
+    lab.run()
+    assert sum(len(s.payload) for s in c.receives()) == 14_600, "the congestion window: the peer's is 16 KiB"
+    assert c.tcb["snd"]["wscale"] == 14
+
+
+def test_the_peers_window_is_not_exceeded():
+    lab = Lab()
+    c = lab.accepted(window=3000)
+    c.socket.send(b"x" * 20_000)
+    lab.run()
+    assert sum(len(s.payload) for s in c.receives()) <= 3000
+    c.sends(ack=1461, window=1540)
+    lab.run()
+    assert sum(len(s.payload) for s in c.receives()) <= 3000 - 2920 + 0 or c.heard <= 3001
+
+
+def test_a_window_that_shrinks_is_survived():
+    """3.8.6: a sender must be robust against shrinking; nothing beyond the new edge is sent anew."""
+    lab = Lab()
+    c = lab.accepted(window=8000)
+    c.socket.send(b"x" * 20_000)
+    lab.run()
+    c.receives()
+    reached = c.heard
+    c.sends(ack=1461, window=1000)
+    lab.run()
+    c.receives()
+    assert c.heard == reached
+    c.sends(ack=reached, window=8000)
+    assert c.expects("A").seq == reached
+
+
+def test_an_old_segment_does_not_change_the_window():
+    """3.10.7.4, fifth: SND.WL1 and SND.WL2 prevent using old segments."""
+    lab = Lab()
+    c = lab.accepted(window=65535)
+    c.sends(data=b"ab", window=5000)
+    c.sends(seq=1, data=b"a", window=100)
+    assert c.tcb["snd"]["wnd"] == 5000
+
+
+def test_right_edge_never_moves_left():
+    """3.8.6.2.2: what was offered stays offered, also while the program does not read."""
+    lab = Lab(rings=8192)
+    c = lab.accepted()
+    edge = 0
+    for _ in range(12):
+        c.sends(data=b"x" * 700)
+        lab.wait(0.3)
+        for segment in c.receives():
+            assert segment.ack + segment.window >= edge
+            edge = segment.ack + segment.window
+    assert c.socket.readable == 8192
+
+
+def test_data_beyond_the_window_is_cut_off():
+    """3.10.7.4: trimmed to the window; the rest is not acknowledged."""
+    lab = Lab(rings=4096)
+    c = lab.accepted()
+    for _ in range(3):
+        c.sends(data=b"x" * 1460)
+    c.nxt = 4097
+    lab.wait(0.5)
+    assert c.receives()[-1].ack == 4097
+    assert c.socket.recv() == b"x" * 4096
+
+
+def test_the_window_opens_again_when_the_program_reads():
+    """3.8.6.2.2: after a closed window an update is sent, once it is worth a segment or half the buffer."""
+    lab = Lab(rings=4096)
+    c = lab.accepted()
+    c.sends(data=b"x" * 1460)
+    c.sends(data=b"x" * 1460)
+    c.sends(data=b"x" * 1176)
+    lab.wait(0.5)
+    assert c.receives()[-1].window == 0
+    c.socket.recv(100)
+    lab.run()
+    c.expects_nothing()  # 100 bytes would be a silly window
+    c.socket.recv(4000)
+    lab.run()
+    assert c.expects("A", ack=4097).window >= 1460
+
+
+def test_a_small_window_is_offered_as_none():
+    """Silly window avoidance of the receiver, 3.8.6.2.2: the edge moves by a segment or half the buffer, or not at all."""
+    lab = Lab(rings=4096)
+    c = lab.accepted()
+    for size in (1460, 1460, 1176):
+        c.sends(data=b"x" * size)
+    lab.wait(0.5)
+    c.receives()
+    for _ in range(12):
+        c.socket.recv(100)
+        lab.run()
+    c.sends(data=b"p", seq=4097)
+    answer = c.receives()[-1]
+    assert (answer.ack, answer.window) == (4097, 0)
+
+
+def test_the_sender_waits_for_a_window_worth_a_segment():
+    """Silly window avoidance of the sender, 3.8.6.2.1: a full segment, all that there is, or half the largest window seen."""
+    lab = Lab()
+    c = lab.accepted(window=4000)
+    c.socket.send(b"x" * 4000)
+    lab.run()
+    c.receives()
+    c.socket.send(b"y" * 4000)
+    c.sends(ack=4001, window=200)
+    lab.run()
+    c.expects_nothing()
+    c.sends(ack=4001, window=2000)
+    c.expects("A", seq=4001, length=1460)
+
+
+@pytest.mark.parametrize("limit", [4096, 16384])
+def test_so_rcvbuf_limits_the_window(limit):
+    lab = Lab()
+    c = lab.connecting(lines={"receive_buffer": limit})
+    c.expects("S")
+    c.sends("SA", ack=1, options=c.syn_options)
+    assert c.expects("A").window <= limit

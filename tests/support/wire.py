@@ -1,0 +1,139 @@
+"""Two engines joined by a bad wire, in virtual time and from a seed: the same seed gives the same run."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from neatstack.dataplane.engine import Engine
+
+from support.lab import SECOND, START
+from support.packet import build, parse, split
+from support.program import Program
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Probabilities for each frame; times in seconds. `reorder` holds a frame back for a few delays."""
+
+    delay: float = 0.01
+    loss: float = 0.0
+    duplicate: float = 0.0
+    reorder: float = 0.0
+    corrupt: float = 0.0
+
+
+class Host:
+    """An engine with one program."""
+
+    def __init__(self, number: int, *, rings: int = 65536, **options: Any) -> None:
+        self.address = f"10.0.0.{number}"
+        self.mac = bytes([2, 0, 0, 0, 0, number])
+        self.engine = Engine(**{"address": self.address, "mac": self.mac, "max_tcbs": 256} | options)
+        self.program = Program(self.engine, rx_size=rings, tx_size=rings)
+
+
+class Wire:
+    """Hosts `a` (10.0.0.1) and `b` (10.0.0.2). Frames larger than the MTU are cut as a device would unless `offload`."""
+
+    def __init__(
+        self, faults: Faults | None = None, *, seed: int = 0, rings: int = 65536, offload: bool = False, **options: Any
+    ) -> None:
+        self.faults = faults or Faults()
+        self.random = random.Random(seed)
+        self.offload = offload
+        self.mtu = options.get("mtu", 1500)
+        self.a, self.b = Host(1, rings=rings, **options), Host(2, rings=rings, **options)
+        self.a.engine.neighbour(self.b.address, self.b.mac)
+        self.b.engine.neighbour(self.a.address, self.a.mac)
+        self.now = START
+        self.frames = 0
+        self.in_flight: list[tuple[int, int, Host, bytes]] = []
+        self._order = itertools.count()
+        self._set_clocks()
+
+    @property
+    def time(self) -> float:
+        return (self.now - START) / SECOND
+
+    def _set_clocks(self) -> None:
+        self.a.engine.now = self.b.engine.now = self.now
+
+    def _collect(self, source: Host, destination: Host) -> None:
+        for frame, gso_size in source.engine.output():
+            whole = parse(frame, mtu=None if gso_size else self.mtu)
+            if self.offload:
+                self._carry(destination, frame)
+                continue
+            for segment in split(whole, gso_size):
+                self._carry(destination, build(segment, source_mac=source.mac, destination_mac=destination.mac))
+
+    def _carry(self, destination: Host, frame: bytes) -> None:
+        self.frames += 1
+        chance, faults = self.random.random, self.faults
+        if chance() < faults.loss:
+            return
+        for _ in range(2 if chance() < faults.duplicate else 1):
+            delay = faults.delay * (self.random.uniform(2, 6) if chance() < faults.reorder else 1)
+            carried = frame
+            if chance() < faults.corrupt:
+                place = self.random.randrange(14, len(frame))
+                carried = frame[:place] + bytes([frame[place] ^ self.random.randrange(1, 256)]) + frame[place + 1 :]
+            due = self.now + round(delay * SECOND)
+            heapq.heappush(self.in_flight, (due, next(self._order), destination, carried))
+
+    def run(self) -> None:
+        """Let both engines do what there is to do now."""
+        for source, destination in ((self.a, self.b), (self.b, self.a)):
+            source.engine.run()
+            self._collect(source, destination)
+
+    def step(self, limit: int) -> bool:
+        """Go to the next moment at which something happens; False when that is after `limit` (ns)."""
+        moments = [self.in_flight[0][0]] if self.in_flight else []
+        moments += [d for host in (self.a, self.b) if (d := host.engine.next_deadline()) is not None]
+        if not moments or min(moments) > limit:
+            return False
+        self.now = max(self.now, min(moments))
+        self._set_clocks()
+        while self.in_flight and self.in_flight[0][0] <= self.now:
+            _, _, destination, frame = heapq.heappop(self.in_flight)
+            destination.engine.input(frame)
+        self.run()
+        return True
+
+    def until(self, condition: Callable[[], Any], *, limit: float = 600.0) -> None:
+        """Run until `condition()`; it is called after every step, and may let programs act. `limit` is seconds from now."""
+        end = self.now + round(limit * SECOND)
+        self.run()
+        while not condition():
+            self.run()
+            assert self.step(end), f"nothing more happens, or not within {limit} s"
+
+    def wait(self, seconds: float) -> None:
+        end = self.now + round(seconds * SECOND)
+        self.run()
+        while self.step(end):
+            pass
+        self.now = end
+        self._set_clocks()
+        self.run()
+
+    def connect(self, port: int = 80) -> tuple[Any, Any]:
+        """A connection from `a` to `b`: both programs' sockets."""
+        listener = self.b.program.listen(port)
+        self.b.engine.run()
+        client = self.a.program.connect(self.b.address, port)
+        accepted: list[Any] = []
+
+        def done() -> bool:
+            if not accepted and (server := self.b.program.accept(listener)):
+                accepted.append(server)
+            return bool(accepted)
+
+        self.until(done)
+        return client, accepted[0]
