@@ -6,8 +6,9 @@ Every frame here is wrong in one way; it must be dropped, counted under its reas
 import struct
 
 import pytest
-from support.lab import PEER, PEER_MAC, STACK, STACK_MAC, Connection, Lab
-from support.packet import (
+
+from tests.support.lab import PEER, PEER_MAC, STACK, STACK_MAC, Connection, Lab
+from tests.support.packet import (
     BROADCAST,
     address,
     build,

@@ -3,7 +3,7 @@
 import ctypes
 import subprocess
 
-from support.layout import CONSTANTS, HEADER, STRUCTURES
+from tests.support.layout import CONSTANTS, HEADER, STRUCTURES
 
 
 def test_the_c_compiler_agrees_on_every_offset_and_constant(tmp_path):

@@ -19,8 +19,8 @@ from typing import Any
 from neatstack.dataplane.engine import Engine
 
 from neatstack.dataplane.tcp.tcb import State
-from support.packet import Malformed, Segment, build, mss, parse, split, wscale
-from support.program import Program, Socket
+from tests.support.packet import Malformed, Segment, build, mss, parse, split, wscale
+from tests.support.program import Program, Socket
 
 STACK, PEER, NETWORK = "10.0.0.2", "10.0.0.1", "10.0.0.0"
 STACK_MAC, PEER_MAC = bytes.fromhex("020000000002"), bytes.fromhex("020000000001")

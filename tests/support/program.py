@@ -13,9 +13,8 @@ import socket as kernel
 from dataclasses import dataclass, field
 
 from neatstack.dataplane.channel.create import channel_size, format_channel
-
-from support.layout import ChannelHeader, ChannelProgram, ChannelReplica, Entry, neat
-from support.layout import Socket as SocketLines
+from tests.support.layout import ChannelHeader, ChannelProgram, ChannelReplica, Entry, neat
+from tests.support.layout import Socket as SocketLines
 
 _numbers = itertools.count(1)  # listener numbers: the manager's job
 

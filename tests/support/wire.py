@@ -11,9 +11,9 @@ from typing import Any
 
 from neatstack.dataplane.engine import Engine
 
-from support.lab import SECOND, START
-from support.packet import build, parse, split
-from support.program import Program
+from tests.support.lab import SECOND, START
+from tests.support.packet import build, parse, split
+from tests.support.program import Program
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """When data is acknowledged: RFC 9293 section 3.8.6.3 (delayed ACK), RFC 5681 section 4.2."""
 
-from support.lab import PEER_MAC, STACK_MAC, Lab
-from support.layout import neat
-from support.packet import build
+from tests.support.lab import PEER_MAC, STACK_MAC, Lab
+from tests.support.layout import neat
+from tests.support.packet import build
 
 
 def test_a_single_segment_is_acknowledged_within_half_a_second():

@@ -3,10 +3,11 @@
 import errno
 
 import pytest
-from support.lab import PEER, STACK, Lab
-from support.layout import neat
-from support.program import address_be, port_be
-from support.wire import Wire
+
+from tests.support.lab import PEER, STACK, Lab
+from tests.support.layout import neat
+from tests.support.program import address_be, port_be
+from tests.support.wire import Wire
 
 
 def test_connect_sends_a_syn_and_opens():

@@ -1,8 +1,9 @@
 """Blind attacks: RFC 5961 sections 3 (RST), 4 (SYN), 5 (data), 10 (the limit on challenges); and sequence checks of RFC 9293."""
 
 import pytest
-from support.lab import Lab
-from support.layout import neat
+
+from tests.support.lab import Lab
+from tests.support.layout import neat
 
 
 def test_a_reset_at_the_very_next_byte_is_believed():

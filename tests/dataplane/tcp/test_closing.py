@@ -3,9 +3,10 @@
 import errno
 
 import pytest
-from support.lab import Lab
-from support.layout import neat
-from support.wire import Wire
+
+from tests.support.lab import Lab
+from tests.support.layout import neat
+from tests.support.wire import Wire
 
 
 def test_we_close_first():

@@ -1,10 +1,11 @@
 """Data both ways in order: RFC 9293 sections 3.7 (segmentation) and 3.10.7.4 (seventh: the segment text)."""
 
 import pytest
-from support.lab import Lab
-from support.layout import neat
-from support.packet import mss
-from support.wire import Wire
+
+from tests.support.lab import Lab
+from tests.support.layout import neat
+from tests.support.packet import mss
+from tests.support.wire import Wire
 
 
 def pattern(length: int) -> bytes:

@@ -3,8 +3,9 @@
 import errno
 
 import pytest
-from support.lab import Lab
-from support.layout import neat
+
+from tests.support.lab import Lab
+from tests.support.layout import neat
 
 KEEPALIVE = {"flags": neat.FLAG_KEEPALIVE, "keep_idle_s": 60, "keep_interval_s": 10, "keep_count": 3}
 

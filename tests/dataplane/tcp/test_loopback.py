@@ -3,9 +3,10 @@
 import errno
 
 import pytest
-from support.lab import STACK, Lab
-from support.layout import neat
-from support.program import Program, port_be
+
+from tests.support.lab import STACK, Lab
+from tests.support.layout import neat
+from tests.support.program import Program, port_be
 
 
 @pytest.mark.parametrize("target", ["127.0.0.1", "127.8.9.10", STACK])

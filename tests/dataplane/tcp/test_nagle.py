@@ -1,7 +1,7 @@
 """Nagle's algorithm (RFC 9293 section 3.7.4), TCP_NODELAY, TCP_CORK."""
 
-from support.lab import Lab
-from support.layout import neat
+from tests.support.lab import Lab
+from tests.support.layout import neat
 
 
 def test_a_small_segment_waits_for_the_one_before():

@@ -7,10 +7,11 @@ import struct
 
 import pytest
 from neatstack.dataplane.engine import Engine
-from support.lab import PEER, STACK, STACK_MAC, START, Lab
-from support.layout import StackPage, neat
-from support.packet import address
-from support.program import Program, address_be
+
+from tests.support.lab import PEER, STACK, STACK_MAC, START, Lab
+from tests.support.layout import StackPage, neat
+from tests.support.packet import address
+from tests.support.program import Program, address_be
 
 
 def isn(lab: Lab, peer_port: int) -> int:

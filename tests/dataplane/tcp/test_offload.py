@@ -2,9 +2,9 @@
 
 import itertools
 
-from support.lab import PEER_MAC, STACK_MAC, Lab
-from support.packet import build, parse, split
-from support.wire import Wire
+from tests.support.lab import PEER_MAC, STACK_MAC, Lab
+from tests.support.packet import build, parse, split
+from tests.support.wire import Wire
 
 DATA = bytes(range(250)) * 400
 

@@ -1,10 +1,11 @@
 """Passive open: RFC 9293 sections 3.5, 3.10.7.1 (CLOSED), 3.10.7.2 (LISTEN) and 3.10.7.4 (SYN-RECEIVED)."""
 
 import pytest
-from support.lab import PEER, STACK, Lab
-from support.layout import neat
-from support.packet import NOP, SACK_PERMITTED, Segment, mss, wscale
-from support.program import address_be, port_be
+
+from tests.support.lab import PEER, STACK, Lab
+from tests.support.layout import neat
+from tests.support.packet import NOP, SACK_PERMITTED, Segment, mss, wscale
+from tests.support.program import address_be, port_be
 
 # ---- the handshake ----
 

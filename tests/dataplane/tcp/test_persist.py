@@ -3,8 +3,9 @@
 import itertools
 
 import pytest
-from support.lab import Connection, Lab
-from support.layout import neat
+
+from tests.support.lab import Connection, Lab
+from tests.support.layout import neat
 
 
 def stuck(lab: Lab) -> Connection:

@@ -3,7 +3,8 @@
 import random
 
 import pytest
-from support.lab import Lab
+
+from tests.support.lab import Lab
 
 DATA = bytes(range(256)) * 40
 

@@ -1,6 +1,6 @@
 """Fast retransmit and fast recovery: RFC 5681 section 3.2, RFC 6582 (NewReno)."""
 
-from support.lab import Connection, Lab
+from tests.support.lab import Connection, Lab
 
 MSS = 1460
 

@@ -4,8 +4,9 @@ import errno
 import itertools
 
 import pytest
-from support.lab import Lab
-from support.layout import neat
+
+from tests.support.lab import Lab
+from tests.support.layout import neat
 
 
 def gaps(moments: list[float]) -> list[float]:

@@ -1,7 +1,8 @@
 """TIME-WAIT: RFC 9293 section 3.6.1, RFC 1122 4.2.2.13, RFC 1337 (resets), RFC 6191's idea of reuse."""
 
 import pytest
-from support.lab import PEER, Connection, Lab
+
+from tests.support.lab import PEER, Connection, Lab
 
 
 def time_wait(lab: Lab, port: int = 80, **options) -> Connection:

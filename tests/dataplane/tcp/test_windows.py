@@ -1,7 +1,8 @@
 """Windows: RFC 9293 section 3.8.6 (managing the window), RFC 7323 section 2 (scaling), silly windows (3.8.6.2)."""
 
 import pytest
-from support.lab import Lab
+
+from tests.support.lab import Lab
 
 RING = 65536
 
