@@ -16,6 +16,7 @@ import hashlib
 import itertools
 import os
 import random
+import select
 import socket
 import sys
 import threading
@@ -155,6 +156,27 @@ class Sockets:
             value.update(memoryview(room)[:got])
             total += got
         return total, value.hexdigest()
+
+    def serve_echo_once(self, listener: int, times: int) -> int:
+        """Accept `times` connections in turn, echo one message on each, close."""
+        for _ in range(times):
+            with self.sockets[listener].accept()[0] as made:
+                made.sendall(made.recv(100))
+        return times
+
+    @staticmethod
+    def connect_and_echo(address: str, port: int, times: int) -> int:
+        """The other side of serve_echo_once; how many came back right."""
+        right = 0
+        for number in range(times):
+            with socket.create_connection((address, port), 10) as made:
+                message = b"%d" % number
+                made.sendall(message)
+                right += made.recv(100) == message and made.recv(1) == b""
+        return right
+
+    def wait_writable(self, number: int, seconds: float) -> bool:
+        return bool(select.select([], [self.sockets[number]], [], seconds)[1])
 
     def descriptors(self) -> int:
         return len(os.listdir("/proc/self/fd"))

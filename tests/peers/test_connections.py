@@ -1,0 +1,173 @@
+"""Opening, closing and failing, as a program sees it, against the kernel."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+import time
+
+import pytest
+
+from tests.peers.conftest import Ends
+from tests.support.netns import Stack
+from tests.support.puppet import Puppet
+
+LINGER_RESET = struct.pack("ii", 1, 0)
+
+
+def test_both_ends_know_each_other(ends: Ends) -> None:
+    server, client = ends.connected()
+    assert server.getsockname() == client.getpeername() == (ends.address, ends.port)
+    assert client.getsockname() == server.getpeername()
+    assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+
+
+def test_echo(ends: Ends) -> None:
+    server, client = ends.connected()
+    for message in (b"a", b"b" * 1000, b"c" * 100_000):
+        client.sendall(message)
+        assert server.receive_stream(len(message))[0] == len(message)
+        server.sendall(message[:50])
+        assert client.recv(100) == message[:50]
+
+
+def test_half_close(ends: Ends) -> None:
+    """The end that has sent its FIN still receives (RFC 9293, 3.6)."""
+    server, client = ends.connected()
+    client.sendall(b"request")
+    client.shutdown(socket.SHUT_WR)
+    assert server.recv(100) == b"request"
+    assert server.recv(100) == b""
+    server.send_stream(1, 300_000)
+    assert client.receive_stream(300_000)[0] == 300_000
+    with pytest.raises(BrokenPipeError):
+        client.send(b"more")
+    server.close()
+    assert client.recv(100) == b""
+
+
+def test_server_closes_first(ends: Ends) -> None:
+    server, client = ends.connected()
+    server.sendall(b"bye")
+    server.close()
+    assert client.receive_stream()[0] == 3
+    client.close()
+
+
+def test_close_with_unread_data_resets(ends: Ends) -> None:
+    """RFC 2525, 2.17."""
+    server, client = ends.connected()
+    client.sendall(b"never read")
+    assert server.recv(1) == b"n"
+    server.close()
+    with pytest.raises(ConnectionResetError):
+        client.recv(100)
+
+
+def test_linger_zero_resets(ends: Ends) -> None:
+    server, client = ends.connected()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+    client.close()
+    with pytest.raises(ConnectionResetError):
+        server.recv(100)
+    server.close()
+
+
+def test_send_after_reset(ends: Ends) -> None:
+    server, client = ends.connected()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+    client.close()
+    with pytest.raises(OSError) as caught:  # reset is reported once, then it is a broken pipe
+        for _ in range(100):
+            server.send(b"x")
+            time.sleep(0.01)
+    assert caught.value.errno in (errno.ECONNRESET, errno.EPIPE)
+
+
+def test_refused(ends: Ends) -> None:
+    with pytest.raises(ConnectionRefusedError):
+        ends.client.connect(ends.address, ends.port)
+
+
+def test_program_death_ends_its_connections(ends: Ends) -> None:
+    server, client = ends.connected()
+    ends.server.process.stop(grace=0.5)
+    try:
+        assert client.recv(100) == b""
+    except ConnectionResetError:
+        pass
+    with pytest.raises(ConnectionRefusedError):
+        ends.client.connect(ends.address, ends.port)
+
+
+def test_backlog(ends: Ends) -> None:
+    """Connections that come before accept() wait, with what they have sent."""
+    listener = ends.listen()
+    clients = [ends.client.connect(ends.address, ends.port) for _ in range(20)]
+    for number, client in enumerate(clients):
+        client.sendall(b"%d" % number)
+    accepted = [listener.accept() for _ in clients]
+    assert sorted(int(each.recv(10)) for each in accepted) == list(range(20))
+
+
+def test_churn(ends: Ends) -> None:
+    """Many connections, one after the other, on one port."""
+    listener = ends.listen(1024)
+    accepting = ends.server.begin("serve_echo_once", listener.number, 1000)
+    assert ends.client.call("connect_and_echo", ends.address, ends.port, 1000) == 1000
+    assert accepting.result(10) == 1000
+
+
+def test_descriptors_are_not_leaked(ends: Ends) -> None:
+    listener = ends.listen()
+    before = ends.server.call("descriptors"), ends.client.call("descriptors")
+    for _ in range(20):
+        client = ends.client.connect(ends.address, ends.port)
+        server = listener.accept()
+        client.close()
+        server.close()
+    assert (ends.server.call("descriptors"), ends.client.call("descriptors")) == before
+
+
+def test_non_blocking_connect(ends: Ends) -> None:
+    ends.listen()
+    client = ends.client.socket()
+    client.setblocking(False)
+    assert client.connect_ex((ends.address, ends.port)) in (0, errno.EINPROGRESS)
+    ends.client.call("wait_writable", client.number, 5.0)
+    assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+    with pytest.raises(BlockingIOError):
+        client.recv(1)
+
+
+def test_timeout(ends: Ends) -> None:
+    server, client = ends.connected()
+    client.settimeout(0.2)
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        client.recv(1)
+    assert 0.1 < time.monotonic() - started < 2
+    server.sendall(b"x")
+    assert client.recv(1) == b"x"
+
+
+def test_keepalive_holds_and_gives_up(stack: Stack, port: int) -> None:
+    """Probes keep an idle connection; when nobody answers them it ends with ETIMEDOUT (RFC 9293, 3.8.4)."""
+    with stack.lab.scope():
+        server, client = Puppet(stack.host), Puppet(stack.programs)
+        ends = Ends(server, client, stack.host_address, port)
+        far, near = ends.connected()
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT):
+            near.setsockopt(socket.IPPROTO_TCP, option, 1)
+        time.sleep(3.5)
+        far.sendall(b"x")
+        assert near.recv(1) == b"x"
+        waiting = near.begin("recv", 1)
+        stack.host.ip("link", "set", stack.device, "down")
+        try:
+            with pytest.raises(TimeoutError):  # ETIMEDOUT
+                waiting.result(15)
+        finally:
+            stack.host.ip("link", "set", stack.device, "up")
