@@ -1,4 +1,4 @@
-"""What the data plane takes from the device: Ethernet, RFC 791 (IPv4), RFC 1122 section 3.2.1, RFC 9293 section 3.1 (the TCP header).
+"""What the data plane takes from the device: Ethernet, RFC 791, RFC 1122 section 3.2.1, RFC 9293 section 3.1 (headers).
 
 Every frame here is wrong in one way; it must be dropped, counted under its reason, and change nothing.
 """

@@ -12,9 +12,8 @@ def test_the_c_compiler_agrees_on_every_offset_and_constant(tmp_path):
         for field, _ in kind._fields_:
             place = getattr(kind, field)
             expected.append(f"{name}.{field} {place.offset} {place.size}")
-            lines.append(
-                f'printf("{name}.{field} %zu %zu\\n", offsetof(struct {name}, {field}), sizeof(((struct {name} *)0)->{field}));'
-            )
+            size = f"sizeof(((struct {name} *)0)->{field})"
+            lines.append(f'printf("{name}.{field} %zu %zu\\n", offsetof(struct {name}, {field}), {size});')
         expected.append(f"{name} {ctypes.sizeof(kind)}")
         lines.append(f'printf("{name} %zu\\n", sizeof(struct {name}));')
     for name, value in CONSTANTS.items():

@@ -1,1 +1,1 @@
-"""What tests share: `from tests.support.lab import Lab` (pytest puts `tests` on the path)."""
+"""What tests share."""

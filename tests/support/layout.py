@@ -1,7 +1,7 @@
 """layout.h as ctypes structures, read from the header itself so that the two cannot drift apart.
 
-`neat.OP_LOOK` is NEAT_OP_LOOK; `Socket`, `ChannelHeader`... are the structures. What this reader understands of C is what the
-header uses; tests/source/test_layout.py asks the C compiler whether it understood it right.
+`neat.OP_LOOK` is NEAT_OP_LOOK; `Socket`, `ChannelHeader`... are the structures. What this reader understands of C is
+what the header uses; tests/source/test_layout.py asks the C compiler whether it understood it right.
 """
 
 import ctypes

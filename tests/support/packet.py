@@ -1,5 +1,4 @@
-"""Ethernet, IPv4 and TCP in plain Python: what the data plane sends is read, and what it receives is made, by other code
-than its own."""
+"""Ethernet, IPv4 and TCP in plain Python: the data plane's frames are read and made by other code than its own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """A program's side of a channel in plain Python, following docs/architecture.md to the letter.
 
-Where the socket library waits, this does nothing: tests run the engine between two calls. A program never writes outside its own
-lines, and reads the replica's once each.
+Where the socket library waits, this does nothing: tests run the engine between two calls.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ def port_be(port: int) -> int:
 class Program:
     """One program with one channel to one engine.
 
-    rx_size and tx_size are bytes of each socket's rings; sockets and they are powers of two. `doorbell` is an eventfd. `inherit` names the
-    channel of the parent of a forked program.
+    rx_size and tx_size are bytes of each socket's rings; sockets and they are powers of two. `doorbell` is an eventfd.
+    `inherit` names the channel of the parent of a forked program. `replica` is the engine's number.
     """
 
     def __init__(
@@ -45,11 +44,12 @@ class Program:
         tx_size: int = 65536,
         doorbell: int = -1,
         inherit: int | None = None,
+        replica: int = 0,
     ) -> None:
         self.engine = engine
         self.channel = channel
         self.memory = mmap.mmap(-1, channel_size(sockets, rx_size, tx_size))
-        format_channel(self.memory, 0, channel, sockets, rx_size, tx_size)
+        format_channel(self.memory, replica, channel, sockets, rx_size, tx_size)
         self.header = ChannelHeader.from_buffer(self.memory)
         self.lines = ChannelProgram.from_buffer(self.memory, 128)
         self.replica = ChannelReplica.from_buffer(self.memory, 256)
@@ -129,7 +129,7 @@ class Program:
         socket.look()
 
     def connect(self, address: str, port: int, *, local: str = "0.0.0.0", local_port: int = 0, **lines: int) -> Socket:
-        """Non-blocking: see `state` and `error` afterwards. `lines` are fields of neat_socket_program, e.g. user_timeout_ms."""
+        """Non-blocking: see `state` and `error` afterwards. `lines` are fields of neat_socket_program."""
         socket = self.free_slot()
         socket.open(
             neat.ROLE_CONNECT,

@@ -38,7 +38,7 @@ class Host:
 
 
 class Wire:
-    """Hosts `a` (10.0.0.1) and `b` (10.0.0.2). Frames larger than the MTU are cut as a device would unless `offload`."""
+    """Hosts `a` (10.0.0.1) and `b` (10.0.0.2). Large segments are cut as a device would unless `offload`."""
 
     def __init__(
         self, faults: Faults | None = None, *, seed: int = 0, rings: int = 65536, offload: bool = False, **options: Any
@@ -107,7 +107,7 @@ class Wire:
         return True
 
     def until(self, condition: Callable[[], Any], *, limit: float = 600.0) -> None:
-        """Run until `condition()`; it is called after every step, and may let programs act. `limit` is seconds from now."""
+        """Run until `condition()`, which is called after every step and may let programs act. `limit` is seconds."""
         end = self.now + round(limit * SECOND)
         self.run()
         while not condition():

@@ -1,4 +1,4 @@
-"""Closing: RFC 9293 section 3.6 and 3.10.7.4 (eighth), every sequence of figures 12 to 14; half-close; Linux's RST on unread data."""
+"""Closing: RFC 9293 sections 3.6 (figures 12 to 14) and 3.10.7.4 (eighth); half-close; RST when data is lost."""
 
 import errno
 
@@ -89,7 +89,7 @@ def test_half_close_lets_data_come():
     assert c.socket.fin_acked
     lab.wait(300)
     assert c.state == "FIN_WAIT_2", "a half-closed socket that a program holds waits for ever"
-    for n in range(10):
+    for _ in range(10):
         c.sends(data=b"x" * 1000)
         lab.run()
     assert c.socket.recv() == b"x" * 10000

@@ -1,4 +1,4 @@
-"""Initial sequence numbers (RFC 6528) and local ports (RFC 6056, and steering: the return flow must hash to its own replica)."""
+"""Initial sequence numbers (RFC 6528) and local ports (RFC 6056; and the return flow must hash to its own replica)."""
 
 import ctypes
 import itertools
@@ -98,7 +98,7 @@ def test_the_return_flow_of_a_chosen_port_is_our_own(replica):
     engine = Engine(address=STACK, mac=STACK_MAC, replica=replica, stack_page=page)
     engine.now = START
     engine.neighbour(PEER, bytes(6))
-    program = Program(engine)
+    program = Program(engine, replica=replica)
     for _ in range(50):
         program.connect(PEER, 443)
     engine.run()

@@ -1,4 +1,4 @@
-"""Segments larger than the wire's, both ways: what TSO and GRO do with virtio-net headers (RFC 9293 section 3.7 still holds inside)."""
+"""Segments larger than the wire's, both ways, as virtio-net headers allow; inside, RFC 9293 section 3.7 still holds."""
 
 import itertools
 

@@ -54,7 +54,7 @@ def test_data_on_the_handshakes_last_ack_is_delivered():
 
 
 def test_data_on_a_syn_is_delivered_once():
-    """RFC 9293 section 3.10.7.2: it may be kept or left for the peer to send again, and is delivered only when established."""
+    """RFC 9293 section 3.10.7.2: it is kept, or left for the peer to send again; delivered only when established."""
     lab = Lab()
     listener = lab.listening(80)
     c = lab.connection(80)

@@ -95,7 +95,7 @@ def test_a_closed_window_with_nothing_to_send_is_left_alone():
 
 
 def test_our_closed_window_answers_probes():
-    """RFC 9293 section 3.10.7.4: RCV.WND = 0, an ACK is due for every segment that is not acceptable; valid ACKs and RSTs are."""
+    """RFC 9293 section 3.10.7.4: with RCV.WND = 0 every unacceptable segment gets an ACK; valid ACKs are taken."""
     lab = Lab(rings=4096)
     c = lab.accepted()
     for size in (1460, 1460, 1176):

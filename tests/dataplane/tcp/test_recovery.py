@@ -115,7 +115,7 @@ def test_what_is_no_duplicate_ack():
     c = flight(lab, 10)
     sent = c.receives()
     una = sent[0].seq
-    for n in range(6):
+    for _ in range(6):
         c.sends(ack=una, data=b"x")
         assert una not in [s.seq for s in c.receives() if s.payload]
     for n in range(6):

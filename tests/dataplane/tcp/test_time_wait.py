@@ -59,7 +59,7 @@ def test_old_data_is_acknowledged_not_taken():
 
 
 def test_a_later_syn_opens_anew():
-    """Section 3.6.1: a SYN with a higher sequence number may open the connection again; our ISS is higher than all before."""
+    """Section 3.6.1: a SYN with a higher number may open the connection again; our ISS is above all before."""
     lab = Lab()
     c = time_wait(lab)
     again = lab.connection(80, peer_port=c.peer_port, iss=c.iss + 5000)

@@ -139,7 +139,7 @@ def test_the_window_opens_again_when_the_program_reads():
 
 
 def test_a_small_window_is_offered_as_none():
-    """Silly window avoidance of the receiver, 3.8.6.2.2: the edge moves by a segment or half the buffer, or not at all."""
+    """Silly window avoidance of the receiver, 3.8.6.2.2: the edge moves by a segment or half the buffer, or not."""
     lab = Lab(rings=4096)
     c = lab.accepted()
     for size in (1460, 1460, 1176):
@@ -155,7 +155,7 @@ def test_a_small_window_is_offered_as_none():
 
 
 def test_the_sender_waits_for_a_window_worth_a_segment():
-    """Silly window avoidance of the sender, 3.8.6.2.1: a full segment, all that there is, or half the largest window seen."""
+    """Silly window avoidance of the sender, 3.8.6.2.1: a full segment, all there is, or half the largest window."""
     lab = Lab()
     c = lab.accepted(window=4000)
     c.socket.send(b"x" * 4000)
