@@ -53,8 +53,3 @@ cdef extern from "neatstack/dataplane/driver/steer.h" nogil:
         uint16_t destination_port_be
         uint8_t protocol
         uint8_t pad[3]
-
-cdef extern from "neatstack/dataplane/driver/flowhash.h" nogil:
-    uint32_t neat_flow_hash(const uint64_t *key, uint32_t source_be, uint32_t destination_be, uint16_t source_port_be,
-                            uint16_t destination_port_be)
-    uint32_t neat_bucket(uint32_t hash)

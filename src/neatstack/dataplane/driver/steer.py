@@ -36,9 +36,8 @@ from cython.cimports.neatstack.dataplane.driver.bpf import (
     bpf_prog_test_run_opts,
     bpf_program_fd,
     libbpf_set_print,
-    neat_bucket,
-    neat_flow_hash,
 )
+from cython.cimports.neatstack.dataplane.driver.flowhash import bucket as bucket_of, flow_hash
 from cython.cimports.posix.ioctl import ioctl
 
 FIRST_PORT = cython.declare(uint32_t, 1024)  # of those that clients use
@@ -93,7 +92,7 @@ def bucket(keys: tuple[int, int, int], source: str, source_port: int, destinatio
     key: uint64_t[3]
     key[0], key[1], key[2] = keys
     ports = socket.htons(source_port), socket.htons(destination_port)
-    return neat_bucket(neat_flow_hash(key, _big32(source), _big32(destination), ports[0], ports[1]))
+    return bucket_of(flow_hash(key, _big32(source), _big32(destination), ports[0], ports[1]))
 
 
 def even_table(replicas: list[int]) -> list[int]:
@@ -290,7 +289,7 @@ def spread(keys: tuple[int, int, int], replicas: int, start: int, step: int, cou
     for i in range(cython.cast(uint32_t, count)):
         port: uint32_t = FIRST_PORT + (first - FIRST_PORT + i * stride) % (65536 - FIRST_PORT)
         port_be: uint16_t = cython.cast(uint16_t, (port >> 8) | (port << 8))
-        shares[neat_bucket(neat_flow_hash(key, CLIENT_BE, SERVER_BE, port_be, HTTP_BE)) % divisor] += 1
+        shares[bucket_of(flow_hash(key, CLIENT_BE, SERVER_BE, port_be, HTTP_BE)) % divisor] += 1
     return [shares[i] for i in range(divisor)]
 
 
