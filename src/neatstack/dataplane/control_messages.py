@@ -67,14 +67,13 @@ def receive(fd: int) -> tuple[dict, list[int]] | None:
 def _descriptors(message: cython.pointer[msghdr]) -> list:
     fds = []
     item: cython.pointer[cmsghdr] = CMSG_FIRSTHDR(message)
-    number: cython.int
+    number: cython.int = 0
+    size: cython.size_t = cython.sizeof(cython.int)
     i: cython.size_t
     while item:
         if item.cmsg_level == SOL_SOCKET and item.cmsg_type == SCM_RIGHTS:
-            for i in range((item.cmsg_len - CMSG_LEN(0)) // cython.sizeof(cython.int)):
-                memcpy(
-                    cython.address(number), CMSG_DATA(item) + i * cython.sizeof(cython.int), cython.sizeof(cython.int)
-                )
+            for i in range((item.cmsg_len - CMSG_LEN(0)) // size):
+                memcpy(cython.address(number), CMSG_DATA(item) + i * size, size)
                 fds.append(number)
         item = CMSG_NXTHDR(message, item)
     return fds

@@ -24,9 +24,8 @@ def spawn_replica(config: dict, fds: dict[str, int], uid: int, gid: int) -> tupl
     """
     argv = replica_command({**config, **fds, "uid": uid, "gid": gid})
     actions: list[tuple] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
-    actions += [
-        (os.POSIX_SPAWN_DUP2, fd, fd) for fd in sorted(set(fds.values()))
-    ]  # onto itself: no longer close-on-exec
+    # a descriptor duplicated onto itself is no longer close-on-exec
+    actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in sorted(set(fds.values()))]
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions)
     return pid, os.pidfd_open(pid)

@@ -1,8 +1,8 @@
 """What a replica gives up before it reads the first byte of a stranger.
 
 `enter_isolation` is for a process that has just been executed by root: it leaves the network, all privileges and all
-descriptors that it was not given on purpose. `filter_calls` comes last: from then on only the system calls that the loop
-makes are possible, and any other ends the process at once.
+descriptors that it was not given on purpose. `filter_calls` comes last: from then on only the system calls that the
+loop makes are possible, and any other ends the process at once.
 """
 
 import os
