@@ -116,12 +116,12 @@ class Namespace(Side):
             finally:
                 enter(before.fileno())
 
-    def socket(self) -> socket.socket:
+    def open_socket(self) -> socket.socket:
         with self.entered():
             return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
 
     def connect(self, address: str, port: int, timeout: float = 5.0) -> socket.socket:
-        made = self.socket()
+        made = self.open_socket()
         try:
             made.settimeout(timeout)
             made.connect((address, port))

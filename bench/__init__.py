@@ -1,0 +1,1 @@
+"""Side by side with the kernel's own stack, and the demo."""

@@ -1,0 +1,135 @@
+"""What is measured: each function takes a Place and gives one number. A run with failures raises LabError."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.sides import IPERF, Place
+from tests.support.netns import LabError
+
+CONNECTIONS = 64
+CPUCLOCK_SCHED = 2  # clock_getcpuclockid(3) builds the number of the clock from it and the process id
+UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6}
+
+
+@dataclass
+class Wrk:
+    """What wrk printed. Latencies in microseconds."""
+
+    rate: float
+    requests: int
+    p50: float
+    p99: float
+    slowest: float
+    failures: int
+    text: str
+
+
+def wrk(place: Place, connections: int, seconds: float, *options: object) -> Wrk:
+    argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", *options, place.url]
+    return parse(place.run(*argv, timeout=seconds + 20))
+
+
+def parse(text: str) -> Wrk:
+    rate = re.search(r"Requests/sec:\s*([\d.]+)", text)
+    requests = re.search(r"(\d+) requests in", text)
+    p50, p99 = (re.search(rf"\s{part}%\s+([\d.]+)(us|ms|s|m)", text) for part in (50, 99))
+    slowest = re.search(r"Latency\s+\S+\s+\S+\s+([\d.]+)(us|ms|s|m)", text)
+    if not (rate and requests and p50 and p99 and slowest):
+        raise LabError(f"wrk did not report:\n{text}")
+    errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
+    other = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+    failures = sum(map(int, errors.groups())) if errors else 0
+    failures += int(other[1]) if other else 0
+    times = [float(found[1]) * UNITS[found[2]] for found in (p50, p99, slowest)]
+    return Wrk(float(rate[1]), int(requests[1]), times[0], times[1], times[2], failures, text)
+
+
+def clean(result: Wrk) -> Wrk:
+    if result.failures or not result.requests:
+        raise LabError(f"{result.failures} of {result.requests} requests failed:\n{result.text}")
+    return result
+
+
+def keepalive(place: Place, seconds: float) -> float:
+    return clean(wrk(place, CONNECTIONS, seconds)).rate
+
+
+def connections(place: Place, seconds: float) -> float:
+    return clean(wrk(place, CONNECTIONS, seconds, "-H", "Connection: close")).rate
+
+
+def latency(place: Place, seconds: float) -> tuple[float, float]:
+    """p50 and p99 of one connection, one request at a time."""
+    result = clean(wrk(place, 1, seconds))
+    return result.p50, result.p99
+
+
+def bulk(place: Place, seconds: float, *options: object) -> float:
+    """Gbit/s that arrived; from client to server, with -R the other way."""
+    argv = ["iperf3", "-J", "-c", place.server.address, "-p", IPERF, "-t", f"{seconds:g}", *options]
+    told = json.loads(place.run(*argv, timeout=seconds + 20))
+    if "error" in told:
+        raise LabError(f"iperf3: {told['error']}")
+    return float(told["end"]["sum_received"]["bits_per_second"]) / 1e9
+
+
+def idle_cpu(place: Place, seconds: float) -> float:
+    """Per cent of a core that the server side uses with nothing to do."""
+    time.sleep(0.5)  # what the load before has left is done with
+    pids = place.pids()
+    before, started = [cpu_ns(pid) for pid in pids], time.monotonic()
+    time.sleep(seconds)
+    used = sum(cpu_ns(pid) - old for pid, old in zip(pids, before, strict=True))
+    return used / 1e7 / (time.monotonic() - started)
+
+
+def cpu_ns(pid: int) -> int:
+    """Nanoseconds that a process has run: its CPU clock, which is finer than the ticks of /proc/PID/stat."""
+    return time.clock_gettime_ns((~pid << 3) | CPUCLOCK_SCHED)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of the table. `goal`: what the ratio, or with `absolute` our own value, is to reach."""
+
+    key: str
+    title: str
+    unit: str
+    goal: float | None
+    at_least: bool
+    absolute: bool = False
+
+    def met(self, ratio: float | None, neat: float | None) -> bool | None:
+        """None: there is no goal."""
+        if self.goal is None:
+            return None
+        value = neat if self.absolute else ratio
+        if value is None:
+            return False
+        return value >= self.goal if self.at_least else value <= self.goal
+
+
+METRICS = [
+    Metric("keepalive", "keep-alive, 64 connections", "requests/s", 1.2, at_least=True),
+    Metric("connections", "Connection: close, 64 at a time", "connections/s", 1.2, at_least=True),
+    Metric("latency_p50", "latency of one connection, p50", "µs", 1.2, at_least=False),
+    Metric("latency_p99", "latency of one connection, p99", "µs", None, at_least=False),
+    Metric("bulk_in", "bulk to the server", "Gbit/s", 0.7, at_least=True),
+    Metric("bulk_out", "bulk from the server", "Gbit/s", 0.7, at_least=True),
+    Metric("idle_cpu", "idle CPU of all processes", "% of a core", 1.0, at_least=False, absolute=True),
+]
+
+# One run gives one or two figures.
+RUNS: dict[tuple[str, ...], Callable[[Place, float], tuple[float, ...]]] = {
+    ("keepalive",): lambda place, seconds: (keepalive(place, seconds),),
+    ("connections",): lambda place, seconds: (connections(place, seconds),),
+    ("latency_p50", "latency_p99"): latency,
+    ("bulk_in",): lambda place, seconds: (bulk(place, seconds),),
+    ("bulk_out",): lambda place, seconds: (bulk(place, seconds, "-R"),),
+    ("idle_cpu",): lambda place, seconds: (idle_cpu(place, seconds),),
+}
