@@ -1,4 +1,4 @@
-"""Blind attacks: RFC 5961 sections 3 (RST), 4 (SYN), 5 (data), 10 (limit on challenges); sequence checks of RFC 9293."""
+"""Blind attacks: RFC 5961 sections 3 (RST), 4 (SYN), 5 (data), 10 (limit on challenges); sequence checks."""
 
 import pytest
 

@@ -1,0 +1,15 @@
+#!/bin/bash
+# Build the data plane with AddressSanitizer and UndefinedBehaviorSanitizer into build/asan, and run the fuzzers on it.
+# usage: tests/fuzz/sanitize.sh [PYTHON]      FRAMES=1000000 ROUNDS=10000 SEED=1 for a longer run
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+python=${1:-.venv/bin/python}
+tree=build/asan/lib
+
+NEAT_BUILD=asan "$python" setup.py -q build_py --build-lib "$tree" build_ext --build-lib "$tree" --build-temp build/asan/temp
+
+export PYTHONPATH="$tree:." PYTHONMALLOC=malloc
+export LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
+export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+"$python" -m tests.fuzz.frames --count "${FRAMES:-60000}" --seed "${SEED:-1}"
+"$python" -m tests.fuzz.channels --rounds "${ROUNDS:-800}" --seed "${SEED:-1}"
