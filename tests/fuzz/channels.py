@@ -1,7 +1,7 @@
 """A hostile program writes what it likes into its channel while another program works.
 
-It has mapped the whole channel writable, so it may change any byte of it, the replica's lines included. It can harm its own
-connections; it must not harm another program or the replica.
+It has mapped the whole channel writable, so it may change any byte of it, the replica's lines included. It can harm
+its own connections; it must not harm another program or the replica.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Hostility:
                 self.die()
 
     def traffic(self) -> None:
-        """Honest peers connect to the hostile program and talk to it, so that its connections are in use."""
+        """Honest peers connect to the hostile program and talk to it."""
         c = self.lab.connection(self.port)
         c.sends("S", options=c.syn_options)
         c.receives()
@@ -74,7 +74,7 @@ class Hostility:
         lab.left = [s for s in lab.left if s.source_port == self.port]
 
     def die(self) -> None:
-        """The manager sees the program's end; nothing of it stays behind, and the channel's number can be used again."""
+        """The manager sees the program's end: nothing of it stays behind."""
         self.lab.engine.drop_channel(self.channel)
         self.lab.engine.unlisten(self.number)
         self.lab.run()
@@ -126,7 +126,7 @@ class Hostility:
         setattr(self.bad.lines, name, self.value(4))
 
     def nonsense_entry(self) -> None:
-        """Commands for sockets that do not exist, of channels that are not its own, with operations that there are not."""
+        """Commands for sockets, channels and operations that do not exist."""
         self.put(
             self.value(2) if self.random.random() < 0.3 else self.random.randrange(3), self.value(4), self.value(2)
         )

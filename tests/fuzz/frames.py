@@ -1,7 +1,7 @@
 """Mutated and random frames at the device, against connections in every state.
 
-Runs in rounds. A round opens connections, brings them into different states, sends frames at them, and then looks whether a
-connection that was left alone still works. Everything comes from a seed.
+Runs in rounds. A round opens connections, brings them into different states, sends frames at them, and then looks
+whether a connection that was left alone still works. Everything comes from a seed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import random
 import struct
 
 from tests.support.lab import PEER, PEER_MAC, STACK, STACK_MAC, Connection, Lab
-from tests.support.packet import checksum, parse
+from tests.support.packet import build, checksum, parse
 
 BATCH = 64
 ROUND = 4096  # frames
@@ -130,24 +130,23 @@ class Storm:
         return counters["packets_in"], sum(value for name, value in counters.items() if name.startswith("drop_"))
 
     def forged(self, c: Connection) -> bytes:
-        """A segment of this flow that is well-formed down to TCP: near the window, with any flags, options and payload."""
+        """A segment of this flow, well-formed down to TCP: near the window, any flags, options and payload."""
         chance = self.random
         bits = chance.getrandbits(64)
-        near = (0, 1, bits & 0xFF, bits & 0xFFFF, -(bits & 0xFFF), bits & 0xFFFFFFFF)
-        seq = c.iss + c.nxt + near[bits >> 8 & 7 if bits >> 8 & 7 < 6 else 0]
-        ack = (c.irs or 0) + c.heard - near[bits >> 11 & 7 if bits >> 11 & 7 < 6 else 0]
-        flags = (0x10, 0x10, 0x18, 0x11, bits >> 16 & 0xFF, bits >> 16 & 0x1F | 0x10)[
-            bits >> 24 & 7 if bits >> 24 & 7 < 6 else 0
-        ]
+        near = (0, 0, 0, 1, bits & 0xFF, bits & 0xFFFF, -(bits & 0xFFF), bits & 0xFFFFFFFF)
+        seq = c.iss + c.nxt + near[bits >> 8 & 7]
+        ack = (c.irs or 0) + c.heard - near[bits >> 11 & 7]
+        flags = (0x10, 0x10, 0x10, 0x18, 0x18, 0x11, bits >> 16 & 0xFF, bits >> 16 & 0x1F | 0x10)[bits >> 24 & 7]
         options = chance.randbytes(4 * (bits >> 32 & 7)) if bits >> 40 & 3 == 0 else b""
         payload = chance.randbytes(bits >> 48 & 0x7FF) if bits >> 42 & 1 else b""
+        words = bits >> 60 if bits >> 44 & 63 == 0 else 5 + len(options) // 4
         tcp = struct.pack(
             "!HHIIBBHHH",
             c.peer_port,
             c.port,
             seq & 0xFFFFFFFF,
             ack & 0xFFFFFFFF,
-            (bits >> 60 if bits >> 44 & 63 == 0 else 5 + len(options) // 4) << 4,
+            words << 4,
             flags,
             bits >> 26 & 0xFFFF,
             0,
@@ -174,8 +173,6 @@ class Storm:
         return bytes(frame) + self.random.randbytes(self.random.randrange(20))
 
     def good(self, c: Connection) -> bytes:
-        from tests.support.packet import build
-
         return build(
             c.segment("PA", data=self.random.randbytes(self.random.randrange(64))),
             source_mac=PEER_MAC,

@@ -1,7 +1,7 @@
 """No function of the packet path may take the GIL: read from the C that Cython made.
 
-A forgotten exceptval(check=False), a division without cdivision, or an assert make Cython put in code that takes the GIL
-when it thinks an error possible. It compiles, passes every test, and is twice as slow or worse.
+A forgotten exceptval(check=False), a division without cdivision, or an assert make Cython put in code that takes the
+GIL when it thinks an error possible. It compiles, passes every test, and is twice as slow or worse.
 """
 
 import re
