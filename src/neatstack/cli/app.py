@@ -1,0 +1,21 @@
+"""The subcommands, joined."""
+
+import typer
+
+from neatstack.cli import doctor, down, run, ss, status, up
+
+app = typer.Typer(
+    name="neat",
+    help="A TCP/IP network stack in user space, split over isolated replicas.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(name="up", epilog=up.EXAMPLES)(up.up)
+app.command(name="run", epilog=run.EXAMPLES, context_settings={"allow_interspersed_args": False})(run.run)
+app.command(name="status", epilog=status.EXAMPLES)(status.status)
+app.command(name="ss", epilog=ss.EXAMPLES)(ss.ss)
+app.command(name="down", epilog=down.EXAMPLES)(down.down)
+app.command(name="doctor", epilog=doctor.EXAMPLES)(doctor.doctor)

@@ -1,0 +1,119 @@
+"""`neat up`: start a stack."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from neatstack.control import launch, rundir
+from neatstack.control.errors import NeatError
+from neatstack.control.settings import Settings
+
+EXAMPLES = (
+    "Examples: [bold]neat up[/] (in the foreground, until Ctrl-C) · "
+    "[bold]neat up --name web --replicas 4 --detach[/] · [bold]neat up --config web.toml --netns lab[/]"
+)
+
+
+def up(
+    name: Annotated[str | None, typer.Option(help="What the stack is called.", show_default="default")] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS/LENGTH", help="The stack's own address.", show_default="10.77.0.2/24")
+    ] = None,
+    gateway: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Where packets to other networks go.")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="tap:NAME", help="The interface to make.", show_default="tap:neat0")
+    ] = None,
+    host_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS/LENGTH",
+            help="The kernel's address at its end of the interface.",
+            show_default="the gateway, else the network's first",
+        ),
+    ] = None,
+    netns: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The network namespace where the kernel's end is.")
+    ] = None,
+    replicas: Annotated[int | None, typer.Option(help="How many replicas to start.", show_default="2")] = None,
+    max_replicas: Annotated[
+        int | None, typer.Option(help="How many there may be later, up to 16.", show_default="4, --replicas if more")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="Options from a file; the command line wins.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return as soon as the stack is ready.")] = False,
+) -> None:
+    """Start a stack."""
+    from neatstack.control.config import load
+
+    given: dict[str, Any] = {
+        "name": name,
+        "address": address,
+        "gateway": gateway,
+        "device": device,
+        "host_address": host_address,
+        "netns": netns,
+        "replicas": replicas,
+        "max_replicas": max_replicas,
+    }
+    settings = load(config, given)
+    lock = rundir.claim(settings.name)
+    if detach:
+        print(start_aside(settings, lock))
+    else:
+        become_keeper(settings, lock)
+
+
+def become_keeper(settings: Settings, lock: int) -> None:
+    """This process is the keeper from now on; it reports on standard error."""
+    report = os.dup(2)
+    for descriptor in (lock, report):
+        os.set_inheritable(descriptor, True)
+    _sign(lock, os.getpid())
+    command = keeper_command(settings, lock, report)
+    os.execv(command[0], command)
+
+
+def start_aside(settings: Settings, lock: int, *, ends_with_us: bool = False) -> str:
+    """Start the keeper in the background and wait until the stack is ready; what it says then.
+
+    It writes its messages to `log` in the stack's directory. Raises NeatError when the stack cannot start.
+    """
+    reading, report = os.pipe()
+    options = ["--end-with-parent"] if ends_with_us else []
+    with (rundir.directory(settings.name) / "log").open("wb") as log:
+        keeper = subprocess.Popen(
+            keeper_command(settings, lock, report, *options),
+            pass_fds=[lock, report],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+        )
+    keeper.returncode = 0  # it outlives us: not Popen's to wait for
+    _sign(lock, keeper.pid)
+    os.close(lock)
+    os.close(report)
+    with os.fdopen(reading) as lines:
+        said = lines.readline().strip()
+    if said.startswith("neat: "):
+        raise NeatError(said.removeprefix("neat: "))
+    if not said:
+        raise NeatError(f"stack {settings.name} did not start; `neat up` without --detach shows why")
+    return said
+
+
+def keeper_command(settings: Settings, lock: int, report: int, *options: str) -> list[str]:
+    """The keeper's command line."""
+    directory = str(rundir.directory(settings.name))
+    return launch.command("neatstack.control.keeper", directory, settings.to_json(), str(lock), str(report), *options)
+
+
+def _sign(lock: int, keeper: int) -> None:
+    """Write into keeper.pid who holds it."""
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{keeper}\n".encode(), 0)

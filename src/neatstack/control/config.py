@@ -1,0 +1,166 @@
+"""Options of `neat up`, from a TOML file and the command line, checked."""
+
+import pwd
+import re
+import tomllib
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from neatstack.control.errors import NeatError
+from neatstack.control.settings import DEFAULT_NAME, Settings
+
+MAX_REPLICAS = 16  # NEAT_MAX_REPLICAS
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+
+
+class Faults(BaseModel):
+    """What the fault injector does to frames, each way; for tests. Chances are of 1."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    seed: int = Field(1, ge=0, lt=2**64)
+    drop: float = Field(0.0, ge=0, le=1)
+    reorder: float = Field(0.0, ge=0, le=1)
+    duplicate: float = Field(0.0, ge=0, le=1)
+    corrupt: float = Field(0.0, ge=0, le=1)
+
+
+class Options(BaseModel):
+    """Every option, with its default. The names are those of the TOML file and, with dashes, of the command line."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = DEFAULT_NAME
+    address: IPv4Interface = IPv4Interface("10.77.0.2/24")
+    gateway: IPv4Address | None = None
+    device: str = "tap:neat0"
+    host_address: IPv4Interface | None = None
+    netns: str | None = None
+    mtu: int = Field(1500, ge=576, le=65535)
+    replicas: int = Field(2, ge=1, le=MAX_REPLICAS)
+    max_replicas: int | None = Field(None, ge=1, le=MAX_REPLICAS)
+    max_connections: int = Field(65536, ge=64, le=1 << 20)
+    sockets: int = Field(8192, ge=64, le=65536)
+    receive_buffer: int = Field(524288, ge=4096, le=1 << 24)
+    send_buffer: int = Field(524288, ge=4096, le=1 << 24)
+    max_backlog: int = Field(4096, ge=1, le=65535)
+    user: str = "nobody"
+    seccomp: bool = True
+    faults: Faults | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        if not NAME.fullmatch(name):
+            raise ValueError("use letters, digits, '-', '_' and '.', at most 64")
+        return name
+
+    @field_validator("address")
+    @classmethod
+    def _address(cls, address: IPv4Interface) -> IPv4Interface:
+        if address.network.prefixlen > 30 or address.network.prefixlen < 8:
+            raise ValueError("give the prefix length too, from /8 to /30, such as 10.77.0.2/24")
+        if address.ip in (address.network.network_address, address.network.broadcast_address):
+            raise ValueError("that is the network's or the broadcast address; choose one between them")
+        if address.is_multicast or address.is_loopback or address.is_unspecified or address.is_reserved:
+            raise ValueError("choose a unicast address")
+        return address
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, device: str) -> str:
+        kind, _, interface = device.partition(":")
+        if kind != "tap" or not INTERFACE.fullmatch(interface) or interface in (".", ".."):
+            raise ValueError("use tap:NAME, such as tap:neat0, the name at most 15 characters")
+        return device
+
+    @field_validator("netns")
+    @classmethod
+    def _netns(cls, netns: str | None) -> str | None:
+        if netns is not None and ("/" in netns or netns in ("", ".", "..")):
+            raise ValueError("use the name of a namespace that `ip netns list` shows")
+        return netns
+
+    @field_validator("sockets", "receive_buffer", "send_buffer")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        if value & (value - 1):
+            raise ValueError(f"use a power of two, such as {1 << value.bit_length()}")
+        return value
+
+    @field_validator("user")
+    @classmethod
+    def _user(cls, user: str) -> str:
+        try:
+            number = pwd.getpwnam(user).pw_uid
+        except KeyError:
+            raise ValueError("no such user; name one that exists, such as nobody") from None
+        if number == 0:
+            raise ValueError("replicas must not run as root; name an unprivileged user, such as nobody")
+        return user
+
+    @model_validator(mode="after")
+    def _together(self) -> "Options":
+        network = self.address.network
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(f"replicas: {self.replicas} is more than max_replicas, {self.max_replicas}; raise that")
+        if self.gateway is not None and (self.gateway not in network or self.gateway == self.address.ip):
+            raise ValueError(f"gateway: {self.gateway} is not another address in {network}; choose one that is")
+        if self.host_address is not None and self.host_address.ip == self.address.ip:
+            raise ValueError(f"host_address: {self.address.ip} is the stack's own address; choose another in {network}")
+        return self
+
+    def settings(self) -> Settings:
+        """The values to run with: defaults that depend on other options are filled in."""
+        values = self.model_dump(mode="json")
+        values["device"] = self.device.partition(":")[2]
+        values["max_replicas"] = self.max_replicas or max(self.replicas, 4)
+        values["host_address"] = str(self.host_address or self._default_host_address())
+        return Settings(**values)
+
+    def _default_host_address(self) -> IPv4Interface:
+        """The gateway, else the first address of the network that is not ours."""
+        network = self.address.network
+        first = self.gateway or network.network_address + 1
+        chosen = first if first != self.address.ip else first + 1
+        return IPv4Interface(f"{chosen}/{network.prefixlen}")
+
+
+def load(file: Path | None, given: dict[str, Any]) -> Settings:
+    """The settings from `file` (TOML; None: no file) and from `given`, the options of the command line, which win.
+
+    Options whose value in `given` is None were not given. Raises NeatError with one line that names the option and
+    the remedy.
+    """
+    values = _read(file) if file else {}
+    values.update({name: value for name, value in given.items() if value is not None})
+    try:
+        return Options(**values).settings()
+    except ValidationError as error:
+        raise NeatError(_explain(error, file), status=2) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise NeatError(f"cannot read the configuration {file}: {error.strerror}; check --config", status=2) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise NeatError(f"the configuration {file} is not TOML: {error}; mend it there", status=2) from None
+
+
+def _explain(error: ValidationError, file: Path | None) -> str:
+    """The first error in one line."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = f"no such option; there are: {', '.join(Options.model_fields)}"
+    elif first["type"].startswith(("ip_v4", "int_", "float_", "bool_", "string_", "literal_", "less_", "greater_")):
+        message = f"{message[0].lower()}{message[1:]}; got {first['input']!r}"
+    source = f" (options come from the command line and {file})" if file else ""
+    return f"{where}: {message}{source}" if where else f"{message}{source}"

@@ -1,0 +1,101 @@
+"""The frames of link: ARP (RFC 826) and ICMP echo (RFC 792), checked and built.
+
+Parsers return None for whatever is not exactly right; nothing here keeps state.
+"""
+
+import struct
+from dataclasses import dataclass
+
+VNET = bytes(10)  # virtio-net header in front of each frame: nothing offloaded
+BROADCAST = b"\xff" * 6
+ETHERTYPE_ARP, ETHERTYPE_IP = 0x0806, 0x0800
+ETHERNET = struct.Struct("!6s6sH")
+ARP = struct.Struct("!HHBBH6s4s6s4s")
+ARP_IP_ON_ETHERNET = (1, ETHERTYPE_IP, 6, 4)
+REQUEST, REPLY = 1, 2
+IP = struct.Struct("!BBHHHBBH4s4s")
+FRAGMENT = 0x3FFF  # more fragments, or an offset
+ICMP = 1
+ECHO_REPLY, ECHO = 0, 8
+TTL = 64
+
+
+@dataclass(frozen=True)
+class Arp:
+    """An ARP packet for IPv4 on Ethernet."""
+
+    operation: int
+    sender_mac: bytes
+    sender: bytes
+    target_mac: bytes
+    target: bytes
+
+
+def is_unicast_mac(mac: bytes) -> bool:
+    return not mac[0] & 1 and any(mac)
+
+
+def parse_arp(frame: bytes) -> Arp | None:
+    """The ARP packet of an Ethernet frame, sent by the host that it speaks for."""
+    if len(frame) < ETHERNET.size + ARP.size:
+        return None
+    _, source, ethertype = ETHERNET.unpack_from(frame)
+    *kind, operation, sender_mac, sender, target_mac, target = ARP.unpack_from(frame, ETHERNET.size)
+    if ethertype != ETHERTYPE_ARP or tuple(kind) != ARP_IP_ON_ETHERNET or sender_mac != source:
+        return None
+    return Arp(operation, sender_mac, sender, target_mac, target) if is_unicast_mac(sender_mac) else None
+
+
+def build_arp(destination: bytes, packet: Arp) -> bytes:
+    """An ARP packet as the device takes it."""
+    header = ETHERNET.pack(destination, packet.sender_mac, ETHERTYPE_ARP)
+    addresses = packet.sender_mac, packet.sender, packet.target_mac, packet.target
+    return VNET + header + ARP.pack(*ARP_IP_ON_ETHERNET, packet.operation, *addresses)
+
+
+def checksum(data: bytes) -> int:
+    """RFC 1071; 0 over data that includes a right checksum."""
+    if len(data) & 1:
+        data += b"\0"
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def answer_echo(frame: bytes, mac: bytes, address: bytes) -> bytes | None:
+    """The echo reply (RFC 1122 section 3.2.2.6) to an echo request for us, as the device takes it; else None."""
+    message = _echo_request(frame, mac, address)
+    if message is None:
+        return None
+    source = frame[ETHERNET.size + 12 : ETHERNET.size + 16]
+    reply = bytes([ECHO_REPLY, 0, 0, 0]) + message[4:]
+    reply = reply[:2] + checksum(reply).to_bytes(2, "big") + reply[4:]
+    header = IP.pack(0x45, 0, IP.size + len(reply), 0, 0, TTL, ICMP, 0, address, source)
+    header = header[:10] + checksum(header).to_bytes(2, "big") + header[12:]
+    return VNET + ETHERNET.pack(frame[6:12], mac, ETHERTYPE_IP) + header + reply
+
+
+def _echo_request(frame: bytes, mac: bytes, address: bytes) -> bytes | None:
+    """The ICMP message of a whole and valid echo request to us."""
+    if len(frame) < ETHERNET.size + IP.size:
+        return None
+    destination_mac, source_mac, ethertype = ETHERNET.unpack_from(frame)
+    version, _, length, _, fragment, _, protocol, _, source, destination = IP.unpack_from(frame, ETHERNET.size)
+    header = (version & 0x0F) * 4
+    packet = frame[ETHERNET.size : ETHERNET.size + length]
+    if destination_mac != mac or not is_unicast_mac(source_mac) or ethertype != ETHERTYPE_IP:
+        return None
+    if version >> 4 != 4 or header < IP.size or len(packet) != length or length < header + 8:
+        return None
+    if protocol != ICMP or fragment & FRAGMENT or destination != address or not _may_be_source(source, address):
+        return None
+    message = packet[header:]
+    if message[0] != ECHO or message[1] != 0 or checksum(packet[:header]) or checksum(message):
+        return None
+    return message
+
+
+def _may_be_source(source: bytes, own: bytes) -> bool:
+    """RFC 1122 section 3.2.1.3: not this network, loopback, multicast, reserved or broadcast, nor ourselves."""
+    return 0 < source[0] < 224 and source[0] != 127 and source != own

@@ -1,0 +1,208 @@
+"""The manager: starts a stack, or finds one in the keeper and goes on, and joins the parts that run it.
+
+Nothing that carries traffic needs it: while it is dead replicas, link and programs go on; only new programs, binds and
+listens, and a dead replica, wait for the next manager.
+"""
+
+import asyncio
+import contextlib
+import logging
+import mmap
+import os
+import secrets
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neatstack.control import device, launch, messages, pages, processes, steering
+from neatstack.control.control_server import ControlServer
+from neatstack.control.errors import NeatError
+from neatstack.control.pages import StackPage
+from neatstack.control.ports import Binding, Ports
+from neatstack.control.processes import Link
+from neatstack.control.programs import ChannelShape, Program, Programs
+from neatstack.control.replicas import Replicas, Slot
+from neatstack.control.requests import RequestServer
+from neatstack.control.settings import Settings
+from neatstack.control.store import Entry, Store
+
+if TYPE_CHECKING:
+    from neatstack.dataplane.driver.steer import Steering
+
+log = logging.getLogger("neat.manager")
+
+READY = "ready"  # the key that says that the stack has once been ready
+
+
+class Manager:
+    """One stack, as its manager knows it."""
+
+    def __init__(self, directory: Path, store: Store, settings: Settings) -> None:
+        self.directory = directory
+        self.store = store
+        self.settings = settings
+        self.queues: list[int] = []
+        self.page: StackPage
+        self.page_memory = -1
+        self.page_view: mmap.mmap
+        self.neighbours = -1
+        self.steering: Steering
+        self.replicas: Replicas
+        self.programs: Programs
+        self.link: Link
+        self.servers: list[RequestServer | ControlServer] = []
+
+    async def start(self, report: int) -> None:
+        """The first start: make everything. Raises NeatError."""
+        settings = self.settings
+        self.queues = device.open_queues(settings)
+        self.store.put("device", {"name": settings.device}, self.queues)
+        host_side = asyncio.create_task(asyncio.to_thread(device.configure_host_side, settings))
+        self._make_pages()
+        self.steering = steering.start(self.store, self.page, self.queues[0])
+        slots = [Slot.create(number, self._region_size) for number in range(settings.max_replicas)]
+        sockets = [slot.link_theirs for slot in slots]
+        self.link = Link(self.store, settings, self.page.mac, self.queues[-1], self.neighbours, sockets)
+        self._join(slots, Ports(settings.interface.ip))
+        for slot in slots:
+            self.replicas.remember_slot(slot)
+        try:
+            await asyncio.gather(self.link.start(), self.replicas.start(range(settings.replicas)), host_side)
+        except TimeoutError:
+            raise NeatError("the replicas did not become ready in time; see the messages above") from None
+        self._serve(self._listen())
+        self.store.put(READY, {})
+        count = "1 replica" if settings.replicas == 1 else f"{settings.replicas} replicas"
+        os.write(report, f"stack {settings.name} is ready: {settings.address} on {settings.device}, {count}\n".encode())
+        self.store.drop("report")
+
+    def resume(self, entries: dict[str, Entry]) -> None:
+        """A former manager has died: take everything from the keeper, and disturb nothing."""
+        self.queues = entries["device"].descriptors
+        self.page_memory, self.neighbours = entries["pages"].descriptors
+        self.page_view = mmap.mmap(self.page_memory, mmap.PAGESIZE)
+        self.page = StackPage.read(self.page_view)
+        steered = entries[steering.KEY]
+        self.steering = steering.again(steered.data["names"], steered.descriptors)
+        slots = [self._slot(number, entries) for number in range(self.settings.max_replicas)]
+        sockets = [slot.link_theirs for slot in slots]
+        self.link = Link(self.store, self.settings, self.page.mac, self.queues[-1], self.neighbours, sockets)
+        programs = [Program.from_entry(entry) for key, entry in entries.items() if key.startswith("channel.")]
+        bindings = [Binding.from_data(entry.data) for key, entry in entries.items() if key.startswith("binding.")]
+        self._join(slots, Ports(self.settings.interface.ip, bindings))
+        self.link.adopt(entries.get("process.link"))
+        for slot in slots:
+            if process := entries.get(f"process.{slot.number}"):
+                self.replicas.adopt(slot.number, process)
+            elif self.page.active >> slot.number & 1:
+                self.replicas.restart(slot.number)
+        for program in programs:
+            self.programs.adopt(program)
+        self._serve([socket.socket(fileno=descriptor) for descriptor in entries["sockets"].descriptors])
+        log.warning("a new manager has taken over: %d programs, %d bindings", len(programs), len(bindings))
+
+    @property
+    def _region_size(self) -> int:
+        from neatstack.dataplane.channel.region import region_size
+
+        return int(region_size(self.settings.max_connections))
+
+    @staticmethod
+    def _slot(number: int, entries: dict[str, Entry]) -> Slot:
+        entry = entries[f"slot.{number}"]
+        region, doorbell, page, ours, theirs = entry.descriptors
+        return Slot(number, region, doorbell, page, ours, theirs, entry.data["incarnation"])
+
+    def _make_pages(self) -> None:
+        """The stack page, filled in, and the empty table of neighbours."""
+        from neatstack.dataplane.driver.steer import choose_keys, even_table
+
+        settings = self.settings
+        self.page = StackPage(
+            address=settings.interface.ip,
+            netmask=settings.interface.netmask,
+            gateway=settings.gateway_address,
+            mtu=settings.mtu,
+            replicas=settings.max_replicas,
+            active=(1 << settings.replicas) - 1,
+            mac=bytes([0x02]) + secrets.token_bytes(5),  # locally administered, unicast
+            link_queue=settings.max_replicas,
+            backlog_max=settings.max_backlog,
+            keys=choose_keys(settings.replicas),
+            table=even_table(list(range(settings.replicas))),
+        )
+        self.page_memory = pages.memory("stack", mmap.PAGESIZE)
+        self.page_view = mmap.mmap(self.page_memory, mmap.PAGESIZE)
+        self.page.write(self.page_view)
+        self.neighbours = pages.memory("neighbours", pages.NEIGHBOURS * pages.NEIGHBOUR_SIZE)
+        self.store.put("pages", {}, [self.page_memory, self.neighbours])
+
+    def _join(self, slots: list[Slot], ports: Ports) -> None:
+        settings = self.settings
+        spawn = processes.spawner(settings, self.queues, self.page_memory, self.neighbours)
+        self.replicas = Replicas(self.store, slots, self._region_size, spawn, lambda slot: self.programs.contents(slot))
+        shape = ChannelShape(settings.max_replicas, settings.sockets, settings.receive_buffer, settings.send_buffer)
+        self.programs = Programs(self.store, self.replicas, ports, shape)
+
+    def _listen(self) -> list[socket.socket]:
+        """manager.sock, open to the programs of any user, and control.sock, which is not."""
+        listening = []
+        for name, kind, mode in (("manager", socket.SOCK_SEQPACKET, 0o666), ("control", socket.SOCK_STREAM, 0o600)):
+            sock = socket.socket(socket.AF_UNIX, kind)
+            path = self.directory / f"{name}.sock"
+            sock.bind(str(path))
+            path.chmod(mode)
+            sock.listen(512)
+            listening.append(sock)
+        self.store.put("sockets", {}, [sock.fileno() for sock in listening])
+        return listening
+
+    def _serve(self, listening: list[socket.socket]) -> None:
+        requests, control = listening
+        page = os.open(f"/proc/self/fd/{self.page_memory}", os.O_RDONLY | os.O_CLOEXEC)
+        backlog = self.settings.max_backlog
+        self.servers = [RequestServer(requests, self.programs, page, backlog), ControlServer(control, self)]
+
+
+def _clear(store: Store, entries: dict[str, Entry]) -> dict[str, Entry]:
+    """A former manager has died before the stack was ready: end what it had started, and start from the beginning."""
+    for key, entry in entries.items():
+        if key in ("settings", "report"):
+            continue
+        if entry.data.get("process"):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(entry.descriptors[0], signal.SIGKILL)
+        messages.close(entry.descriptors)
+        store.drop(key)
+    return {key: entries[key] for key in ("settings", "report")}
+
+
+async def run(directory: Path, store: Store) -> int:
+    """Manage until the keeper goes away; returns the exit status."""
+    entries = store.list()
+    settings = Settings.from_json(entries["settings"].data["settings"])
+    manager = Manager(directory, store, settings)
+    if READY in entries:
+        manager.resume(entries)
+    else:
+        report = _clear(store, entries)["report"].descriptors[0]
+        try:
+            await manager.start(report)
+        except NeatError as error:
+            os.write(report, f"neat: {error}\n".encode())
+            store.end(error.status)
+            return error.status
+        os.close(report)
+    gone = asyncio.Event()
+    asyncio.get_running_loop().add_reader(store.sock, gone.set)
+    await gone.wait()  # the keeper says nothing unasked: this is its end
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Manage the stack whose directory is the argument; the keeper's socket is in NEAT_KEEPER."""
+    launch.set_name("neat-manager")
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stderr)
+    return asyncio.run(run(Path(arguments[0]), Store.connect()))

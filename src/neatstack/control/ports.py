@@ -1,0 +1,175 @@
+"""Who has bound which port: the one authority of a stack, with Linux's rules.
+
+Pure bookkeeping: no system calls, no replicas. Addresses are `IPv4Address`, ports are numbers in host order.
+"""
+
+import errno
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+ANY = IPv4Address(0)
+LOOPBACK = IPv4Network("127.0.0.0/8")
+EPHEMERAL = range(32768, 61000)  # ip_local_port_range's default
+UNPRIVILEGED = 1024  # ip_unprivileged_port_start's default
+MOST_BINDINGS = 16384
+MOST_LISTENERS = 1024  # MAX_LISTENERS of a replica
+MOST_PER_PROGRAM = 2048
+
+
+class Refused(Exception):
+    """A request is refused; `errno` says why, as the system call would."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(errno.errorcode[number])
+        self.errno = number
+
+
+@dataclass
+class Binding:
+    """One bound socket: possibly held by several programs after fork()."""
+
+    number: int
+    address: IPv4Address
+    port: int
+    uid: int  # of the process that bound it
+    reuse_address: bool = False
+    reuse_port: bool = False
+    backlog: int | None = None  # None: not listening
+    holders: set[int] = field(default_factory=set)  # channels
+
+    @property
+    def listening(self) -> bool:
+        return self.backlog is not None
+
+    def overlaps(self, address: IPv4Address, port: int) -> bool:
+        return self.port == port and (self.address == address or ANY in (self.address, address))
+
+    def to_data(self) -> dict[str, Any]:
+        """For the keeper."""
+        return {
+            "number": self.number,
+            "address": str(self.address),
+            "port": self.port,
+            "uid": self.uid,
+            "reuse_address": self.reuse_address,
+            "reuse_port": self.reuse_port,
+            "backlog": self.backlog,
+            "holders": sorted(self.holders),
+        }
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> "Binding":
+        values = {**data, "address": IPv4Address(data["address"]), "holders": set(data["holders"])}
+        return cls(**values)
+
+
+class Ports:
+    """Every binding of the stack."""
+
+    def __init__(self, own: IPv4Address, bindings: Iterable[Binding] = ()) -> None:
+        self.own = own
+        self.bindings = {binding.number: binding for binding in bindings}
+        self._by_port: dict[int, list[Binding]] = {}
+        for binding in self.bindings.values():
+            self._by_port.setdefault(binding.port, []).append(binding)
+        self._next = max(self.bindings, default=0) + 1
+
+    def __iter__(self) -> Iterator[Binding]:
+        return iter(list(self.bindings.values()))
+
+    def bind(
+        self,
+        channel: int,
+        uid: int,
+        address: IPv4Address,
+        port: int,
+        *,
+        reuse_address: bool = False,
+        reuse_port: bool = False,
+    ) -> Binding:
+        """Bind for the program with `channel`; port 0 chooses one. Raises Refused with bind(2)'s errno."""
+        if address not in (ANY, self.own) and address not in LOOPBACK:
+            raise Refused(errno.EADDRNOTAVAIL)
+        if 0 < port < UNPRIVILEGED and uid != 0:
+            raise Refused(errno.EACCES)
+        if len(self.bindings) >= MOST_BINDINGS or self._count(channel) >= MOST_PER_PROGRAM:
+            raise Refused(errno.ENOBUFS)
+        binding = Binding(self._next, address, port, uid, reuse_address, reuse_port, None, {channel})
+        if port == 0:
+            binding.port = self._choose(address)
+        elif any(self._conflict(other, binding) for other in self._by_port.get(port, ())):
+            raise Refused(errno.EADDRINUSE)
+        self._next += 1
+        self.bindings[binding.number] = binding
+        self._by_port.setdefault(binding.port, []).append(binding)
+        return binding
+
+    def listen(self, channel: int, number: int, backlog: int) -> Binding:
+        """The binding accepts from now on, or has a new backlog. Raises Refused with listen(2)'s errno.
+
+        Two sockets may share a port by SO_REUSEADDR while neither listens; when the second then wants to listen, it is
+        too late: the check is made again, as Linux does.
+        """
+        binding = self.held(channel, number)
+        if not binding.listening:
+            others = (b for b in self._by_port[binding.port] if b is not binding and b.listening)
+            if any(self._conflict(other, binding) for other in others):
+                raise Refused(errno.EADDRINUSE)
+            if sum(b.listening for b in self.bindings.values()) >= MOST_LISTENERS:
+                raise Refused(errno.ENOBUFS)
+        binding.backlog = backlog
+        return binding
+
+    def held(self, channel: int, number: int) -> Binding:
+        """The binding, which the program must hold."""
+        binding = self.bindings.get(number)
+        if binding is None or channel not in binding.holders:
+            raise Refused(errno.EBADF)
+        return binding
+
+    def inherit(self, parent: int, child: int) -> list[Binding]:
+        """After a fork the child holds what its parent holds."""
+        shared = self.of(parent)
+        for binding in shared:
+            binding.holders.add(child)
+        return shared
+
+    def of(self, channel: int) -> list[Binding]:
+        """What the program holds."""
+        return [binding for binding in self.bindings.values() if channel in binding.holders]
+
+    def release(self, channel: int, number: int) -> Binding:
+        """The program holds the binding no longer; without holders it is free again."""
+        binding = self.held(channel, number)
+        binding.holders.discard(channel)
+        if not binding.holders:
+            del self.bindings[number]
+            same = self._by_port[binding.port]
+            same.remove(binding)
+            if not same:
+                del self._by_port[binding.port]
+        return binding
+
+    def _count(self, channel: int) -> int:
+        return sum(channel in binding.holders for binding in self.bindings.values())
+
+    @staticmethod
+    def _conflict(old: Binding, new: Binding) -> bool:
+        """inet_csk_bind_conflict of Linux."""
+        if not old.overlaps(new.address, new.port):
+            return False
+        if old.reuse_port and new.reuse_port and old.uid == new.uid:
+            return False
+        return not (old.reuse_address and new.reuse_address and not old.listening)
+
+    def _choose(self, address: IPv4Address) -> int:
+        """A free port, from a random one on, so that it cannot be guessed."""
+        start = secrets.randbelow(len(EPHEMERAL))
+        for step in range(len(EPHEMERAL)):
+            port = EPHEMERAL[(start + step) % len(EPHEMERAL)]
+            if not any(other.overlaps(address, port) for other in self._by_port.get(port, ())):
+                return port
+        raise Refused(errno.EADDRINUSE)

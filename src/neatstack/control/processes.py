@@ -1,0 +1,135 @@
+"""How the manager starts replicas and link."""
+
+import asyncio
+import json
+import logging
+import os
+import pwd
+import socket
+import subprocess
+import time
+
+from neatstack.control import launch, pages
+from neatstack.control.replicas import Slot, Spawn
+from neatstack.control.settings import Settings
+from neatstack.control.store import Entry, Store
+
+log = logging.getLogger("neat.processes")
+
+LINK_BACKOFF = 0.02, 2.0  # seconds
+
+
+def spawner(settings: Settings, queues: list[int], stack_page: int, neighbours: int) -> Spawn:
+    """What starts the next incarnation of a slot."""
+    account = pwd.getpwnam(settings.user)
+
+    def spawn(slot: Slot) -> tuple[int, int, socket.socket]:
+        from neatstack.dataplane.launch import spawn_replica
+
+        config = {
+            "replica": slot.number,
+            "incarnation": slot.incarnation,
+            "max_tcbs": settings.max_connections,
+            "seccomp": settings.seccomp,
+            **({"faults": settings.faults} if settings.faults else {}),
+        }
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, pages.read_only(stack_page) as page, pages.read_only(neighbours) as neighbours_read_only:
+            descriptors = {
+                "control": theirs.fileno(),
+                "region": slot.region,
+                "tap": queues[slot.number],
+                "doorbell": slot.doorbell,
+                "stack_page": page,
+                "replica_page": slot.page,
+                "neighbours": neighbours_read_only,
+                "link": slot.link_ours,
+            }
+            pid, pidfd = spawn_replica(config, descriptors, account.pw_uid, account.pw_gid)
+        return pid, pidfd, ours
+
+    return spawn
+
+
+class Link:
+    """The link process: started, watched, started again."""
+
+    def __init__(
+        self, store: Store, settings: Settings, mac: bytes, queue: int, neighbours: int, sockets: list[int]
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self.mac = mac
+        self.queue = queue
+        self.neighbours = neighbours
+        self.sockets = sockets  # link's ends of the datagram sockets to the replicas
+        self.pid = 0
+        self.pidfd = -1
+        self.incarnation = 0
+        self.started_at = 0.0
+        self._control: socket.socket | None = None
+        self._backoff = LINK_BACKOFF[0]
+
+    async def start(self) -> None:
+        """Start it and wait until it answers for the stack's address."""
+        control = self._launch()
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        loop.add_reader(control, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            loop.remove_reader(control)
+
+    def adopt(self, entry: Entry | None) -> None:
+        """A restarted manager finds it running, or not."""
+        if entry is None:
+            self._launch()
+            return
+        self.pid, self.incarnation = entry.data["pid"], entry.data["incarnation"]
+        self._watch(entry.descriptors[0], socket.socket(fileno=entry.descriptors[1]))
+
+    def _launch(self) -> socket.socket:
+        self.incarnation += 1
+        self.started_at = time.monotonic()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        account = pwd.getpwnam(self.settings.user)
+        config = {
+            "address": self.settings.address,
+            "gateway": self.settings.gateway,
+            "mac": self.mac.hex(),
+            "uid": account.pw_uid,
+            "gid": account.pw_gid,
+            "queue": self.queue,
+            "neighbours": self.neighbours,
+            "sockets": self.sockets,
+            "control": theirs.fileno(),
+        }
+        process = subprocess.Popen(
+            launch.command("neatstack.control.link", json.dumps(config)),
+            pass_fds=[self.queue, self.neighbours, theirs.fileno(), *self.sockets],
+            stdin=subprocess.DEVNULL,
+            cwd="/",
+        )
+        process.returncode = 0  # not Popen's to wait for
+        theirs.close()
+        self.pid = process.pid
+        self._watch(os.pidfd_open(process.pid), ours)
+        data = {"process": True, "pid": self.pid, "incarnation": self.incarnation}
+        self.store.put("process.link", data, [self.pidfd, ours.fileno()])
+        return ours
+
+    def _watch(self, pidfd: int, control: socket.socket) -> None:
+        self.pidfd, self._control = pidfd, control
+        asyncio.get_running_loop().add_reader(pidfd, self._died)
+
+    def _died(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self.pidfd)
+        log.warning("link (pid %d) %s", self.pid, launch.fate(self.pidfd))
+        os.close(self.pidfd)
+        if self._control is not None:
+            self._control.close()
+        quick = time.monotonic() - self.started_at < 1.0
+        self._backoff = min(self._backoff * 2, LINK_BACKOFF[1]) if quick else LINK_BACKOFF[0]
+        loop.call_later(self._backoff if quick else 0, self._launch)
