@@ -14,7 +14,7 @@ from neatstack.control.errors import NeatError
 from neatstack.control.settings import DEFAULT_NAME
 
 EXAMPLES = (
-    "Examples: [bold]neat run -- python3 -m http.server 80[/] · [bold]neat run --stack web -- nginx -g 'daemon off;'[/]."
+    "Examples: [bold]neat run -- python3 -m http.server[/] · [bold]neat run --stack web -- nginx -g 'daemon off;'[/]."
     " Exit status is the program's; 127: no such program, 126: it cannot be run."
 )
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
