@@ -59,7 +59,7 @@ build/.packages: tools/packages.sh
 	mkdir -p build
 	touch $@
 
-$(VENV)/.ready: requirements.txt build/.packages
+$(VENV)/.ready: requirements.txt | build/.packages
 	@echo "setup: Python packages into $(VENV)"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/pip install -qq -r requirements.txt </dev/null
