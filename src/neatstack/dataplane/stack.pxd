@@ -170,6 +170,7 @@ cdef struct Channel:         # private; what is known of one program's channel
     int doorbell             # eventfd of the program
     uint8_t ring             # events were put in this batch
     uint8_t gone             # the program has died; memory stays while TCBs use it
+    uint8_t recovered        # it was in use before this incarnation: posted slots are linked again when listeners are granted
 
 cdef struct Stack:
     uint64_t now             # ns, CLOCK_MONOTONIC; tests set it

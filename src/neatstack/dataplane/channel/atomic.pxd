@@ -11,6 +11,7 @@ cdef extern from * nogil:
     #define neat_load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
     #define neat_store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
     #define neat_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+    #define neat_trailing_zeros(v) ((uint32_t)__builtin_ctzll(v))
     #define neat_fence() __atomic_thread_fence(__ATOMIC_SEQ_CST)
     """
     uint8_t load8 "neat_load"(const uint8_t *p)
@@ -20,5 +21,7 @@ cdef extern from * nogil:
     uint32_t load_acquire "neat_load_acquire"(const uint32_t *p)
     void store32 "neat_store"(uint32_t *p, uint32_t v)
     void store64 "neat_store"(uint64_t *p, uint64_t v)
+    void store8_release "neat_store_release"(uint8_t *p, uint8_t v)
     void store_release "neat_store_release"(uint32_t *p, uint32_t v)
+    uint32_t trailing_zeros "neat_trailing_zeros"(uint64_t v)    # of a number that is not 0
     void fence "neat_fence"()

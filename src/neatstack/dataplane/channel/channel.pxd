@@ -26,3 +26,8 @@ cdef inline void clear_bit(uint64_t *bits, uint32_t channel) noexcept nogil:
 
 cdef inline bint any_bit(const uint64_t *bits) noexcept nogil:
     return (bits[0] | bits[1] | bits[2] | bits[3]) != 0
+
+cdef inline bint only_bit(const uint64_t *bits, uint32_t channel) noexcept nogil:
+    cdef uint32_t word = channel >> 6
+    return (bits[word] == <uint64_t>1 << (channel & 63)
+            and not bits[(word + 1) & 3] | bits[(word + 2) & 3] | bits[(word + 3) & 3])

@@ -2,9 +2,13 @@
 
 from libc.stdint cimport uint32_t
 
-from neatstack.dataplane.stack cimport Stack
+from neatstack.dataplane.stack cimport HOLD_BUFFERS, Stack
 
 cdef int init_holds(Stack *s) noexcept nogil                 # 0, or -ENOMEM
 cdef void destroy_holds(Stack *s) noexcept nogil
 cdef bint hold(Stack *s, uint32_t i) noexcept nogil          # True: TCB i has a receive buffer
 cdef void release_hold(Stack *s, uint32_t i) noexcept nogil  # TCB i has none any more
+
+cdef inline bint can_hold(Stack *s) noexcept nogil:
+    """A hold buffer is left."""
+    return s.free_holds_count > 0 or s.holds_used < HOLD_BUFFERS

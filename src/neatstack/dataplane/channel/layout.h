@@ -147,6 +147,7 @@ enum neat_seen {
     NEAT_SEEN_EOF = 1,   /* the peer's FIN follows the last byte before rx_head */
     NEAT_SEEN_RESET = 2, /* the connection was reset or failed: see `error` */
     NEAT_SEEN_FIN_ACKED = 4, /* our FIN was acknowledged */
+    NEAT_SEEN_DETACHED = 8,  /* no program holds it; NEAT_STATE_FREE follows when the send ring is not needed any more */
 };
 
 struct neat_socket_program { /* writer: the program (processes that share a socket after fork() take turns by `lock`) */

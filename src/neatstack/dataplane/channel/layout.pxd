@@ -37,6 +37,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         NEAT_SEEN_EOF
         NEAT_SEEN_RESET
         NEAT_SEEN_FIN_ACKED
+        NEAT_SEEN_DETACHED
 
     ctypedef struct StackPage "struct neat_stack_page":
         uint32_t magic, version, generation

@@ -1,0 +1,13 @@
+"""What programs ask for."""
+
+from libc.stdint cimport uint32_t
+
+from neatstack.dataplane.stack cimport Stack
+
+cdef enum:
+    BUDGET = 256                 # entries of one program in one batch, so that none holds up the others
+    LEAST_RECEIVE_BUFFER = 2048  # bytes, of SO_RCVBUF
+    LOOPBACK_BE = 0x0100007F     # 127.0.0.1
+
+cdef void run_commands(Stack *s) noexcept nogil                                # of every program, in turn, a bounded number each
+cdef void take_commands(Stack *s, uint32_t channel, uint32_t most) noexcept nogil

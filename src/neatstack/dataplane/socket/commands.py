@@ -1,0 +1,327 @@
+"""What programs ask for.
+
+An entry of a command ring says which socket to look at; the socket's own lines say what is wanted. Each field is loaded once,
+checked, and the copy used. Looking once too often does no harm.
+"""
+
+import cython
+from cython.cimports.libc.errno import EADDRNOTAVAIL, ECONNRESET
+from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
+from cython.cimports.neatstack.dataplane.channel.atomic import (
+    load8,
+    load16,
+    load32,
+    load_acquire,
+    store8_release,
+    store_release,
+)
+from cython.cimports.neatstack.dataplane.channel.buffers import refresh_rx, refresh_tx
+from cython.cimports.neatstack.dataplane.channel.channel import any_bit, clear_bit, holds_bit, set_bit
+from cython.cimports.neatstack.dataplane.channel.layout import (
+    NEAT_FLAG_TAKEN,
+    NEAT_OP_DETACH,
+    NEAT_OP_LOOK,
+    NEAT_ROLE_ACCEPT,
+    NEAT_ROLE_CONNECT,
+    NEAT_ROLE_WITHDRAW,
+    NEAT_SEEN_RESET,
+    NEAT_SHUT_ABORT,
+    NEAT_SHUT_READ,
+    NEAT_SHUT_WRITE,
+    NEAT_STATE_CLOSED,
+    SocketProgram,
+    SocketReplica,
+)
+from cython.cimports.neatstack.dataplane.channel.rings import load_entry
+from cython.cimports.neatstack.dataplane.ip.output import is_local
+from cython.cimports.neatstack.dataplane.socket.accept import post, requeue, taken, unpost
+from cython.cimports.neatstack.dataplane.socket.commands import BUDGET, LEAST_RECEIVE_BUFFER, LOOPBACK_BE
+from cython.cimports.neatstack.dataplane.socket.publish import finish
+from cython.cimports.neatstack.dataplane.socket.slots import bind_slot, free_slot, put_event
+from cython.cimports.neatstack.dataplane.stack import (
+    DROP_COMMAND,
+    MAX_CHANNELS,
+    NEWS_EVENT,
+    NEWS_LINES,
+    Channel,
+    Post,
+    Stack,
+    View,
+)
+from cython.cimports.neatstack.dataplane.tcp.state import mark
+from cython.cimports.neatstack.dataplane.tcp.tcb import (
+    TCB_ACCEPTED,
+    TCB_FIN_QUEUED,
+    TCB_PASSIVE,
+    TCB_READ_SHUT,
+    State,
+    Tcb,
+)
+from cython.cimports.neatstack.dataplane.tcp.user import (
+    abort,
+    close,
+    connect,
+    options_changed,
+    received,
+    sent,
+    shutdown_read,
+    shutdown_write,
+)
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+@cython.inline
+def impossible(s: cython.pointer[Stack]) -> cython.void:
+    """A channel said what no correct program says."""
+    s.counters.drops[cython.cast(cython.int, DROP_COMMAND)] += 1
+
+
+def run_commands(s: cython.pointer[Stack]) -> cython.void:
+    n: uint32_t
+    for n in range(s.active_count):
+        take_commands(s, s.active[n], BUDGET)
+
+
+def take_commands(s: cython.pointer[Stack], channel: uint32_t, most: uint32_t) -> cython.void:
+    """Take up to `most` entries of a program's command ring."""
+    ch: cython.pointer[Channel] = cython.address(s.channels[channel])
+    head: uint32_t = load_acquire(cython.address(ch.program.commands_head))
+    waiting: uint32_t = head - ch.commands_tail
+    n: uint32_t
+    if not waiting:
+        return
+    if waiting > ch.header.entries:
+        impossible(s)
+        ch.commands_tail = head
+    else:
+        if waiting > most:
+            waiting = most
+        for n in range(waiting):
+            at: uint32_t = (ch.commands_tail + n) & (ch.header.entries - 1)
+            command(s, channel, load_entry(cython.address(ch.commands[at])))
+        s.counters.commands += waiting
+        ch.commands_tail += waiting
+    store_release(cython.address(ch.replica.commands_tail), ch.commands_tail)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def command(s: cython.pointer[Stack], program: uint32_t, entry: uint64_t) -> cython.void:
+    """One entry of the command ring of `program`: see struct neat_entry."""
+    channel: uint32_t = cython.cast(uint32_t, entry & 0xFFFF)
+    op: uint32_t = cython.cast(uint32_t, entry >> 16 & 0xFFFF)
+    socket: uint32_t = cython.cast(uint32_t, entry >> 32)
+    if channel >= MAX_CHANNELS or op > NEAT_OP_DETACH:
+        impossible(s)
+        return
+    ch: cython.pointer[Channel] = cython.address(s.channels[channel])
+    if ch.memory == cython.NULL or socket >= ch.header.sockets:
+        impossible(s)
+        return
+    i: uint32_t = ch.tcb_of[socket]
+    if i:
+        if not holds_bit(s.tcbs[i].holders, program):
+            impossible(s)
+        elif op == NEAT_OP_LOOK:
+            look(s, i)
+        else:
+            detach(s, program, i)
+    elif channel != program:
+        impossible(s)
+    elif op == NEAT_OP_LOOK:
+        look_at_slot(s, channel, socket)
+    elif ch.posts[socket].listener:
+        unpost(s, channel, socket)
+    else:
+        free_slot(ch, socket)
+
+
+# ---- a slot without a connection ----
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def look_at_slot(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_t) -> cython.void:
+    """The program uses a free slot, or asks a posted one back."""
+    ch: cython.pointer[Channel] = cython.address(s.channels[channel])
+    p: cython.pointer[Post] = cython.address(ch.posts[socket])
+    lines: cython.pointer[SocketProgram] = cython.address(ch.sockets[socket].program)
+    generation: uint32_t = load_acquire(cython.address(lines.generation))
+    role: uint32_t = load8(cython.address(lines.role))
+    if p.listener:
+        if role == NEAT_ROLE_WITHDRAW:
+            unpost(s, channel, socket)
+        elif generation != p.generation:
+            impossible(s)
+        return
+    if role == NEAT_ROLE_WITHDRAW:
+        p.generation = generation
+        free_slot(ch, socket)
+        put_event(s, channel, channel, socket)
+        return
+    if generation == p.generation:    # what this use of the slot wanted was done, and is over
+        return
+    if role == NEAT_ROLE_CONNECT:
+        p.generation = generation
+        open_connection(s, channel, socket)
+    elif role == NEAT_ROLE_ACCEPT:
+        p.generation = generation
+        if not post(s, channel, socket, load32(cython.address(lines.listener))):
+            impossible(s)
+            free_slot(ch, socket)
+            put_event(s, channel, channel, socket)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def open_connection(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_t) -> cython.void:
+    """connect(): NEAT_ROLE_CONNECT in a free slot."""
+    lines: cython.pointer[SocketProgram] = cython.address(s.channels[channel].sockets[socket].program)
+    remote_be: uint32_t = load32(cython.address(lines.remote_be))
+    remote_port_be: uint16_t = load16(cython.address(lines.remote_port_be))
+    local_be: uint32_t = load32(cython.address(lines.local_be))
+    local_port_be: uint16_t = load16(cython.address(lines.local_port_be))
+    if remote_be == 0:                # Linux: this host
+        remote_be = LOOPBACK_BE
+    if local_be == 0:
+        local_be = LOOPBACK_BE if remote_be & 0xFF == 127 else s.page.address_be
+    i: cython.int = -EADDRNOTAVAIL
+    if is_local(s, local_be):
+        i = connect(s, channel, socket, local_be, local_port_be, remote_be, remote_port_be)
+    if i <= 0:
+        refuse(s, channel, socket, -i)
+        return
+    bind_slot(s, i, channel, socket)
+    set_bit(s.tcbs[i].holders, channel)
+    apply_options(s, i)
+    mark(s, i, NEWS_LINES)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def refuse(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_t, error: uint32_t) -> cython.void:
+    """connect() has failed at once: the slot is CLOSED until the program detaches it."""
+    ch: cython.pointer[Channel] = cython.address(s.channels[channel])
+    r: cython.pointer[SocketReplica] = cython.address(ch.sockets[socket].replica)
+    r.seen = NEAT_SEEN_RESET
+    r.tcp_state = cython.cast(uint8_t, State.CLOSED)
+    r.error = error
+    store8_release(cython.address(r.state), NEAT_STATE_CLOSED)
+    store_release(cython.address(r.generation), ch.posts[socket].generation)
+    put_event(s, channel, channel, socket)
+
+
+# ---- a connection ----
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def apply_options(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """Copy the socket options that concern packets, and tell TCP when they have changed."""
+    v: cython.pointer[View] = cython.address(s.views[i])
+    flags: uint16_t = load16(cython.address(v.program.flags))
+    tos: uint8_t = load8(cython.address(v.program.tos))
+    ttl: uint8_t = load8(cython.address(v.program.ttl))
+    limit: uint32_t = load32(cython.address(v.program.receive_buffer))
+    if limit == 0 or limit > v.rx_size:
+        limit = v.rx_size
+    elif limit < LEAST_RECEIVE_BUFFER:
+        limit = LEAST_RECEIVE_BUFFER
+    if flags == v.options and tos == v.tos and ttl == v.ttl and limit == v.rx_limit:
+        return
+    v.options = flags
+    v.tos = tos
+    v.ttl = ttl
+    v.rx_limit = limit
+    options_changed(s, i)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def look(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """The program has changed its lines of the socket of TCB i: options, cursors, shutdown, in this order."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    p: cython.pointer[SocketProgram] = v.program
+    if load_acquire(cython.address(p.generation)) != t.generation:
+        impossible(s)
+        return
+    if t.flags & TCB_PASSIVE and not t.flags & TCB_ACCEPTED:
+        if load16(cython.address(p.flags)) & NEAT_FLAG_TAKEN:
+            taken(s, i)
+        elif load8(cython.address(p.role)) == NEAT_ROLE_WITHDRAW:
+            withdraw(s, i)
+            return
+    if t.state == State.CLOSED:
+        return
+    apply_options(s, i)
+    rx_tail: uint32_t = v.rx_tail
+    if not refresh_rx(v, t):
+        impossible(s)
+    elif v.rx_tail != rx_tail:
+        received(s, i)
+    tx_head: uint32_t = v.tx_head
+    if not refresh_tx(v, t):
+        impossible(s)
+    elif v.tx_head != tx_head:
+        sent(s, i)
+    shut: uint32_t = load8(cython.address(p.shut))
+    if shut:
+        look_at_shutdown(s, i, shut)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def look_at_shutdown(s: cython.pointer[Stack], i: uint32_t, shut: uint32_t) -> cython.void:
+    """shutdown(), or SO_LINGER 0 (NEAT_SHUT_ABORT)."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    if shut & NEAT_SHUT_ABORT:
+        abort(s, i, ECONNRESET)
+        return
+    if shut & NEAT_SHUT_READ and not t.flags & TCB_READ_SHUT:
+        shutdown_read(s, i)
+    if shut & NEAT_SHUT_WRITE and not t.flags & TCB_FIN_QUEUED:
+        shutdown_write(s, i)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def withdraw(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """NEAT_ROLE_WITHDRAW came after the slot was given TCB i: somebody else gets that."""
+    if s.views[i].waiting:            # it already waits, in this slot
+        return
+    if s.tcbs[i].state == State.CLOSED:
+        detach(s, s.tcbs[i].channel, i)
+    else:
+        requeue(s, i)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def detach(s: cython.pointer[Stack], program: uint32_t, i: uint32_t) -> cython.void:
+    """A program has closed its last descriptor of the socket of TCB i. What it sent before that still counts."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    if load8(cython.address(v.program.role)) != NEAT_ROLE_WITHDRAW:
+        look(s, i)
+    clear_bit(t.holders, program)
+    v.event_at = 0
+    if any_bit(t.holders):
+        return
+    if t.flags & TCB_PASSIVE and not t.flags & TCB_ACCEPTED:
+        s.channels[t.channel].untaken -= 1
+    if t.state == State.CLOSED:
+        finish(s, i)
+        return
+    close(s, i)
+    mark(s, i, NEWS_LINES)

@@ -1,0 +1,13 @@
+"""Programs come, fork and die; listeners are granted to them."""
+
+from libc.stdint cimport uint32_t
+
+from neatstack.dataplane.stack cimport Stack
+
+cdef void inherit(Stack *s, uint32_t channel, uint32_t parent) noexcept nogil
+cdef int drop(Stack *s, uint32_t channel) noexcept nogil
+cdef void recover_channel(Stack *s, uint32_t channel) noexcept nogil
+cdef int grant(Stack *s, uint32_t number, uint32_t channel) noexcept nogil
+cdef int revoke(Stack *s, uint32_t number, uint32_t channel) noexcept nogil
+cdef int end_listener(Stack *s, uint32_t number) noexcept nogil
+cdef void evict(Stack *s, uint32_t channel) noexcept nogil

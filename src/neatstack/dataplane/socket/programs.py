@@ -1,0 +1,247 @@
+"""Programs come, fork and die; listeners are granted to them. All of it is rare, and asked for by the manager.
+
+Before a program's rights change, the commands that it has already given are taken: accept() followed by close() of the listener,
+or by fork(), means what it says whichever message comes first.
+"""
+
+import cython
+from cython.cimports.libc.errno import ECONNRESET, EINVAL
+from cython.cimports.libc.stdint import uint8_t, uint32_t
+from cython.cimports.neatstack.dataplane.channel.atomic import load8, load32, load_acquire, store8_release
+from cython.cimports.neatstack.dataplane.channel.channel import any_bit, clear_bit, deactivate, holds_bit, set_bit
+from cython.cimports.neatstack.dataplane.channel.layout import (
+    NEAT_ROLE_ACCEPT,
+    NEAT_SEEN_DETACHED,
+    NEAT_SEEN_RESET,
+    NEAT_STATE_CLOSED,
+    NEAT_STATE_FREE,
+    NEAT_STATE_POSTED,
+    Socket,
+)
+from cython.cimports.neatstack.dataplane.socket.accept import empty_queue, post, requeue, unpost_all
+from cython.cimports.neatstack.dataplane.socket.commands import take_commands
+from cython.cimports.neatstack.dataplane.socket.publish import finish
+from cython.cimports.neatstack.dataplane.socket.slots import free_slot, put_event
+from cython.cimports.neatstack.dataplane.stack import MAX_CHANNELS, MAX_LISTENERS, Channel, Listener, Post, Stack
+from cython.cimports.neatstack.dataplane.tcp.listen import listener_numbered, unlisten
+from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_ACCEPTED, TCB_PASSIVE, State, Tcb
+from cython.cimports.neatstack.dataplane.tcp.user import abort
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+@cython.inline
+def in_use(s: cython.pointer[Stack], channel: uint32_t) -> cython.bint:
+    return channel < MAX_CHANNELS and s.channels[channel].memory != cython.NULL
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+@cython.inline
+def settle(s: cython.pointer[Stack], channel: uint32_t) -> cython.void:
+    """Take all commands that the program has given so far."""
+    if not s.channels[channel].gone:
+        take_commands(s, channel, s.channels[channel].header.entries)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+@cython.inline
+def not_taken(t: cython.pointer[Tcb]) -> cython.bint:
+    return t.flags & TCB_PASSIVE and not t.flags & TCB_ACCEPTED
+
+
+# ---- fork ----
+
+
+def inherit(s: cython.pointer[Stack], channel: uint32_t, parent: uint32_t) -> cython.void:
+    """`channel` is a forked child's: it holds every socket and listener that the parent's program holds.
+
+    Connections that the parent has not taken are not the child's: it will never hear of them.
+    """
+    if not in_use(s, parent) or parent == channel:
+        return
+    settle(s, parent)
+    ch: cython.pointer[Channel] = cython.address(s.channels[channel])
+    n: cython.int
+    for n in range(4):
+        ch.inherited[n] |= s.channels[parent].inherited[n]
+    set_bit(ch.inherited, parent)
+    for n in range(MAX_CHANNELS):
+        if holds_bit(ch.inherited, n) and in_use(s, n):
+            inherit_sockets(s, n, channel, parent)
+    for n in range(MAX_LISTENERS):
+        if s.listeners[n].number and holds_bit(s.listeners[n].channels, parent):
+            set_bit(s.listeners[n].channels, channel)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def inherit_sockets(s: cython.pointer[Stack], memory: uint32_t, channel: uint32_t, parent: uint32_t) -> cython.void:
+    """The part of inherit() that concerns sockets in the memory of one channel."""
+    ch: cython.pointer[Channel] = cython.address(s.channels[memory])
+    k: uint32_t
+    for k in range(ch.header.sockets):
+        i: uint32_t = ch.tcb_of[k]
+        if i and holds_bit(s.tcbs[i].holders, parent) and not not_taken(cython.address(s.tcbs[i])):
+            set_bit(s.tcbs[i].holders, channel)
+            s.views[i].event_at = 0
+
+
+# ---- death ----
+
+
+def drop(s: cython.pointer[Stack], channel: uint32_t) -> cython.int:
+    """The program is dead. What nobody else holds is reset, except what it had closed itself; what it had not taken goes to
+    others. Its memory stays until nothing uses it (`Stack.unused`). 0, or -EINVAL."""
+    if not in_use(s, channel) or s.channels[channel].gone:
+        return -EINVAL
+    settle(s, channel)
+    ch: cython.pointer[Channel] = cython.address(s.channels[channel])
+    n: cython.int
+    for n in range(MAX_LISTENERS):
+        if s.listeners[n].number and holds_bit(s.listeners[n].channels, channel):
+            clear_bit(s.listeners[n].channels, channel)
+            unpost_all(s, channel, n)
+    deactivate(s, channel)
+    let_go(s, channel, channel)
+    for n in range(MAX_CHANNELS):
+        if holds_bit(ch.inherited, n) and in_use(s, n):
+            let_go(s, n, channel)
+    if not ch.bound:
+        s.unused += 1
+    return 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def let_go(s: cython.pointer[Stack], memory: uint32_t, channel: uint32_t) -> cython.void:
+    """A dead program no longer holds the sockets in the memory of one channel."""
+    ch: cython.pointer[Channel] = cython.address(s.channels[memory])
+    k: uint32_t
+    for k in range(ch.header.sockets):
+        i: uint32_t = ch.tcb_of[k]
+        if not i or not holds_bit(s.tcbs[i].holders, channel):
+            continue
+        t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+        clear_bit(t.holders, channel)
+        s.views[i].event_at = 0
+        if any_bit(t.holders):
+            continue
+        if t.state == State.CLOSED:
+            finish(s, i)
+        elif not_taken(t):
+            requeue(s, i)
+        else:
+            abort(s, i, ECONNRESET)
+
+
+def evict(s: cython.pointer[Stack], channel: uint32_t) -> cython.void:
+    """The number of a dead program is needed again: reset what still uses its memory."""
+    ch: cython.pointer[Channel] = cython.address(s.channels[channel])
+    k: uint32_t
+    for k in range(ch.header.sockets):
+        i: uint32_t = ch.tcb_of[k]
+        if not i:
+            continue
+        if s.tcbs[i].state != State.CLOSED:
+            abort(s, i, ECONNRESET)
+        s.tcbs[i].holders[0] = s.tcbs[i].holders[1] = s.tcbs[i].holders[2] = s.tcbs[i].holders[3] = 0
+        finish(s, i)
+
+
+# ---- listeners ----
+
+
+def grant(s: cython.pointer[Stack], number: uint32_t, channel: uint32_t) -> cython.int:
+    """A program may accept connections of a listener. 0, or -EINVAL."""
+    l: cython.pointer[Listener] = listener_numbered(s, number)
+    if l == cython.NULL or not in_use(s, channel):
+        return -EINVAL
+    set_bit(l.channels, channel)
+    if s.channels[channel].recovered:
+        relink(s, channel, number)
+    return 0
+
+
+def revoke(s: cython.pointer[Stack], number: uint32_t, channel: uint32_t) -> cython.int:
+    """A program may no longer accept: its posted slots are free, and what it has not taken goes to others. 0, or -EINVAL."""
+    l: cython.pointer[Listener] = listener_numbered(s, number)
+    if l == cython.NULL or not in_use(s, channel):
+        return -EINVAL
+    settle(s, channel)
+    clear_bit(l.channels, channel)
+    unpost_all(s, channel, cython.cast(uint32_t, l - s.listeners))
+    ch: cython.pointer[Channel] = cython.address(s.channels[channel])
+    k: uint32_t
+    for k in range(ch.header.sockets):
+        i: uint32_t = ch.tcb_of[k]
+        if i and s.tcbs[i].listener == number and not_taken(cython.address(s.tcbs[i])):
+            if s.tcbs[i].state != State.CLOSED and holds_bit(s.tcbs[i].holders, channel):
+                requeue(s, i)
+    return 0
+
+
+def end_listener(s: cython.pointer[Stack], number: uint32_t) -> cython.int:
+    """Nobody listens any more: what no program has taken is reset. 0, or -EINVAL."""
+    l: cython.pointer[Listener] = listener_numbered(s, number)
+    if l == cython.NULL:
+        return -EINVAL
+    n: uint32_t
+    for n in range(s.active_count):
+        settle(s, s.active[n])
+    empty_queue(s, cython.cast(uint32_t, l - s.listeners))
+    unlisten(s, number)
+    return 0
+
+
+# ---- a channel that was in use before this incarnation ----
+
+
+def recover_channel(s: cython.pointer[Stack], channel: uint32_t) -> cython.void:
+    """Make good what the last incarnation has left in a channel: connections are reset, closed slots are free, and slots that
+    were posted are linked again as soon as their listeners are granted. The program looks at all its sockets."""
+    ch: cython.pointer[Channel] = cython.address(s.channels[channel])
+    k: uint32_t
+    if not load32(cython.address(ch.program.commands_head)) and not load32(cython.address(ch.replica.commands_tail)):
+        return
+    ch.recovered = 1
+    for k in range(ch.header.sockets):
+        lines: cython.pointer[Socket] = cython.address(ch.sockets[k])
+        state: uint32_t = load8(cython.address(lines.replica.state))
+        ch.posts[k].generation = load32(cython.address(lines.replica.generation))
+        if state == NEAT_STATE_FREE or state == NEAT_STATE_POSTED:
+            continue
+        if load8(cython.address(lines.replica.seen)) & NEAT_SEEN_DETACHED:
+            free_slot(ch, k)
+        elif state != NEAT_STATE_CLOSED:
+            lines.replica.seen |= NEAT_SEEN_RESET
+            lines.replica.error = ECONNRESET
+            lines.replica.tcp_state = cython.cast(uint8_t, State.CLOSED)
+            store8_release(cython.address(lines.replica.state), NEAT_STATE_CLOSED)
+            put_event(s, channel, channel, k)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def relink(s: cython.pointer[Stack], channel: uint32_t, number: uint32_t) -> cython.void:
+    """Post again the slots that the program had posted for this listener to the last incarnation."""
+    ch: cython.pointer[Channel] = cython.address(s.channels[channel])
+    k: uint32_t
+    for k in range(ch.header.sockets):
+        p: cython.pointer[Post] = cython.address(ch.posts[k])
+        lines: cython.pointer[Socket] = cython.address(ch.sockets[k])
+        if p.listener or ch.tcb_of[k] or load8(cython.address(lines.replica.state)) != NEAT_STATE_POSTED:
+            continue
+        if load_acquire(cython.address(lines.program.generation)) != p.generation:
+            continue
+        if load8(cython.address(lines.program.role)) != NEAT_ROLE_ACCEPT:
+            continue
+        if load32(cython.address(lines.program.listener)) == number:
+            post(s, channel, k, number)

@@ -1,0 +1,91 @@
+"""What programs are told, once for a batch: sockets' lines, then (after one fence) entries of the event rings.
+
+All of it is derived from TCBs that are committed, and may be done again without harm.
+"""
+
+import cython
+from cython.cimports.libc.stdint import uint8_t, uint32_t
+from cython.cimports.neatstack.dataplane.channel.atomic import fence, store_release
+from cython.cimports.neatstack.dataplane.channel.channel import any_bit
+from cython.cimports.neatstack.dataplane.channel.hold import release_hold
+from cython.cimports.neatstack.dataplane.socket.accept import arrived, leave_queue
+from cython.cimports.neatstack.dataplane.socket.slots import put_events, unbind_slot, write_lines
+from cython.cimports.neatstack.dataplane.stack import (
+    NEWS_ACCEPT,
+    NEWS_EVENT,
+    NEWS_GONE,
+    NEWS_OUTPUT,
+    Channel,
+    Stack,
+    View,
+)
+from cython.cimports.neatstack.dataplane.tcp.table import release, remove
+from cython.cimports.neatstack.dataplane.tcp.tcb import NO_CHANNEL, TCB_DETACHED, State, Tcb
+
+
+def publish(s: cython.pointer[Stack]) -> cython.void:
+    """Tell the programs all that the dirty TCBs have to tell, and take those off the list that need nothing more."""
+    count: uint32_t = s.dirty_count
+    kept: uint32_t = 0
+    k: uint32_t
+    for k in range(count):
+        i: uint32_t = s.dirty[k]
+        if s.views[i].news & NEWS_ACCEPT and s.tcbs[i].state != State.CLOSED:
+            arrived(s, i)
+        write_lines(s, i)
+    fence()    # who finds no entry in its ring has seen these lines
+    for k in range(count):
+        j: uint32_t = s.dirty[k]
+        tell(s, j)
+        if s.views[j].news:
+            s.dirty[kept] = j
+            kept += 1
+        else:
+            s.views[j].dirty = 0
+    for k in range(count, s.dirty_count):    # marked meanwhile
+        s.dirty[kept] = s.dirty[k]
+        kept += 1
+    s.dirty_count = kept
+    publish_heads(s)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def tell(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """Events of one TCB whose lines are written; then what its end leaves to do. Output that waits stays in its news."""
+    v: cython.pointer[View] = cython.address(s.views[i])
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    news: uint32_t = v.news
+    v.news = cython.cast(uint8_t, news & NEWS_OUTPUT)
+    if news & (NEWS_EVENT | NEWS_GONE):
+        put_events(s, i)
+    if news & NEWS_GONE:
+        v.news = 0
+        if any_bit(t.holders):
+            leave_queue(s, i)
+            remove(s, i)    # the flow may be opened again while programs still hold the dead socket
+        else:
+            finish(s, i)
+    elif t.flags & TCB_DETACHED and (t.state == State.FIN_WAIT_2 or t.state == State.TIME_WAIT):
+        unbind_slot(s, i)    # the peer has all of the send ring, and nobody will read
+
+
+def finish(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """TCB i is CLOSED, and no program holds it: give back its slot, its buffer and itself."""
+    leave_queue(s, i)
+    unbind_slot(s, i)
+    release_hold(s, i)
+    s.views[i].news = 0    # it may still be on the dirty list, which passes over it
+    release(s, i)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def publish_heads(s: cython.pointer[Stack]) -> cython.void:
+    n: uint32_t
+    for n in range(s.active_count):
+        ch: cython.pointer[Channel] = cython.address(s.channels[s.active[n]])
+        if ch.ring:
+            store_release(cython.address(ch.replica.events_head), ch.events_head)

@@ -1,0 +1,207 @@
+"""A slot of a channel: where a connection meets its program."""
+
+import cython
+from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
+from cython.cimports.neatstack.dataplane.channel.atomic import load32, load_acquire, store8_release, store32, store_release
+from cython.cimports.neatstack.dataplane.channel.buffers import rx_head, tx_tail
+from cython.cimports.neatstack.dataplane.channel.channel import holds_bit, only_bit, rx_ring, tx_ring
+from cython.cimports.neatstack.dataplane.channel.layout import (
+    NEAT_OP_LOOK,
+    NEAT_SEEN_DETACHED,
+    NEAT_SEEN_EOF,
+    NEAT_SEEN_FIN_ACKED,
+    NEAT_SEEN_RESET,
+    NEAT_STATE_CLOSED,
+    NEAT_STATE_CONNECTING,
+    NEAT_STATE_FREE,
+    NEAT_STATE_OPEN,
+    SocketReplica,
+)
+from cython.cimports.neatstack.dataplane.channel.rings import entry_bits, load_entry, store_entry
+from cython.cimports.neatstack.dataplane.socket.slots import RETAINED, TOUCHED
+from cython.cimports.neatstack.dataplane.stack import MAX_CHANNELS, Channel, Stack, View
+from cython.cimports.neatstack.dataplane.tcp.tcb import (
+    NO_CHANNEL,
+    TCB_DETACHED,
+    TCB_FIN_RECEIVED,
+    TCB_FIN_SENT,
+    TCB_PASSIVE,
+    State,
+    Tcb,
+)
+from cython.cimports.posix.mman import MADV_REMOVE, madvise
+
+
+def bind_slot(s: cython.pointer[Stack], i: uint32_t, channel: uint32_t, socket: uint32_t) -> cython.void:
+    """Put TCB i into a slot that has none. The receive cursor and what is in the rings are the caller's."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    ch: cython.pointer[Channel] = cython.address(s.channels[channel])
+    ch.tcb_of[socket] = i
+    ch.bound += 1
+    t.channel = cython.cast(uint16_t, channel)
+    t.socket = socket
+    t.generation = ch.posts[socket].generation
+    v.program = cython.address(ch.sockets[socket].program)
+    v.replica = cython.address(ch.sockets[socket].replica)
+    v.rx = rx_ring(ch, socket)
+    v.tx = tx_ring(ch, socket)
+    v.rx_size = ch.header.rx_size
+    v.rx_limit = ch.header.rx_size
+    v.tx_size = ch.header.tx_size
+    v.tx_head = 0
+    v.tx_base = 0
+    v.event_at = 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def give_back(ring: cython.pointer[uint8_t], size: uint32_t, carried: uint64_t) -> cython.void:
+    """Return the memory of a ring that has `carried` so many bytes to the system.
+
+    Fails on memory that is not shared (in tests), where nothing has to be returned.
+    """
+    if carried > TOUCHED and size > RETAINED:
+        madvise(ring + RETAINED, size - RETAINED, MADV_REMOVE)
+
+
+def unbind_slot(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """Take TCB i out of its slot, which is free from now on. The TCB's cursors stay."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    if t.channel == NO_CHANNEL:
+        return
+    ch: cython.pointer[Channel] = cython.address(s.channels[t.channel])
+    give_back(v.rx, v.rx_size, t.bytes_in)
+    give_back(v.tx, v.tx_size, t.bytes_out)
+    ch.tcb_of[t.socket] = 0
+    ch.bound -= 1
+    if ch.gone and not ch.bound:
+        s.unused += 1
+    free_slot(ch, t.socket)
+    t.channel = NO_CHANNEL
+    t.socket = 0
+    v.program = cython.NULL
+    v.replica = cython.NULL
+    v.rx = cython.NULL
+    v.tx = cython.NULL
+    v.rx_size = 0
+    v.rx_limit = 0
+    v.tx_size = 0
+
+
+def free_slot(ch: cython.pointer[Channel], socket: uint32_t) -> cython.void:
+    """Tell the program that the replica has done with this slot."""
+    r: cython.pointer[SocketReplica] = cython.address(ch.sockets[socket].replica)
+    store32(cython.address(r.generation), ch.posts[socket].generation)
+    r.seen = 0
+    r.error = 0
+    r.tcp_state = cython.cast(uint8_t, State.FREE)
+    store8_release(cython.address(r.state), NEAT_STATE_FREE)    # last: the program may use the slot again
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def state_of(t: cython.pointer[Tcb]) -> uint8_t:
+    if t.state == State.CLOSED:
+        return NEAT_STATE_CLOSED
+    if t.state == State.SYN_SENT or (t.state == State.SYN_RECEIVED and not t.flags & TCB_PASSIVE):
+        return NEAT_STATE_CONNECTING
+    return NEAT_STATE_OPEN
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def seen_of(v: cython.pointer[View], t: cython.pointer[Tcb]) -> uint8_t:
+    seen: uint32_t = 0
+    if t.flags & TCB_FIN_RECEIVED:
+        seen |= NEAT_SEEN_EOF
+    if t.flags & TCB_FIN_SENT and t.snd.una - t.snd.iss - 2 == v.tx_head:
+        seen |= NEAT_SEEN_FIN_ACKED
+    if t.flags & TCB_DETACHED:
+        seen |= NEAT_SEEN_DETACHED
+    if t.state == State.CLOSED and t.error:
+        seen |= NEAT_SEEN_RESET
+    return cython.cast(uint8_t, seen)
+
+
+def write_lines(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """Write what the TCB says into the socket's lines. Idempotent: derived from the TCB alone."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    r: cython.pointer[SocketReplica] = v.replica
+    if r == cython.NULL:
+        return
+    r.seen = seen_of(v, t)
+    r.tcp_state = t.state
+    r.error = t.error
+    r.listener = t.listener
+    r.rx_base = t.rcv.base
+    store_release(cython.address(r.rx_head), rx_head(t))    # after the base and the bytes
+    store_release(cython.address(r.tx_tail), tx_tail(v, t))
+    r.local_be = t.local_be
+    r.remote_be = t.remote_be
+    r.local_port_be = t.local_port_be
+    r.remote_port_be = t.remote_port_be
+    r.mss = t.snd.mss
+    r.rtt_us = t.rtt.srtt
+    r.rttvar_us = t.rtt.rttvar
+    r.rto_us = t.rtt.rto
+    r.cwnd = t.cc.cwnd
+    r.ssthresh = t.cc.ssthresh
+    r.retransmits = t.cc.retransmits
+    r.peer_window = t.snd.wnd
+    r.snd_wscale = t.snd.wscale
+    r.rcv_wscale = t.rcv.wscale
+    store8_release(cython.address(r.state), state_of(t))
+    store_release(cython.address(r.generation), t.generation)    # last: from now on the lines speak of this use of the slot
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def put(s: cython.pointer[Stack], number: uint32_t, bits: uint64_t, last: uint32_t) -> uint32_t:
+    """Put an entry into the event ring of a program, unless the one at position `last` - 1 says the same and was not taken yet.
+
+    Returns the position after the entry; 0: there was no room, and the program was told to look at all its sockets.
+    """
+    ch: cython.pointer[Channel] = cython.address(s.channels[number])
+    if ch.memory == cython.NULL or ch.gone:
+        return 0
+    tail: uint32_t = load_acquire(cython.address(ch.program.events_tail))
+    waiting: uint32_t = ch.events_head - tail
+    mask: uint32_t = ch.header.entries - 1
+    if last and last - 1 - tail < waiting and load_entry(cython.address(ch.events[(last - 1) & mask])) == bits:
+        return last
+    ch.ring = 1
+    if waiting > mask:
+        store_release(cython.address(ch.replica.rescan), load32(cython.address(ch.replica.rescan)) + 1)
+        return 0
+    store_entry(cython.address(ch.events[ch.events_head & mask]), bits)
+    ch.events_head += 1
+    s.counters.events += 1
+    return ch.events_head
+
+
+def put_event(s: cython.pointer[Stack], number: uint32_t, channel: uint32_t, socket: uint32_t) -> cython.void:
+    """Tell program `number` to look at a socket in the memory of `channel`, which has no TCB."""
+    put(s, number, entry_bits(cython.cast(uint16_t, channel), NEAT_OP_LOOK, socket), 0)
+
+
+def put_events(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """Tell every program that holds the socket of TCB i to look at it. The lines have been written, and a fence lies between."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    number: cython.int
+    if t.channel == NO_CHANNEL:
+        return
+    bits: uint64_t = entry_bits(t.channel, NEAT_OP_LOOK, t.socket)
+    if only_bit(t.holders, t.channel):
+        v.event_at = put(s, t.channel, bits, v.event_at)
+        return
+    for number in range(MAX_CHANNELS):
+        if holds_bit(t.holders, number):
+            put(s, number, bits, 0)
