@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,7 +14,8 @@ from tests.support.netns import Lab, Namespace, Process, Side, Stack
 
 PLACES = ("stack-kernel", "kernel-stack", "stack-stack")
 # What is fast and says most about what is broken comes first.
-ORDER = ("source", "support", "wire", "dataplane", "client", "control", "cli", "programs", "peers")
+ORDER = ("source", "support", "dataplane", "fuzz", "client", "control", "cli", "stack", "peers", "programs")
+TIMEOUT = 300  # seconds
 _ports = itertools.count(2000)
 
 
@@ -23,6 +25,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return item.get_closest_marker("heavy") is not None, ORDER.index(folder) if folder in ORDER else len(ORDER)
 
     items.sort(key=rank)  # stable: the order in a folder stays
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A test that hangs fails after TIMEOUT seconds, and what it has started is removed."""
+
+    def late(number: int, frame: object) -> None:
+        raise TimeoutError(f"{item.nodeid} still runs after {TIMEOUT} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(TIMEOUT)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @dataclass
