@@ -11,7 +11,7 @@ DATA = bytes(range(250)) * 400
 
 def test_a_large_segment_is_received_whole():
     lab = Lab(rings=1 << 18)
-    c = lab.accepted(wscale=7)
+    c = lab.connected(wscale=7)
     c.sends(data=DATA[:60000])
     assert c.socket.recv() == DATA[:60000]
     c.expects("A", ack=60001)

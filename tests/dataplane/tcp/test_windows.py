@@ -12,8 +12,7 @@ def test_the_offered_window_is_the_room_in_the_ring():
     c = lab.accepted()
     c.sends(data=b"x" * 1460)
     c.sends(data=b"x" * 1460)
-    segment = c.expects("A", ack=2921)
-    assert segment.window == min(65535, RING) - 2920 or segment.window == RING - 2920
+    assert c.expects("A", ack=2921).window in (RING - 2920, 65535 - 2920)
 
 
 def test_a_scaled_window_is_read_and_written_scaled():
@@ -38,10 +37,8 @@ def test_a_scaled_window_is_read_and_written_scaled():
 
 def test_the_window_of_a_syn_is_never_scaled():
     lab = Lab(rings=1 << 20)
-    lab.listening()
-    c = lab.connection()
-    c.sends("S", options=c.syn_options + b"\x01\x03\x03\x07")
-    assert c.expects("SA").window == 65535
+    c = lab.connecting()
+    assert c.expects("S").window == 65535
 
 
 def test_a_shift_above_14_counts_as_14():
@@ -67,7 +64,8 @@ def test_the_peers_window_is_not_exceeded():
     assert sum(len(s.payload) for s in c.receives()) <= 3000
     c.sends(ack=1461, window=1540)
     lab.run()
-    assert sum(len(s.payload) for s in c.receives()) <= 3000 - 2920 + 0 or c.heard <= 3001
+    c.receives()
+    assert c.heard <= 3001, "the right edge has not moved"
 
 
 def test_a_window_that_shrinks_is_survived():
