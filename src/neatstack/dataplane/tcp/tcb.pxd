@@ -47,6 +47,10 @@ cdef enum TcbFlag:
     TCB_WINDOW_SCALING = 2048
     TCB_HELD = 4096          # its receive buffer is a hold buffer of the region, for want of a program
     TCB_READ_SHUT = 8192     # the user wants no more data: it is acknowledged and thrown away
+    TCB_RETRANSMIT = 16384   # the segment at snd.una is to be sent again (fast retransmit)
+    TCB_FORCE = 32768        # the persist timer has fired: send what fits, however small
+    TCB_RESET_OWED = 65536   # CLOSED, and the peer is still to be told by RST
+    TCB_FIN_SEEN = 131072    # the peer's FIN has come out of order: it is at rcv.fin
 
 cdef struct Range:           # sequence numbers [left, right) received out of order, sitting in the receive ring
     uint32_t left
@@ -62,6 +66,8 @@ cdef struct Snd:             # RFC 9293 section 3.3.1
     uint32_t wl1
     uint32_t wl2
     uint32_t iss
+    uint32_t fin             # TCB_FIN_QUEUED: the sequence number of our FIN
+    uint32_t small           # end of the last segment sent that was shorter than mss (Nagle)
     uint16_t mss             # bytes of payload in the largest segment we may send
     uint8_t wscale
     uint8_t backoff          # times the retransmission (or persist) timer has fired in a row
@@ -72,6 +78,7 @@ cdef struct Rcv:
     uint32_t adv             # right edge of what was ever offered: rcv.nxt + rcv.wnd then; never moves left
     uint32_t up
     uint32_t irs
+    uint32_t fin
     uint16_t mss             # what we announced
     uint8_t wscale
     uint8_t pad
@@ -113,6 +120,8 @@ cdef struct Tcb:
     Rtt rtt
     uint64_t timers[TIMERS]
     uint64_t last_received   # ns
+    uint64_t last_sent       # ns, of new data
+    uint64_t stalled_at      # ns: since when the peer has not acknowledged what we repeat; 0: it has
     uint32_t keep_probes     # keepalive probes sent without answer
     uint32_t challenges      # challenge ACKs sent in the current second (RFC 5961 section 10 limit is per stack)
     uint64_t holders[4]      # bit n: the program with channel n holds this socket

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef uint64_t add(uint64_t total, const uint8_t *data, uint32_t length) noexcept nogil
+cdef uint64_t add_piece(uint64_t total, uint32_t offset, const uint8_t *data, uint32_t length) noexcept nogil
 
 cdef inline uint16_t fold(uint64_t total) noexcept nogil:
     """The one's complement sum of 16 bits, in the host's order of bytes, not inverted."""

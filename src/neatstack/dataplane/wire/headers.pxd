@@ -67,6 +67,7 @@ cdef struct Segment:                   # seg.* of RFC 9293 section 3.3.1
     uint32_t ack
     uint32_t len                       # of text, without SYN and FIN
     uint32_t wnd                       # as it stands in the header, not scaled
+    uint16_t up
     uint8_t flags
     uint8_t loopback                   # it never left this replica
     const uint8_t *text

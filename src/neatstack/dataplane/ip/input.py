@@ -1,0 +1,106 @@
+"""A frame has come in: Ethernet and IPv4, checked (RFC 791, RFC 1122 section 3.2.1), and on to TCP."""
+
+import cython
+from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
+from cython.cimports.libc.string import memcmp
+from cython.cimports.neatstack.dataplane.driver.device import Frame
+from cython.cimports.neatstack.dataplane.stack import Drop, Stack
+from cython.cimports.neatstack.dataplane.tcp.segment import segment_arrives
+from cython.cimports.neatstack.dataplane.wire.bytes import get16, raw32
+from cython.cimports.neatstack.dataplane.wire.checksum import add, fold
+from cython.cimports.neatstack.dataplane.wire.headers import (
+    ETHERNET_HEADER,
+    ETHERTYPE_IPV4,
+    IP_HEADER,
+    IP_MF,
+    IP_OFFSET,
+    PROTOCOL_TCP,
+)
+
+
+def frame_arrives(s: cython.pointer[Stack], frame: cython.pointer[Frame]) -> cython.void:
+    """Take one frame from the device; it is not needed afterwards."""
+    s.counters.packets_in += 1
+    s.counters.bytes_in += frame.length
+    if frame.length < ETHERNET_HEADER + IP_HEADER:
+        s.counters.drops[cython.cast(cython.int, Drop.DROP_SHORT)] += 1
+        return
+    if get16(frame.data + 12) != ETHERTYPE_IPV4:
+        s.counters.drops[cython.cast(cython.int, Drop.DROP_ETHERTYPE)] += 1
+        return
+    # RFC 9293 section 3.9.2.3, MUST-57: a segment to a broadcast or multicast address is dropped, also on the link.
+    if memcmp(frame.data, s.page.mac, 6) != 0:
+        s.counters.drops[cython.cast(cython.int, Drop.DROP_NOT_OURS)] += 1
+        return
+    packet: cython.pointer[uint8_t] = frame.data + ETHERNET_HEADER
+    reason: cython.int = refuse_header(packet, frame.length - ETHERNET_HEADER)
+    if reason < 0:
+        reason = refuse_addresses(s, raw32(packet + 12), raw32(packet + 16))
+    if reason < 0 and get16(packet + 6) & (IP_MF | IP_OFFSET):
+        reason = cython.cast(cython.int, Drop.DROP_FRAGMENT)
+    if reason < 0 and packet[9] != PROTOCOL_TCP:
+        reason = cython.cast(cython.int, Drop.DROP_PROTOCOL)
+    if reason >= 0:
+        s.counters.drops[reason] += 1
+        return
+    segment_arrives(s, packet, get16(packet + 2), frame.checked, False)
+
+
+def loopback_arrives(s: cython.pointer[Stack], frame: cython.pointer[Frame]) -> cython.void:
+    """Take back a frame that this replica sent to itself: our own headers need no checks."""
+    packet: cython.pointer[uint8_t] = frame.data + ETHERNET_HEADER
+    s.counters.packets_in += 1
+    s.counters.bytes_in += frame.length
+    segment_arrives(s, packet, get16(packet + 2), True, True)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def refuse_header(packet: cython.pointer[cython.const[uint8_t]], length: uint32_t) -> cython.int:
+    """Why an IPv4 header (RFC 791 section 3.1) of a packet of at most `length` bytes is no good; -1: it is good."""
+    header: uint32_t = (packet[0] & 15) << 2
+    total: uint16_t = get16(packet + 2)
+    if packet[0] >> 4 != 4 or header < IP_HEADER or total < header or total > length:
+        return cython.cast(cython.int, Drop.DROP_IP_HEADER)
+    if fold(add(0, packet, header)) != 0xFFFF:
+        return cython.cast(cython.int, Drop.DROP_IP_CHECKSUM)
+    return -1
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def refuse_addresses(s: cython.pointer[Stack], source_be: uint32_t, destination_be: uint32_t) -> cython.int:
+    """Why a packet from the wire with these addresses is not for us; -1: it is.
+
+    A source must be a unicast address of somebody else (RFC 1122 section 3.2.1.3): not our own (the LAND attack), not
+    0/8, not 127/8, not multicast or reserved, not the broadcast address of our network.
+    """
+    host: uint32_t
+    first: uint8_t = source_be & 0xFF
+    if destination_be != s.page.address_be:
+        return cython.cast(cython.int, Drop.DROP_NOT_OURS)
+    if first == 0 or first == 127 or first >= 224 or source_be == s.page.address_be:
+        return cython.cast(cython.int, Drop.DROP_MARTIAN)
+    if not (source_be ^ s.page.address_be) & s.page.netmask_be:
+        host = source_be & ~s.page.netmask_be
+        if host_bits(s.page.netmask_be) > 1 and (host == 0 or host == ~s.page.netmask_be):
+            return cython.cast(cython.int, Drop.DROP_MARTIAN)
+    return -1
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def host_bits(netmask_be: uint32_t) -> cython.int:
+    """How many bits of an address name the host; networks with 0 or 1 have no broadcast address (RFC 3021)."""
+    rest: uint32_t = ~netmask_be
+    count: cython.int = 0
+    while rest:
+        rest &= rest - 1
+        count += 1
+    return count
