@@ -39,7 +39,7 @@ def routable(s: cython.pointer[Stack], remote_be: uint32_t) -> cython.bint:
         return True
     if first == 0 or first >= 224:
         return False
-    if not (remote_be ^ s.page.address_be) & s.page.netmask_be and (remote_be | s.page.netmask_be) == 0xFFFFFFFF:
+    if not (remote_be ^ s.page.address_be) & s.page.netmask_be and not ~(remote_be | s.page.netmask_be):
         return False                            # the broadcast address of our network
     return next_hop(s, remote_be) != 0
 
@@ -88,12 +88,13 @@ def begin(
     The caller writes the TCP header at TCP_AT and the payload references, then calls commit(); before that nothing is
     planned. ttl 0 means the default. NULL: the outbox is full, or the next hop's address is not known (counted).
     """
-    mac: cython.pointer[cython.const[uint8_t]]
+    mac: cython.pointer[cython.const[uint8_t]] = s.page.mac
     if s.outbox_count >= OUTBOX:
         return cython.NULL
     out: cython.pointer[Outgoing] = cython.address(s.outbox[s.outbox_count])
     out.loopback = is_local(s, remote_be)
-    mac = s.page.mac if out.loopback else neighbour(s, next_hop(s, remote_be))
+    if not out.loopback:
+        mac = neighbour(s, next_hop(s, remote_be))
     if mac == cython.NULL:
         s.counters.drops[cython.cast(cython.int, Drop.DROP_NEIGHBOUR)] += 1
         return cython.NULL
