@@ -1,5 +1,6 @@
 """JSON with descriptors attached, one message a packet, over SOCK_SEQPACKET: how keeper, manager and replicas talk."""
 
+import array
 import json
 import os
 import socket
@@ -23,7 +24,10 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
 
     Raises ValueError for what is not one whole JSON object; its descriptors are closed.
     """
-    data, descriptors, flags, _ = socket.recv_fds(sock, LARGEST, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+    # not socket.recv_fds(): Python 3.11's ignores its flags
+    room = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
+    data, ancillary, flags, _ = sock.recvmsg(LARGEST, room, socket.MSG_CMSG_CLOEXEC)
+    descriptors = _descriptors(ancillary)
     if not data:
         return None
     try:
@@ -35,10 +39,19 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     except ValueError:
         close(descriptors)
         raise
-    return message, list(descriptors)
+    return message, descriptors
 
 
 def close(descriptors: list[int]) -> None:
     """Close them all."""
     for descriptor in descriptors:
         os.close(descriptor)
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """Those that came with a message."""
+    found = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return list(found)

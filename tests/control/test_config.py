@@ -1,0 +1,74 @@
+"""Options: defaults, the file, the command line, and one line for whatever is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neatstack.control.config import load
+from neatstack.control.errors import NeatError
+from neatstack.control.settings import Settings
+
+
+def test_defaults_are_those_of_settings() -> None:
+    assert load(None, {}) == Settings()
+
+
+def test_command_line_wins(tmp_path: Path) -> None:
+    file = tmp_path / "web.toml"
+    file.write_text('name = "web"\nreplicas = 3\naddress = "10.9.0.2/16"\n[faults]\ndrop = 0.01\n')
+    settings = load(file, {"replicas": 5, "name": None})
+    assert (settings.name, settings.replicas, settings.address) == ("web", 5, "10.9.0.2/16")
+    assert settings.max_replicas == 5
+    assert settings.host_address == "10.9.0.1/16"
+    assert settings.faults is not None and settings.faults["drop"] == 0.01
+    assert Settings.from_json(settings.to_json()) == settings
+
+
+def test_host_address_avoids_ours_and_prefers_the_gateway() -> None:
+    assert load(None, {"address": "10.9.0.1/24"}).host_address == "10.9.0.2/24"
+    assert load(None, {"address": "10.9.0.2/24", "gateway": "10.9.0.254"}).host_address == "10.9.0.254/24"
+
+
+@pytest.mark.parametrize(("given", "named", "remedy"), [
+    ({"replicas": 17}, "replicas", "16"),
+    ({"replicas": 0}, "replicas", "1"),
+    ({"replicas": 4, "max_replicas": 3}, "replicas", "max_replicas"),
+    ({"max_replicas": 99}, "max_replicas", "16"),
+    ({"address": "10.0.0.1"}, "address", "/24"),
+    ({"address": "10.0.0.0/24"}, "address", "between"),
+    ({"address": "127.0.0.1/8"}, "address", "unicast"),
+    ({"address": "224.0.0.1/24"}, "address", "unicast"),
+    ({"address": "nonsense"}, "address", "nonsense"),
+    ({"gateway": "10.1.0.1"}, "gateway", "choose"),
+    ({"gateway": "10.77.0.2"}, "gateway", "choose"),
+    ({"host_address": "10.77.0.2/24"}, "host_address", "choose"),
+    ({"device": "eth0"}, "device", "tap:neat0"),
+    ({"device": "tap:much-too-long-a-name"}, "device", "15"),
+    ({"netns": "../etc"}, "netns", "ip netns"),
+    ({"name": "../x"}, "name", "letters"),
+    ({"user": "root"}, "user", "nobody"),
+    ({"user": "no-such-user"}, "user", "nobody"),
+    ({"sockets": 1000}, "sockets", "1024"),
+    ({"colour": "red"}, "colour", "replicas"),
+    ({"faults": {"drop": 2.0}}, "faults.drop", "1"),
+])  # fmt: skip
+def test_errors_name_option_and_remedy(given: dict[str, Any], named: str, remedy: str) -> None:
+    with pytest.raises(NeatError) as error:
+        load(None, given)
+    message = str(error.value)
+    assert message.startswith(f"{named}: ")
+    assert remedy in message
+    assert "\n" not in message
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(NeatError, match="No such file"):
+        load(tmp_path / "none.toml", {})
+    broken = tmp_path / "broken.toml"
+    broken.write_text("replicas = = 3")
+    with pytest.raises(NeatError, match=r"broken.toml is not TOML.*line 1"):
+        load(broken, {})
+    broken.write_bytes(b"\xff\xfe")
+    with pytest.raises(NeatError, match="is not TOML"):
+        load(broken, {})

@@ -1,0 +1,150 @@
+"""The keeper: what it holds survives managers, and ends with it. The test itself plays the managers."""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from neatstack.control.store import Store
+
+SOURCE = Path(__file__).parents[2] / "src"
+MANAGER = "import os, socket, sys, time; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); "
+MANAGER += "socket.send_fds(s, [b'%d' % os.getpid()], [int(os.environ['NEAT_KEEPER'])]); time.sleep(60)"
+KEEPER = """
+import sys
+from neatstack.control import keeper, launch
+launch.command = lambda module, directory: [sys.executable, "-S", "-c", {manager!r}, {meeting!r}]
+sys.exit(keeper.main(sys.argv[1:]))
+"""
+
+
+class Running:
+    """A keeper whose managers hand their socket to the test."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory / "stack"
+        self.directory.mkdir()
+        (self.directory / "manager.sock").touch()
+        meeting = directory / "meeting"
+        self.meeting = socket.socket(socket.AF_UNIX)
+        self.meeting.bind(str(meeting))
+        self.meeting.listen()
+        self.meeting.settimeout(10)
+        lock = os.open(self.directory / "keeper.pid", os.O_RDWR | os.O_CREAT)
+        self.report, report = os.pipe()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", KEEPER.format(manager=MANAGER, meeting=str(meeting)),
+             str(self.directory), json.dumps({"name": "stack"}), str(lock), str(report)],
+            env={**os.environ, "PYTHONPATH": str(SOURCE)}, pass_fds=[lock, report],
+        )  # fmt: skip
+        os.close(lock)
+        os.close(report)
+
+    def manager(self) -> tuple[int, Store]:
+        """The next manager that the keeper starts: its pid, and what it talks to the keeper through."""
+        connection, _ = self.meeting.accept()
+        with connection:
+            data, (descriptor,), _, _ = socket.recv_fds(connection, 64, 1)
+        return int(data), Store(socket.socket(fileno=descriptor))
+
+    def next_manager(self, pid: int, store: Store, number: int = signal.SIGKILL) -> tuple[int, Store]:
+        store.sock.close()
+        os.kill(pid, number)
+        return self.manager()
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    made = Running(tmp_path)
+    yield made
+    made.process.terminate()
+    assert made.process.wait(5) is not None
+    os.close(made.report)
+    made.meeting.close()
+
+
+def test_holds_data_and_descriptors_over_managers(running: Running) -> None:
+    pid, store = running.manager()
+    entries = store.list()
+    assert json.loads(entries["settings"].data["settings"]) == {"name": "stack"}
+    reading, writing = os.pipe()
+    store.put("pipe", {"n": 1}, [reading, writing])
+    store.put("gone", {}, [reading])
+    store.drop("gone")
+    store.put("pipe", {"n": 2}, [reading, writing])
+    os.close(reading)
+    os.close(writing)
+    pid, store = running.next_manager(pid, store)
+    entries = store.list()
+    assert sorted(entries) == ["pipe", "report", "settings"]
+    assert entries["pipe"].data == {"n": 2}
+    reading, writing = entries["pipe"].descriptors
+    os.write(writing, b"still there")
+    assert os.read(reading, 100) == b"still there"
+    assert not os.get_inheritable(reading)
+    store.drop("pipe")
+    store.list()
+    os.close(writing)
+    assert os.read(reading, 100) == b""  # the keeper has closed its copy
+    os.close(reading)
+
+
+def test_restarts_managers_again_and_again(running: Running) -> None:
+    pid, store = running.manager()
+    before = time.monotonic()
+    for _ in range(5):
+        pid, store = running.next_manager(pid, store)
+    assert 0.5 < time.monotonic() - before < 10  # slower and slower: it dies at once
+
+
+def test_survives_nonsense(running: Running) -> None:
+    pid, store = running.manager()
+    for message in (b"{", b"[]", b'{"op": "put"}', b'{"op": "put", "key": 1, "data": {}}', b'{"op": "what"}'):
+        socket.send_fds(store.sock, [message], [0])
+    assert sorted(store.list()) == ["report", "settings"]
+    assert len(os.listdir(f"/proc/{running.process.pid}/fd")) < 20
+
+
+def test_end_kills_the_processes_of_the_stack(running: Running) -> None:
+    pid, store = running.manager()
+    sleeper = subprocess.Popen(["sleep", "60"])
+    store.put("process.0", {"process": True}, [os.pidfd_open(sleeper.pid)])
+    store.end(3)
+    assert running.process.wait(5) == 3
+    assert sleeper.wait(5) == -signal.SIGKILL
+    assert not running.directory.exists()
+    store.sock.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_the_stack(running: Running, number: int) -> None:
+    pid, store = running.manager()
+    manager = os.pidfd_open(pid)
+    running.process.send_signal(number)
+    assert running.process.wait(5) == 0
+    assert select.select([manager], [], [], 5)[0]
+    assert not running.directory.exists()
+    os.close(manager)
+    store.sock.close()
+
+
+def test_is_tiny() -> None:
+    """What holds everything must have nothing in it that can fail: few lines, and nothing but the standard library."""
+    lines = (SOURCE / "neatstack/control/keeper.py").read_text().splitlines()
+    assert len(lines) < 220
+    script = "import sys, neatstack.control.keeper; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(SOURCE)!r}); {script}"],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    ours = {name for name in loaded if name.startswith("neatstack.")}
+    assert ours <= {"neatstack.control", *(f"neatstack.control.{part}" for part in ("keeper", "launch", "messages"))}
+    assert not {"asyncio", "pydantic", "typer", "rich", "pyroute2"} & set(loaded)

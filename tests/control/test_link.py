@@ -1,0 +1,193 @@
+"""Link: what it answers, what it learns, what it does not believe."""
+
+import mmap
+import socket
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Interface
+
+import pytest
+
+from neatstack.control import frames
+from neatstack.control import link as link_module
+from neatstack.control.frames import Arp
+from neatstack.control.link import Link
+from neatstack.control.neighbours import Neighbour, NeighbourTable, State, start
+from neatstack.control.pages import NEIGHBOUR_SIZE, NEIGHBOURS
+
+OURS, PEER, OTHER = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02", b"\x02\0\0\0\0\x03"
+ADDRESS, HOST, THIRD = (IPv4Address(f"10.77.0.{n}").packed for n in (2, 1, 3))
+
+
+class Wire:
+    """A link whose queue is a socket, and a clock that the test sets."""
+
+    def __init__(self, clock: list[float]) -> None:
+        self.clock = clock
+        self.ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.theirs = theirs
+        self.ours.setblocking(False)
+        theirs.setblocking(False)
+        self.memory = mmap.mmap(-1, NEIGHBOURS * NEIGHBOUR_SIZE)
+        self.link = Link(theirs.fileno(), NeighbourTable(self.memory), IPv4Interface("10.77.0.2/24"), OURS)
+
+    def deliver(self, frame: bytes) -> list[bytes]:
+        """Frames with their virtio-net header in, frames without it out."""
+        self.ours.send(frame)
+        self.link.receive()
+        return self.sent()
+
+    def sent(self) -> list[bytes]:
+        answers = []
+        while True:
+            try:
+                answers.append(self.ours.recv(70000)[len(frames.VNET) :])
+            except BlockingIOError:
+                return answers
+
+    def pass_time(self, seconds: float) -> list[bytes]:
+        self.clock[0] += seconds
+        self.link.run_timers()
+        return self.sent()
+
+    def arp(self, operation: int, mac: bytes, sender: bytes, target_mac: bytes, target: bytes) -> list[bytes]:
+        return self.deliver(frames.build_arp(OURS, Arp(operation, mac, sender, target_mac, target)))
+
+    def state(self, address: bytes) -> tuple[State, bytes] | None:
+        entry = self.link.table.get(address)
+        return entry and (entry.state, entry.mac)
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
+    clock = [1000.0]
+    monkeypatch.setattr(link_module.time, "monotonic", lambda: clock[0])
+    made = Wire(clock)
+    yield made
+    made.ours.close()
+    made.theirs.close()
+
+
+def echo(source: bytes = HOST, destination: bytes = ADDRESS, size: int = 56, kind: int = frames.ECHO) -> bytes:
+    message = struct.pack("!BBHHH", kind, 0, 0, 77, 1) + bytes(range(256))[:size]
+    message = message[:2] + frames.checksum(message).to_bytes(2, "big") + message[4:]
+    header = frames.IP.pack(0x45, 0, 20 + len(message), 1, 0, 64, 1, 0, source, destination)
+    header = header[:10] + frames.checksum(header).to_bytes(2, "big") + header[12:]
+    return frames.VNET + frames.ETHERNET.pack(OURS, PEER, frames.ETHERTYPE_IP) + header + message
+
+
+def test_answers_requests_for_us_and_learns_who_asked(wire: Wire) -> None:
+    (frame,) = wire.arp(frames.REQUEST, PEER, HOST, bytes(6), ADDRESS)
+    assert frames.parse_arp(frame) == Arp(frames.REPLY, OURS, ADDRESS, PEER, HOST)
+    assert frame[:6] == PEER
+    assert wire.state(HOST) == (State.REACHABLE, PEER)
+
+
+def test_says_nothing_to_other_requests(wire: Wire) -> None:
+    assert wire.arp(frames.REQUEST, PEER, HOST, bytes(6), THIRD) == []
+    assert wire.state(HOST) is None
+
+
+def test_resolves_what_replicas_want(wire: Wire) -> None:
+    wire.link.want(HOST)
+    (frame,) = wire.sent()
+    assert frames.parse_arp(frame) == Arp(frames.REQUEST, OURS, ADDRESS, bytes(6), HOST)
+    assert frame[:6] == frames.BROADCAST
+    assert wire.state(HOST) == (State.ASKED, bytes(6))
+    wire.link.want(HOST)
+    assert wire.sent() == []
+    wire.arp(frames.REPLY, PEER, HOST, OURS, ADDRESS)
+    assert wire.state(HOST) == (State.REACHABLE, PEER)
+    wire.link.want(HOST)
+    assert wire.sent() == []
+
+
+def test_gives_up_after_three_and_tries_again_when_asked(wire: Wire) -> None:
+    wire.link.want(HOST)
+    assert [len(wire.sent()), *(len(wire.pass_time(1.0)) for _ in range(3))] == [1, 1, 1, 0]
+    assert wire.state(HOST) == (State.FAILED, bytes(6))
+    wire.link.want(HOST)
+    assert len(wire.sent()) == 1
+
+
+def test_refreshes_and_notices_that_a_neighbour_has_gone(wire: Wire) -> None:
+    wire.arp(frames.REQUEST, PEER, HOST, bytes(6), ADDRESS)
+    assert wire.pass_time(59.0) == []
+    (frame,) = wire.pass_time(1.0)
+    assert frame[:6] == PEER  # only the neighbour itself is bothered
+    wire.arp(frames.REPLY, PEER, HOST, OURS, ADDRESS)
+    asked = [wire.pass_time(60.0), wire.pass_time(1.0), wire.pass_time(1.0), wire.pass_time(1.0)]
+    assert [frame[:6] for answers in asked for frame in answers] == [PEER, PEER, frames.BROADCAST]
+    assert wire.state(HOST) == (State.FAILED, bytes(6))
+
+
+def test_does_not_believe_what_it_has_not_asked(wire: Wire) -> None:
+    wire.arp(frames.REPLY, OTHER, HOST, OURS, ADDRESS)
+    wire.arp(frames.REQUEST, OTHER, HOST, bytes(6), HOST)
+    assert wire.state(HOST) is None
+    wire.arp(frames.REQUEST, OTHER, IPv4Address("10.99.0.1").packed, bytes(6), ADDRESS)
+    assert len(wire.link.table) == 0
+
+
+def test_strangers_cannot_fill_the_table(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "LEARN_MOST", 10)
+    for n in range(10, 40):
+        wire.arp(frames.REQUEST, PEER, IPv4Address(f"10.77.0.{n}").packed, bytes(6), ADDRESS)
+    assert len(wire.link.table) == 10
+
+
+def test_defends_its_address(wire: Wire, capsys: pytest.CaptureFixture[str]) -> None:
+    (frame,) = wire.arp(frames.REQUEST, OTHER, ADDRESS, bytes(6), ADDRESS)
+    assert frames.parse_arp(frame) == Arp(frames.REQUEST, OURS, ADDRESS, bytes(6), ADDRESS)
+    assert "also used by 02:00:00:00:00:03" in capsys.readouterr().err
+    assert wire.arp(frames.REQUEST, OTHER, ADDRESS, bytes(6), ADDRESS) == []
+
+
+def test_answers_ping(wire: Wire) -> None:
+    (frame,) = wire.deliver(echo())
+    assert frame[:12] == PEER + OURS
+    assert frame[26:34] == ADDRESS + HOST
+    assert frame[34] == frames.ECHO_REPLY
+    assert frames.checksum(frame[14:34]) == frames.checksum(frame[34:]) == 0
+    assert frame[42:] == bytes(range(56))
+
+
+@pytest.mark.parametrize("frame", [
+    echo(destination=THIRD), echo(source=bytes(4)), echo(source=b"\xff" * 4), echo(source=ADDRESS),
+    echo(kind=frames.ECHO_REPLY), echo()[:-1], echo()[:40], echo()[:-2] + b"zz", frames.VNET, b"",
+])  # fmt: skip
+def test_does_not_answer_bad_pings(wire: Wire, frame: bytes) -> None:
+    assert wire.deliver(frame) == []
+
+
+def test_pings_are_bounded(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "ECHOES", 5)
+    wire.link.echoes = 5
+    assert sum(len(wire.deliver(echo())) for _ in range(20)) == 5
+    wire.clock[0] += 1
+    assert len(wire.deliver(echo())) == 1
+
+
+def test_a_full_table_gives_up_failed_neighbours_first() -> None:
+    table = NeighbourTable(mmap.mmap(-1, NEIGHBOURS * NEIGHBOUR_SIZE))
+    addresses = [(0x0A000000 + n).to_bytes(4, "big") for n in range(NEIGHBOURS + 1)]
+    *first, last = addresses
+    assert all(table.put(Neighbour(address, PEER, State.REACHABLE)) for address in first)
+    assert not table.put(Neighbour(last, PEER, State.REACHABLE))
+    table.put(Neighbour(first[7], bytes(6), State.FAILED))
+    assert table.put(Neighbour(last, OTHER, State.REACHABLE))
+    assert table.get(first[7]) is None
+    assert table.get(last) == Neighbour(last, OTHER, State.REACHABLE)
+
+
+def test_a_new_link_finds_the_table(wire: Wire) -> None:
+    wire.arp(frames.REQUEST, PEER, HOST, bytes(6), ADDRESS)
+    again = Link(wire.link.queue, NeighbourTable(wire.memory), IPv4Interface("10.77.0.2/24"), OURS)
+    assert again.table.get(HOST) == Neighbour(HOST, PEER, State.REACHABLE)
+    wire.clock[0] += 1
+    again.run_timers()
+    assert [frame[:6] for frame in wire.sent()] == [PEER]
+
+
+def test_hash_is_the_data_planes() -> None:
+    assert start(HOST) == (int.from_bytes(HOST, "little") * 2654435761 % 2**32) >> 22

@@ -1,0 +1,123 @@
+"""bind() and listen() as Linux decides them."""
+
+import errno
+from ipaddress import IPv4Address
+
+import pytest
+
+from neatstack.control.ports import EPHEMERAL, MOST_PER_PROGRAM, Binding, Ports, Refused
+
+OWN, ANY, LOOPBACK = IPv4Address("10.77.0.2"), IPv4Address(0), IPv4Address("127.0.0.1")
+ONE, OTHER = 1, 2  # channels of two programs
+
+
+@pytest.fixture
+def ports() -> Ports:
+    return Ports(OWN)
+
+
+def refused(number: int):  # type: ignore[no-untyped-def]
+    return pytest.raises(Refused, match=errno.errorcode[number])
+
+
+@pytest.mark.parametrize(("first", "second", "clash"), [
+    (OWN, OWN, True), (ANY, OWN, True), (OWN, ANY, True), (ANY, ANY, True), (OWN, LOOPBACK, False),
+])  # fmt: skip
+def test_addresses_that_overlap(ports: Ports, first: IPv4Address, second: IPv4Address, clash: bool) -> None:
+    ports.bind(ONE, 0, first, 80)
+    if clash:
+        with refused(errno.EADDRINUSE):
+            ports.bind(OTHER, 0, second, 80)
+    else:
+        ports.bind(OTHER, 0, second, 80)
+    ports.bind(OTHER, 0, second, 81)
+
+
+def test_reuse_address_until_one_listens(ports: Ports) -> None:
+    first = ports.bind(ONE, 0, ANY, 80, reuse_address=True)
+    second = ports.bind(OTHER, 0, ANY, 80, reuse_address=True)
+    ports.listen(ONE, first.number, 10)
+    with refused(errno.EADDRINUSE):
+        ports.listen(OTHER, second.number, 10)
+    with refused(errno.EADDRINUSE):
+        ports.bind(OTHER, 0, ANY, 80, reuse_address=True)
+    ports.release(ONE, first.number)
+    ports.listen(OTHER, second.number, 10)
+
+
+def test_reuse_address_takes_both(ports: Ports) -> None:
+    ports.bind(ONE, 0, ANY, 80, reuse_address=True)
+    with refused(errno.EADDRINUSE):
+        ports.bind(OTHER, 0, ANY, 80)
+
+
+def test_reuse_port_for_one_user(ports: Ports) -> None:
+    first = ports.bind(ONE, 1000, ANY, 8080, reuse_port=True)
+    second = ports.bind(OTHER, 1000, ANY, 8080, reuse_port=True)
+    ports.listen(ONE, first.number, 10)
+    ports.listen(OTHER, second.number, 10)
+    with refused(errno.EADDRINUSE):
+        ports.bind(OTHER, 1001, ANY, 8080, reuse_port=True)
+
+
+def test_addresses_that_are_not_ours(ports: Ports) -> None:
+    with refused(errno.EADDRNOTAVAIL):
+        ports.bind(ONE, 0, IPv4Address("10.77.0.9"), 80)
+    ports.bind(ONE, 0, IPv4Address("127.1.2.3"), 80)
+
+
+def test_privileged_ports(ports: Ports) -> None:
+    with refused(errno.EACCES):
+        ports.bind(ONE, 1000, ANY, 1023)
+    ports.bind(ONE, 1000, ANY, 1024)
+
+
+def test_port_zero_takes_each_port_once(ports: Ports, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neatstack.control.ports.EPHEMERAL", range(40000, 40010))
+    chosen = {ports.bind(ONE, 0, ANY, 0).port for _ in range(10)}
+    assert chosen == set(range(40000, 40010))
+    with refused(errno.EADDRINUSE):
+        ports.bind(ONE, 0, ANY, 0)
+
+
+def test_port_zero_is_ephemeral(ports: Ports) -> None:
+    assert ports.bind(ONE, 1000, OWN, 0).port in EPHEMERAL
+
+
+def test_forked_children_share(ports: Ports) -> None:
+    binding = ports.bind(ONE, 0, ANY, 80)
+    ports.listen(ONE, binding.number, 10)
+    assert ports.inherit(ONE, OTHER) == [binding]
+    ports.release(ONE, binding.number)
+    with refused(errno.EADDRINUSE):
+        ports.bind(ONE, 0, ANY, 80)
+    ports.release(OTHER, binding.number)
+    ports.bind(ONE, 0, ANY, 80)
+
+
+def test_only_holders_may_speak_of_a_binding(ports: Ports) -> None:
+    binding = ports.bind(ONE, 0, ANY, 80)
+    for number in (binding.number, binding.number + 1):
+        with refused(errno.EBADF):
+            ports.listen(OTHER, number, 10)
+        with refused(errno.EBADF):
+            ports.release(OTHER, number)
+
+
+def test_a_program_cannot_take_everything(ports: Ports) -> None:
+    for port in range(MOST_PER_PROGRAM):
+        ports.bind(ONE, 0, ANY, 1024 + port)
+    with refused(errno.ENOBUFS):
+        ports.bind(ONE, 0, ANY, 60000)
+    ports.bind(OTHER, 0, ANY, 60000)
+
+
+def test_found_again_after_a_restart(ports: Ports) -> None:
+    binding = ports.bind(ONE, 1000, OWN, 8080, reuse_port=True)
+    ports.listen(ONE, binding.number, 10)
+    ports.inherit(ONE, OTHER)
+    again = Ports(OWN, [Binding.from_data(binding.to_data())])
+    assert list(again) == [binding]
+    with refused(errno.EADDRINUSE):
+        again.bind(OTHER, 1000, ANY, 8080)
+    assert again.bind(OTHER, 1000, ANY, 8081).number > binding.number
