@@ -285,3 +285,58 @@ def tap_send(device: cython.pointer[Device], segment: cython.pointer[cython.cons
         if errno != EINTR:
             return -errno
     return 0
+
+
+# ---- one queue from Python, for tools and tests ----
+
+
+@cython.final
+@cython.cclass
+class Queue:
+    """The driver of one queue. The descriptor stays the caller's."""
+
+    _device: Device
+    _malformed: uint64_t
+
+    def __cinit__(self, fd: cython.int):
+        failed: cython.int = tap_device(cython.address(self._device), fd, cython.address(self._malformed))
+        if failed < 0:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self._device.self:
+            tap_close(cython.address(self._device))
+
+    @property
+    def malformed(self) -> int:
+        """Frames dropped because their virtio-net header made no sense."""
+        return self._malformed
+
+    def receive(self) -> list[tuple[bytes, bool]]:
+        """The frames that wait, each with whether its transport checksum needs no check. OSError as read() fails."""
+        frames: Frame[64]
+        count: cython.int = self._device.receive(cython.address(self._device), frames, BATCH)
+        if count < 0:
+            raise OSError(-count, f"cannot read from the TAP: {os.strerror(-count)}")
+        return [
+            (cython.cast(cython.p_char, frames[i].data)[: frames[i].length], bool(frames[i].checked))
+            for i in range(count)
+        ]
+
+    def send(self, header: bytes, payload: tuple[bytes, bytes] = (b"", b""), gso_size: int = 0) -> int:
+        """Send a TCP segment whose checksum field holds the pseudo-header's sum. `header` is Ethernet, IPv4 (without
+        options) and TCP; the payload is in two pieces, as where a ring wraps. 0 or -errno."""
+        segment: Outgoing
+        if len(header) > HEADROOM:
+            raise ValueError(f"headers of {len(header)} bytes")
+        first, second = payload
+        memset(cython.address(segment), 0, cython.sizeof(segment))
+        memcpy(segment.header, cython.cast(cython.p_char, header), len(header))
+        segment.header_length = len(header)
+        segment.gso_size = gso_size
+        segment.checksum_start = 34
+        segment.first = cython.cast(cython.pointer[cython.const[uint8_t]], cython.cast(cython.p_char, first))
+        segment.first_length = len(first)
+        segment.second = cython.cast(cython.pointer[cython.const[uint8_t]], cython.cast(cython.p_char, second))
+        segment.second_length = len(second)
+        return self._device.send(cython.address(self._device), cython.address(segment))
