@@ -47,6 +47,7 @@ cdef enum Drop:              # reasons for counting a frame and forgetting it
     DROP_NEIGHBOUR           # next hop unknown
     DROP_DEVICE              # the device did not take what we sent
     DROP_COMMAND             # a program's channel said something impossible
+    DROP_OFFLOAD             # virtio-net header that makes no sense
     DROPS
 
 cdef struct Counters:        # R; in the order in which inspect.py names them
