@@ -161,9 +161,8 @@ class Manager:
 
     def _serve(self, listening: list[socket.socket]) -> None:
         requests, control = listening
-        page = os.open(f"/proc/self/fd/{self.page_memory}", os.O_RDONLY | os.O_CLOEXEC)
         backlog = self.settings.max_backlog
-        self.servers = [RequestServer(requests, self.programs, page, backlog), ControlServer(control, self)]
+        self.servers = [RequestServer(requests, self.programs, self.page_memory, backlog), ControlServer(control, self)]
 
 
 def _clear(store: Store, entries: dict[str, Entry]) -> dict[str, Entry]:

@@ -1,11 +1,9 @@
 """Memory that the manager makes for others: the stack page, replica pages, neighbours, regions, doorbells."""
 
-import contextlib
 import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
@@ -33,14 +31,9 @@ def doorbell() -> int:
     return os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
 
-@contextlib.contextmanager
-def read_only(descriptor: int) -> Iterator[int]:
-    """A descriptor of the same memory that cannot be mapped to write, closed afterwards."""
-    again = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        yield again
-    finally:
-        os.close(again)
+def read_only(descriptor: int) -> int:
+    """A new descriptor of the same memory that cannot be mapped to write."""
+    return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def as_be(address: IPv4Address) -> int:

@@ -22,6 +22,7 @@ LINK_BACKOFF = 0.02, 2.0  # seconds
 def spawner(settings: Settings, queues: list[int], stack_page: int, neighbours: int) -> Spawn:
     """What starts the next incarnation of a slot."""
     account = pwd.getpwnam(settings.user)
+    pages_read_only = pages.read_only(stack_page), pages.read_only(neighbours)
 
     def spawn(slot: Slot) -> tuple[int, int, socket.socket]:
         from neatstack.dataplane.launch import spawn_replica
@@ -34,15 +35,15 @@ def spawner(settings: Settings, queues: list[int], stack_page: int, neighbours: 
             **({"faults": settings.faults} if settings.faults else {}),
         }
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, pages.read_only(stack_page) as page, pages.read_only(neighbours) as neighbours_read_only:
+        with theirs:
             descriptors = {
                 "control": theirs.fileno(),
                 "region": slot.region,
                 "tap": queues[slot.number],
                 "doorbell": slot.doorbell,
-                "stack_page": page,
+                "stack_page": pages_read_only[0],
                 "replica_page": slot.page,
-                "neighbours": neighbours_read_only,
+                "neighbours": pages_read_only[1],
                 "link": slot.link_ours,
             }
             pid, pidfd = spawn_replica(config, descriptors, account.pw_uid, account.pw_gid)

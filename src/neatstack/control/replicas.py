@@ -174,7 +174,7 @@ class Slot:
     @functools.cached_property
     def page_read_only(self) -> int:
         """The page, for programs."""
-        return os.open(f"/proc/self/fd/{self.page}", os.O_RDONLY | os.O_CLOEXEC)
+        return pages.read_only(self.page)
 
     @property
     def descriptors(self) -> list[int]:

@@ -197,7 +197,7 @@ class RequestServer:
     def __init__(self, listener: socket.socket, programs: Programs, stack_page: int, backlog_most: int) -> None:
         self.programs = programs
         self.backlog_most = backlog_most
-        self._stack_page = stack_page
+        self._stack_page = pages.read_only(stack_page)
         self._listener = listener
         self._connections: Counter[int] = Counter()  # by pid
         listener.setblocking(False)
