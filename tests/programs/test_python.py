@@ -1,0 +1,24 @@
+"""Python servers: asyncio, and those that fork and exec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Pair
+
+HERE = Path(__file__).parent
+
+
+def test_echo(pair: Pair) -> None:
+    pair.serve("python3", HERE / "echo_server.py", "0.0.0.0", pair.port)
+    told = pair.client.run("python3", HERE / "echo_client.py", pair.address, pair.port, 50, 200_000, 1)
+    assert int(told) > 1_000_000
+
+
+@pytest.mark.parametrize("kind", ["fork", "inetd", "exec"])
+def test_fork_and_exec(pair: Pair, kind: str) -> None:
+    pair.serve("python3", HERE / "fork_server.py", kind, "0.0.0.0", pair.port)
+    told = pair.client.run("python3", HERE / "echo_client.py", pair.address, pair.port, 20, 100_000, 2)
+    assert int(told) > 500_000
