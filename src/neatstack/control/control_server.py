@@ -25,14 +25,14 @@ class ControlServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while line := await reader.readline():
-                writer.write(json.dumps(self._answer(line)).encode() + b"\n")
+                writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
                 await writer.drain()
         except (ConnectionError, ValueError):
             pass  # gone, or a line without end
         finally:
             writer.close()
 
-    def _answer(self, line: bytes) -> dict[str, Any]:
+    async def _answer(self, line: bytes) -> dict[str, Any]:
         from neatstack.control import stats
 
         try:
@@ -40,7 +40,7 @@ class ControlServer:
                 case {"op": "status"}:
                     return stats.status(self.manager)
                 case {"op": "ss"}:
-                    return stats.sockets(self.manager)
+                    return await stats.sockets(self.manager)
             return {"error": "no such request"}
         except ValueError:
             return {"error": "not a JSON object"}

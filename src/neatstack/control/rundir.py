@@ -16,7 +16,7 @@ from typing import Any
 from neatstack.control.errors import NeatError
 from neatstack.control.settings import DEFAULT_NAME
 
-CONTROL_TIMEOUT = 5.0  # seconds
+CONTROL_TIMEOUT = 30.0  # seconds
 
 
 def root() -> Path:

@@ -1,5 +1,6 @@
 """What a stack is doing: the answers to `neat status` and `neat ss`, as JSON-ready values."""
 
+import asyncio
 import mmap
 import os
 import time
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neatstack.control import messages
 from neatstack.control.replicas import Slot
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def replica(slot: Slot) -> dict[str, Any]:
     """One replica: its process, and the counters of its region."""
     from neatstack.dataplane import inspect
 
-    counters = look(slot, inspect.counters)
+    counters = look(slot.region, inspect.counters, {})
     return {
         "id": slot.number,
         "incarnation": slot.incarnation,
@@ -72,35 +74,38 @@ def replica(slot: Slot) -> dict[str, Any]:
     }
 
 
-def sockets(manager: "Manager") -> dict[str, Any]:
-    """Every connection and listener."""
-    from neatstack.dataplane import inspect
-
-    programs = {program.channel: program for program in manager.programs}
-    connections = []
-    for slot in manager.replicas.slots:
-        if slot.number not in manager.replicas.active:
-            continue
-        for connection in look(slot, inspect.connections):
-            owner = programs.get(connection.get("channel", -1))
-            user = {"pid": owner.pid, "program": owner.name} if owner else {}
-            connections.append({"replica": slot.number, **connection, **user})
+async def sockets(manager: "Manager") -> dict[str, Any]:
+    """Every connection and listener. Reading many takes long, so it is done beside the manager's work."""
+    users = {program.channel: {"pid": program.pid, "program": program.name} for program in manager.programs}
     listeners = [
         {
             "listener": binding.number,
             "address": str(binding.address),
             "port": binding.port,
             "backlog": binding.backlog,
-            "programs": [
-                {"pid": programs[channel].pid, "program": programs[channel].name}
-                for channel in sorted(binding.holders)
-                if channel in programs
-            ],
+            "programs": [users[channel] for channel in sorted(binding.holders) if channel in users],
         }
         for binding in manager.programs.ports
         if binding.listening
     ]
+    # of their own: a replica's death replaces its region
+    regions = {n: os.dup(manager.replicas.slots[n].region) for n in sorted(manager.replicas.active)}
+    try:
+        connections = await asyncio.to_thread(_connections, regions, users)
+    finally:
+        messages.close(list(regions.values()))
     return {"connections": connections, "listeners": listeners}
+
+
+def _connections(regions: dict[int, int], users: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The connections of all replicas, with the programs that have them."""
+    from neatstack.dataplane import inspect
+
+    return [
+        {"replica": number, **connection, **users.get(connection["channel"], {})}
+        for number, region in regions.items()
+        for connection in look(region, inspect.connections, [])
+    ]
 
 
 def process(pid: int) -> dict[str, Any]:
@@ -116,7 +121,10 @@ def process(pid: int) -> dict[str, Any]:
     return {"pid": pid, "cpu_seconds": used, "cpu_percent": percent, "resident": resident}
 
 
-def look(slot: Slot, question: Callable[[mmap.mmap], Any]) -> Any:
-    """Ask the slot's region, mapped to read for that long."""
-    with mmap.mmap(slot.region, 0, prot=mmap.PROT_READ) as region:
-        return question(region)
+def look(region: int, question: Callable[[mmap.mmap], Any], otherwise: Any) -> Any:
+    """Ask a region, mapped to read for that long; `otherwise` while its replica has not set it up yet."""
+    with mmap.mmap(region, 0, prot=mmap.PROT_READ) as memory:
+        try:
+            return question(memory)
+        except ValueError:
+            return otherwise

@@ -1,0 +1,172 @@
+"""The command line: help for everything, and one line with a non-zero status for whatever goes wrong."""
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from neatstack.control import rundir
+from neatstack.control.errors import NeatError
+
+SOURCE = Path(__file__).parents[2] / "src"
+NEAT = [sys.executable, "-c", "from neatstack.cli import main; main()"]
+COMMANDS = ("up", "run", "status", "ss", "down", "doctor")
+Neat = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def neat(tmp_path: Path) -> Neat:
+    """Run `neat ARG...` with a run directory of its own."""
+    directory = tmp_path / "run"
+    directory.mkdir()
+    environment = {**os.environ, "NEAT_RUN_DIR": str(directory), "PYTHONPATH": str(SOURCE), "COLUMNS": "200"}
+
+    def run(*arguments: object, prefix: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*prefix, *NEAT, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=30, cwd="/"
+        )
+
+    return run
+
+
+def assert_one_line(answer: "subprocess.CompletedProcess[str]", status: int, *words: str) -> None:
+    assert answer.returncode == status, answer.stderr
+    assert answer.stderr.startswith("neat: ")
+    assert answer.stderr.count("\n") == 1 and answer.stderr.endswith("\n")
+    for word in words:
+        assert word in answer.stderr
+
+
+def test_help_for_everything(neat: Neat) -> None:
+    answer = neat("--help")
+    assert answer.returncode == 0
+    assert all(command in answer.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_with_examples(neat: Neat, command: str) -> None:
+    answer = neat(command, "--help")
+    assert answer.returncode == 0
+    assert f"neat {command}" in answer.stdout.split("Example")[1]
+
+
+def test_light_start() -> None:
+    """What takes long to import is imported by the command that needs it."""
+    script = "import sys, neatstack.cli.app; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(SOURCE)}, capture_output=True, text=True
+    ).stdout.split()
+    assert not {"pydantic", "pyroute2", "asyncio", "rich.table", "textual"} & set(loaded)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("bogus",), ("bogus", "--help")),
+    (("up", "--bogus"), ("--bogus", "--help")),
+    (("run",), ("PROGRAM",)),
+    (("up", "--replicas", "17"), ("replicas", "16")),
+    (("up", "--replicas", "3", "--max-replicas", "2"), ("replicas", "max_replicas")),
+    (("up", "--address", "10.0.0.1"), ("address", "/24")),
+    (("up", "--config", "/nonexistent.toml"), ("/nonexistent.toml", "--config")),
+])  # fmt: skip
+def test_bad_usage(neat: Neat, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+    assert_one_line(neat(*arguments), 2, *words)
+
+
+@pytest.mark.parametrize("command", ["status", "ss", "down"])
+def test_no_such_stack(neat: Neat, command: str) -> None:
+    assert_one_line(neat(command), 1, "neat up")
+    assert_one_line(neat(command, "--stack", "web"), 1, "web", "neat up")
+
+
+@pytest.mark.parametrize("detach", [[], ["--detach"]])
+def test_no_such_namespace(neat: Neat, detach: list[str]) -> None:
+    assert_one_line(neat("up", "--netns", "no-such-namespace", *detach), 1, "no-such-namespace", "ip netns add")
+
+
+@pytest.mark.parametrize("detach", [[], ["--detach"]])
+def test_no_right_to_open_a_tap(neat: Neat, detach: list[str], tmp_path: Path) -> None:
+    answer = neat("up", *detach, prefix=["setpriv", "--bounding-set", "-net_admin"])
+    assert_one_line(answer, 1, "neat0", "root", "neat doctor")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_programs_that_cannot_run(neat: Neat, tmp_path: Path) -> None:
+    plain, static, script = tmp_path / "plain", tmp_path / "static", tmp_path / "script"
+    plain.write_text("no program")
+    static.write_bytes(without_interpreter(Path(sys.executable).resolve().read_bytes()))
+    script.write_text(f"#!{static}\n")
+    static.chmod(0o755)
+    script.chmod(0o755)
+    assert_one_line(neat("run", "--", "no-such-program"), 127, "no-such-program")
+    assert_one_line(neat("run", "--", tmp_path / "none"), 127, "none")
+    assert_one_line(neat("run", "--", plain), 126, "plain", "permissions")
+    assert_one_line(neat("run", "--", tmp_path), 126)
+    assert_one_line(neat("run", "--", static), 126, "static", "dynamic")
+    assert_one_line(neat("run", "--", script), 126, "script", "static", "dynamic")
+
+
+def without_interpreter(elf: bytes) -> bytes:
+    """The program as if linked statically: its PT_INTERP header is gone."""
+    (table,) = struct.unpack_from("<Q", elf, 32)
+    size, count = struct.unpack_from("<HH", elf, 54)
+    patched = bytearray(elf)
+    for at in range(table, table + size * count, size):
+        if struct.unpack_from("<I", elf, at)[0] == 3:
+            struct.pack_into("<I", patched, at, 0)
+    return bytes(patched)
+
+
+class TestRunDirectory:
+    """Who has a stack's directory."""
+
+    @pytest.fixture(autouse=True)
+    def directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("NEAT_RUN_DIR", str(tmp_path))
+
+    def test_one_owner(self) -> None:
+        lock = rundir.claim("web")
+        assert rundir.running() == ["web"]
+        with pytest.raises(NeatError, match="web is already running.*neat down"):
+            rundir.claim("web")
+        os.close(lock)
+        assert rundir.running() == []
+
+    def test_what_a_killed_stack_left_is_cleaned_up(self) -> None:
+        os.close(rundir.claim("web"))
+        (rundir.directory("web") / "manager.sock").touch()
+        (rundir.directory("web") / "more").mkdir()
+        assert rundir.running() == []
+        lock = rundir.claim("web")
+        assert [entry.name for entry in rundir.directory("web").iterdir()] == ["keeper.pid"]
+        os.close(lock)
+
+    def test_which_stack_is_meant(self) -> None:
+        with pytest.raises(NeatError, match="no stack is running"):
+            rundir.find(None)
+        locks = [rundir.claim("web")]
+        assert rundir.find(None) == rundir.find("web") == "web"
+        with pytest.raises(NeatError, match="no stack db is running; there is: web"):
+            rundir.find("db")
+        locks.append(rundir.claim("db"))
+        with pytest.raises(NeatError, match="db, web; name one"):
+            rundir.find(None)
+        locks.append(rundir.claim("default"))
+        assert rundir.find(None) == "default"
+        for lock in locks:
+            os.close(lock)
+
+    def test_nobody_answers(self) -> None:
+        lock = rundir.claim("web")
+        with pytest.raises(NeatError, match="web does not answer"):
+            rundir.ask("web", {"op": "status"})
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(rundir.directory("web") / "control.sock"))
+            with pytest.raises(NeatError, match="web does not answer"):
+                rundir.ask("web", json.loads("{}"))
+        os.close(lock)
