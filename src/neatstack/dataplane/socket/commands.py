@@ -36,12 +36,11 @@ from cython.cimports.neatstack.dataplane.channel.rings import load_entry
 from cython.cimports.neatstack.dataplane.ip.output import is_local
 from cython.cimports.neatstack.dataplane.socket.accept import post, requeue, taken, unpost
 from cython.cimports.neatstack.dataplane.socket.commands import BUDGET, LEAST_RECEIVE_BUFFER, LOOPBACK_BE
-from cython.cimports.neatstack.dataplane.socket.publish import finish
 from cython.cimports.neatstack.dataplane.socket.slots import bind_slot, free_slot, put_event
 from cython.cimports.neatstack.dataplane.stack import (
     DROP_COMMAND,
     MAX_CHANNELS,
-    NEWS_EVENT,
+    NEWS_GONE,
     NEWS_LINES,
     Channel,
     Post,
@@ -321,7 +320,7 @@ def detach(s: cython.pointer[Stack], program: uint32_t, i: uint32_t) -> cython.v
     if t.flags & TCB_PASSIVE and not t.flags & TCB_ACCEPTED:
         s.channels[t.channel].untaken -= 1
     if t.state == State.CLOSED:
-        finish(s, i)
-        return
-    close(s, i)
-    mark(s, i, NEWS_LINES)
+        mark(s, i, NEWS_GONE)
+    else:
+        close(s, i)
+        mark(s, i, NEWS_LINES)

@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t
 
 from neatstack.dataplane.stack cimport Stack
 
-cdef void inherit(Stack *s, uint32_t channel, uint32_t parent) noexcept nogil
+cdef void inherit_all(Stack *s, uint32_t channel, uint32_t parent) noexcept nogil
 cdef int drop(Stack *s, uint32_t channel) noexcept nogil
 cdef void recover_channel(Stack *s, uint32_t channel) noexcept nogil
 cdef int grant(Stack *s, uint32_t number, uint32_t channel) noexcept nogil

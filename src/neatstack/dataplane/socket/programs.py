@@ -7,6 +7,7 @@ or by fork(), means what it says whichever message comes first.
 import cython
 from cython.cimports.libc.errno import ECONNRESET, EINVAL
 from cython.cimports.libc.stdint import uint8_t, uint32_t
+from cython.cimports.libc.string import memset
 from cython.cimports.neatstack.dataplane.channel.atomic import load8, load32, load_acquire, store8_release
 from cython.cimports.neatstack.dataplane.channel.channel import any_bit, clear_bit, deactivate, holds_bit, set_bit
 from cython.cimports.neatstack.dataplane.channel.layout import (
@@ -20,10 +21,18 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
 )
 from cython.cimports.neatstack.dataplane.socket.accept import empty_queue, post, requeue, unpost_all
 from cython.cimports.neatstack.dataplane.socket.commands import take_commands
-from cython.cimports.neatstack.dataplane.socket.publish import finish
-from cython.cimports.neatstack.dataplane.socket.slots import free_slot, put_event
-from cython.cimports.neatstack.dataplane.stack import MAX_CHANNELS, MAX_LISTENERS, Channel, Listener, Post, Stack
+from cython.cimports.neatstack.dataplane.socket.slots import free_slot, put_event, unbind_slot
+from cython.cimports.neatstack.dataplane.stack import (
+    MAX_CHANNELS,
+    MAX_LISTENERS,
+    NEWS_GONE,
+    Channel,
+    Listener,
+    Post,
+    Stack,
+)
 from cython.cimports.neatstack.dataplane.tcp.listen import listener_numbered, unlisten
+from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_ACCEPTED, TCB_PASSIVE, State, Tcb
 from cython.cimports.neatstack.dataplane.tcp.user import abort
 
@@ -57,7 +66,7 @@ def not_taken(t: cython.pointer[Tcb]) -> cython.bint:
 # ---- fork ----
 
 
-def inherit(s: cython.pointer[Stack], channel: uint32_t, parent: uint32_t) -> cython.void:
+def inherit_all(s: cython.pointer[Stack], channel: uint32_t, parent: uint32_t) -> cython.void:
     """`channel` is a forked child's: it holds every socket and listener that the parent's program holds.
 
     Connections that the parent has not taken are not the child's: it will never hear of them.
@@ -82,7 +91,7 @@ def inherit(s: cython.pointer[Stack], channel: uint32_t, parent: uint32_t) -> cy
 @cython.nogil
 @cython.exceptval(check=False)
 def inherit_sockets(s: cython.pointer[Stack], memory: uint32_t, channel: uint32_t, parent: uint32_t) -> cython.void:
-    """The part of inherit() that concerns sockets in the memory of one channel."""
+    """The part of inherit_all() that concerns sockets in the memory of one channel."""
     ch: cython.pointer[Channel] = cython.address(s.channels[memory])
     k: uint32_t
     for k in range(ch.header.sockets):
@@ -134,7 +143,7 @@ def let_go(s: cython.pointer[Stack], memory: uint32_t, channel: uint32_t) -> cyt
         if any_bit(t.holders):
             continue
         if t.state == State.CLOSED:
-            finish(s, i)
+            mark(s, i, NEWS_GONE)
         elif not_taken(t):
             requeue(s, i)
         else:
@@ -151,8 +160,9 @@ def evict(s: cython.pointer[Stack], channel: uint32_t) -> cython.void:
             continue
         if s.tcbs[i].state != State.CLOSED:
             abort(s, i, ECONNRESET)
-        s.tcbs[i].holders[0] = s.tcbs[i].holders[1] = s.tcbs[i].holders[2] = s.tcbs[i].holders[3] = 0
-        finish(s, i)
+        memset(s.tcbs[i].holders, 0, cython.sizeof(s.tcbs[i].holders))
+        unbind_slot(s, i)
+        mark(s, i, NEWS_GONE)
 
 
 # ---- listeners ----

@@ -61,8 +61,9 @@ def tell(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     if news & (NEWS_EVENT | NEWS_GONE):
         put_events(s, i)
     if news & NEWS_GONE:
-        v.news = 0
-        if any_bit(t.holders):
+        if news & NEWS_OUTPUT:    # the peer is still to be told
+            v.news |= NEWS_GONE
+        elif any_bit(t.holders):
             leave_queue(s, i)
             remove(s, i)    # the flow may be opened again while programs still hold the dead socket
         else:
@@ -71,12 +72,14 @@ def tell(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         unbind_slot(s, i)    # the peer has all of the send ring, and nobody will read
 
 
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def finish(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """TCB i is CLOSED, and no program holds it: give back its slot, its buffer and itself."""
     leave_queue(s, i)
     unbind_slot(s, i)
     release_hold(s, i)
-    s.views[i].news = 0    # it may still be on the dirty list, which passes over it
     release(s, i)
 
 

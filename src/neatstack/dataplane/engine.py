@@ -1,0 +1,434 @@
+"""One replica's stack, put together: the batch, and the Python face that replica.py and tests drive it by."""
+
+import mmap
+import os
+import socket
+
+import cython
+from cython.cimports.cpython.buffer import PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cython.cimports.libc.errno import EBUSY, EINVAL
+from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.stdlib import calloc, free
+from cython.cimports.libc.string import memcpy
+from cython.cimports.neatstack.dataplane.channel.channel import attach, destroy_channels, release_memory
+from cython.cimports.neatstack.dataplane.channel.hold import destroy_holds, init_holds
+from cython.cimports.neatstack.dataplane.channel.layout import (
+    NEAT_BUCKETS,
+    NEAT_LAYOUT_VERSION,
+    NEAT_MAGIC,
+    ReplicaPage,
+    StackPage,
+)
+from cython.cimports.neatstack.dataplane.channel.region import map_region
+from cython.cimports.neatstack.dataplane.channel.rings import any_commands, ring_doorbells
+from cython.cimports.neatstack.dataplane.driver.device import Device, Frame
+from cython.cimports.neatstack.dataplane.driver.fault import FaultyDevice, fault_close, fault_device, is_faulty
+from cython.cimports.neatstack.dataplane.driver.loopback import (
+    destroy_loopback,
+    init_loopback,
+    put_loopback,
+    take_loopback,
+)
+from cython.cimports.neatstack.dataplane.driver.memory import (
+    Stored,
+    memory_close,
+    memory_device,
+    memory_put,
+    memory_take,
+)
+from cython.cimports.neatstack.dataplane.engine import FRAMES
+from cython.cimports.neatstack.dataplane.inspect import connections_of, counters_of, listeners_of
+from cython.cimports.neatstack.dataplane.ip.input import frame_arrives, loopback_arrives
+from cython.cimports.neatstack.dataplane.socket.accept import destroy_queues, init_queues
+from cython.cimports.neatstack.dataplane.socket.commands import run_commands
+from cython.cimports.neatstack.dataplane.socket.programs import (
+    drop,
+    end_listener,
+    evict,
+    grant,
+    inherit_all,
+    recover_channel,
+    revoke,
+)
+from cython.cimports.neatstack.dataplane.socket.publish import publish
+from cython.cimports.neatstack.dataplane.stack import (
+    DROP_DEVICE,
+    MAX_CHANNELS,
+    NEIGHBOURS,
+    NEWS_OUTPUT,
+    Neighbour,
+    Stack,
+    View,
+)
+from cython.cimports.neatstack.dataplane.tcp import table, timers
+from cython.cimports.neatstack.dataplane.tcp.listen import listen
+from cython.cimports.neatstack.dataplane.tcp.output import output
+from neatstack.dataplane.channel.region import region_size
+
+# ---- the loop's body ----
+
+
+def receive(s: cython.pointer[Stack]) -> cython.int:
+    """Feed up to FRAMES frames from the device and as many from ourselves. How many; -errno: the device has failed."""
+    frames: Frame[FRAMES]
+    frame: Frame
+    k: cython.int
+    count: cython.int = s.device.receive(cython.address(s.device), frames, FRAMES)
+    for k in range(count):
+        frame_arrives(s, cython.address(frames[k]))
+    for k in range(FRAMES):
+        if not take_loopback(s, cython.address(frame)):
+            break
+        loopback_arrives(s, cython.address(frame))
+        count = count + 1 if count >= 0 else count
+    return count
+
+
+def batch(s: cython.pointer[Stack]) -> cython.bint:
+    """All but receiving: see docs/architecture.md. True: there is more to do at once."""
+    run_commands(s)
+    timers.run(s)
+    plan(s)
+    publish(s)
+    flush(s)
+    ring_doorbells(s)
+    s.counters.batches += 1
+    s.replica_page.progress_ns = s.now
+    return not idle(s)
+
+
+def idle(s: cython.pointer[Stack]) -> cython.bint:
+    return s.dirty_count == 0 and s.loop_head == s.loop_tail and not any_commands(s)
+
+
+def deadline(s: cython.pointer[Stack]) -> uint64_t:
+    return timers.next_deadline(s)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def plan(s: cython.pointer[Stack]) -> cython.void:
+    """Plan what the dirty connections have to send. One that finds the outbox full says so in its news, for the next batch."""
+    k: uint32_t = 0
+    while k < s.dirty_count:    # planning one may mark others
+        v: cython.pointer[View] = cython.address(s.views[s.dirty[k]])
+        if v.news & NEWS_OUTPUT:
+            v.news &= cython.cast(uint8_t, ~NEWS_OUTPUT)
+            output(s, s.dirty[k])
+        k += 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def flush(s: cython.pointer[Stack]) -> cython.void:
+    """Send what was planned. What the device does not take is counted; TCP will send it again."""
+    k: uint32_t
+    for k in range(s.outbox_count):
+        if s.outbox[k].loopback:
+            if not put_loopback(s, cython.address(s.outbox[k])):
+                s.counters.drops[cython.cast(cython.int, DROP_DEVICE)] += 1
+        elif s.device.send(cython.address(s.device), cython.address(s.outbox[k])) < 0:
+            s.counters.drops[cython.cast(cython.int, DROP_DEVICE)] += 1
+    s.outbox_count = 0
+
+
+# ---- building ----
+
+
+@cython.cfunc
+def check(result: cython.int, what: object) -> object:
+    """Negative errno becomes an exception: ValueError where the caller was wrong, else OSError."""
+    if result >= 0:
+        return
+    if result == -EINVAL or result == -EBUSY:
+        raise ValueError(f"{what}: {os.strerror(-result)}")
+    raise OSError(-result, f"{what}: {os.strerror(-result)}")
+
+
+@cython.cfunc
+def pointer_to(buffer: object, least: uint64_t, writable: cython.bint) -> cython.p_void:
+    """Where a buffer's bytes lie. The caller keeps a memoryview of it, so that they stay there. ValueError: too small."""
+    view: cython.Py_buffer
+    PyObject_GetBuffer(buffer, cython.address(view), PyBUF_WRITABLE if writable else PyBUF_SIMPLE)
+    at: cython.p_void = view.buf
+    length: uint64_t = view.len
+    PyBuffer_Release(cython.address(view))
+    if length < least:
+        raise ValueError(f"a buffer of {length} bytes where {least} are needed")
+    return at
+
+
+def address_be(text: str) -> int:
+    """An IPv4 address as the stack keeps it: in network order in memory."""
+    return int.from_bytes(socket.inet_aton(text), "little")
+
+
+@cython.cfunc
+def new_stack_page(address: str, prefix: int, gateway: object, mac: bytes, mtu: int) -> object:
+    """A stack page of a stack with one replica."""
+    memory: object = bytearray(cython.sizeof(StackPage))
+    page: cython.pointer[StackPage] = cython.cast(cython.pointer[StackPage], pointer_to(memory, 0, True))
+    octets: cython.p_char = mac
+    page.magic = NEAT_MAGIC
+    page.version = NEAT_LAYOUT_VERSION
+    page.address_be = address_be(address)
+    page.netmask_be = int.from_bytes(((0xFFFFFFFF << (32 - prefix)) & 0xFFFFFFFF).to_bytes(4, "big"), "little")
+    page.gateway_be = address_be(gateway) if gateway else 0
+    page.mtu = mtu
+    page.replicas = 1
+    page.active = 1
+    page.tcp_backlog_max = 4096
+    memcpy(page.mac, octets, 6)
+    page.hash_key[0] = page.hash_key[1] = page.hash_key[2] = 1
+    return memory
+
+
+@cython.final
+@cython.cclass
+class Engine:
+    """A replica's stack.
+
+    `region`, `stack_page`, `replica_page` and `neighbours` are buffers laid out as stack.pxd and layout.h say; what is not given is
+    made, for one replica with the given address. `device` is "memory" (see input() and output()), or None: the caller
+    sets the device up before the first batch. `faults` is a dict of fault probabilities with a `seed`, see driver/fault.py.
+    """
+
+    def __cinit__(
+        self,
+        *,
+        address: str = "10.0.0.2",
+        prefix: int = 24,
+        gateway: object = None,
+        mac: bytes = b"\x02\x00\x00\x00\x00\x02",
+        mtu: int = 1500,
+        replica: int = 0,
+        incarnation: int = 1,
+        max_tcbs: int = 4096,
+        region: object = None,
+        stack_page: object = None,
+        replica_page: object = None,
+        neighbours: object = None,
+        device: object = "memory",
+        faults: object = None,
+    ):
+        self.kept = {}
+        self.s = cython.cast(cython.pointer[Stack], calloc(1, cython.sizeof(Stack)))
+        if self.s == cython.NULL:
+            raise MemoryError
+        s: cython.pointer[Stack] = self.s
+        s.replica = replica
+        if stack_page is None:
+            stack_page = new_stack_page(address, prefix, gateway, mac, mtu)
+        if replica_page is None:
+            replica_page = bytearray(cython.sizeof(ReplicaPage))
+        if neighbours is None:
+            neighbours = bytearray(NEIGHBOURS * cython.sizeof(Neighbour))
+        if region is None:
+            region = mmap.mmap(-1, region_size(max_tcbs))
+        s.page = cython.cast(cython.pointer[StackPage], self.keep("stack_page", stack_page, cython.sizeof(StackPage), False))
+        s.neighbours = cython.cast(
+            cython.pointer[Neighbour], self.keep("neighbours", neighbours, NEIGHBOURS * cython.sizeof(Neighbour), False)
+        )
+        s.replica_page = cython.cast(
+            cython.pointer[ReplicaPage], self.keep("replica_page", replica_page, cython.sizeof(ReplicaPage), True)
+        )
+        self.map(region, max_tcbs, incarnation)
+        if device == "memory":
+            check(memory_device(cython.address(s.device)), "memory device")
+            self.in_memory = True
+        if faults:
+            self.add_faults(**faults)
+
+    def keep(self, name: object, buffer: object, least: uint64_t, writable: cython.bint) -> cython.p_void:
+        at: cython.p_void = pointer_to(buffer, least, writable)
+        self.kept[name] = memoryview(buffer)
+        return at
+
+    def map(self, region: object, max_tcbs: uint32_t, incarnation: uint32_t) -> object:
+        """The region, and the private structures beside it. Large arrays are left to be touched when they are used."""
+        s: cython.pointer[Stack] = self.s
+        memory: cython.p_void = self.keep("region", region, 0, True)
+        check(map_region(s, memory, self.kept["region"].nbytes, max_tcbs), "state region")
+        s.region.replica = s.replica
+        s.region.incarnation = incarnation
+        s.replica_page.magic = NEAT_MAGIC
+        s.replica_page.version = NEAT_LAYOUT_VERSION
+        s.replica_page.incarnation = incarnation
+        s.views = cython.cast(cython.pointer[View], calloc(max_tcbs, cython.sizeof(View)))
+        s.dirty = cython.cast(cython.pointer[uint32_t], calloc(max_tcbs, cython.sizeof(uint32_t)))
+        if s.views == cython.NULL or s.dirty == cython.NULL:
+            raise MemoryError
+        check(init_holds(s), "hold buffers")
+        check(init_queues(s), "listeners")
+        check(init_loopback(s), "loopback")
+        check(table.init(s), "connection table")
+
+    def __dealloc__(self):
+        s: cython.pointer[Stack] = self.s
+        if s == cython.NULL:
+            return
+        if is_faulty(cython.address(s.device)):
+            fault_close(cython.address(s.device))
+        if self.in_memory:
+            memory_close(cython.address(s.device))
+        table.destroy(s)
+        destroy_loopback(s)
+        destroy_queues(s)
+        destroy_holds(s)
+        destroy_channels(s)
+        free(s.views)
+        free(s.dirty)
+        free(s)
+
+    def add_faults(
+        self, seed: int = 0, drop: float = 0.0, duplicate: float = 0.0, reorder: float = 0.0, corrupt: float = 0.0
+    ) -> None:
+        """Put a bad link before the device. Probabilities for each frame in each direction. ValueError: not probabilities."""
+        check(fault_device(cython.address(self.s.device), seed, drop, duplicate, reorder, corrupt), "faults")
+
+    # ---- time and traffic ----
+
+    @property
+    def now(self) -> int:
+        """The stack's clock, ns. Set it before each batch; it must not go back once there are connections."""
+        return self.s.now
+
+    @now.setter
+    def now(self, ns: int) -> None:
+        self.s.now = ns
+        if not self.s.wheel_count:
+            timers.init(self.s)
+
+    def input(self, frame: bytes, checked: bool = False) -> None:
+        """A frame arrives at the memory device. `checked`: its transport checksum is known to be good."""
+        octets: cython.p_char = frame
+        check(
+            memory_put(self.memory(), cython.cast(cython.pointer[uint8_t], octets), len(frame), checked), "memory device"
+        )
+
+    def output(self) -> list[tuple[bytes, int]]:
+        """The frames sent since the last call, whole and with complete checksums, each with the size it would be cut to (0: none)."""
+        sent: list = []
+        frame: Stored
+        while memory_take(self.memory(), cython.address(frame)):
+            sent.append((cython.cast(cython.p_char, frame.data)[: frame.length], frame.gso_size))
+            free(frame.data)
+        return sent
+
+    def memory(self) -> cython.pointer[Device]:
+        """The memory device, behind whatever wraps it."""
+        if not self.in_memory:
+            raise ValueError("the engine has no memory device")
+        if is_faulty(cython.address(self.s.device)):
+            return cython.address(cython.cast(cython.pointer[FaultyDevice], self.s.device.self).device)
+        return cython.address(self.s.device)
+
+    def run(self) -> None:
+        """Receive and run batches until nothing is left to do at this moment."""
+        count: cython.int = 1
+        more: cython.bint = True
+        while count > 0 or more:
+            with cython.nogil:
+                count = receive(self.s)
+                more = batch(self.s)
+
+    def next_deadline(self) -> int | None:
+        """ns when a timer is due."""
+        at: uint64_t = deadline(self.s)
+        return at if at else None
+
+    def neighbour(self, address: str, mac: bytes) -> None:
+        """Put a neighbour into the table that the engine has made."""
+        be: uint32_t = address_be(address)
+        octets: cython.p_char = mac
+        at: uint32_t = cython.cast(uint32_t, be * cython.cast(uint32_t, 2654435761)) >> 22
+        table_: cython.pointer[Neighbour] = cython.cast(cython.pointer[Neighbour], self.s.neighbours)
+        while table_[at].state and table_[at].address_be != be:
+            at = (at + 1) % NEIGHBOURS
+        table_[at].address_be = be
+        table_[at].state = 2
+        memcpy(table_[at].mac, octets, 6)
+
+    # ---- what the manager asks ----
+
+    def add_channel(self, number: int, memory: object, doorbell: int = -1, inherit: int | None = None) -> None:
+        """Take up a program's channel; with `inherit`, it holds all that the program of that channel holds.
+
+        `memory` is kept until the program is dropped and nothing uses it any more. ValueError: not a channel of this
+        replica and number, or the number is a living program's.
+        """
+        s: cython.pointer[Stack] = self.s
+        if 0 <= number < MAX_CHANNELS and s.channels[number].memory != cython.NULL and s.channels[number].gone:
+            evict(s, number)
+            self.forget(number)
+        at: cython.p_void = pointer_to(memory, 0, True)
+        view: object = memoryview(memory)
+        check(attach(s, number, at, view.nbytes, doorbell), f"channel {number}")
+        self.kept[number] = view
+        recover_channel(s, number)
+        if inherit is not None:
+            inherit_all(s, number, inherit)
+
+    def drop_channel(self, number: int) -> None:
+        """The program is dead. ValueError: no such channel."""
+        check(drop(self.s, number), f"channel {number}")
+        self.reap()
+
+    def reap(self) -> list[int]:
+        """Let go of the memory of dead programs' channels that nothing uses any more; their numbers."""
+        s: cython.pointer[Stack] = self.s
+        freed: list = []
+        number: cython.int
+        if s.unused:
+            s.unused = 0
+            for number in range(MAX_CHANNELS):
+                if s.channels[number].gone and not s.channels[number].bound:
+                    self.forget(number)
+                    freed.append(number)
+        return freed
+
+    def forget(self, number: uint32_t) -> object:
+        release_memory(self.s, number)
+        self.kept.pop(number).release()
+
+    def channels(self) -> list[int]:
+        """Numbers of the channels whose memory is in use."""
+        return [number for number in range(MAX_CHANNELS) if self.s.channels[number].memory != cython.NULL]
+
+    def listen(self, number: int, address: str, port: int, backlog: int) -> None:
+        """Accept connections, or change the backlog. OSError: no room, or the address is taken."""
+        check(listen(self.s, number, address_be(address), socket.htons(port), backlog), f"listener {number}")
+
+    def unlisten(self, number: int) -> None:
+        """Stop, and reset what no program has taken. ValueError: no such listener."""
+        check(end_listener(self.s, number), f"listener {number}")
+
+    def grant(self, number: int, channel: int) -> None:
+        """The program may take the listener's connections. ValueError: no such listener or channel."""
+        check(grant(self.s, number, channel), f"listener {number}, channel {channel}")
+
+    def revoke(self, number: int, channel: int) -> None:
+        """The program may no longer take the listener's connections. ValueError: no such listener or channel."""
+        check(revoke(self.s, number, channel), f"listener {number}, channel {channel}")
+
+    # ---- looking in ----
+
+    def counters(self) -> dict[str, int]:
+        """All counters; frames dropped are under drop_REASON."""
+        return counters_of(self.s.counters)
+
+    def connections(self) -> list[dict[str, object]]:
+        """Every TCB in use, see inspect.py."""
+        return connections_of(self.s.region, self.s.tcbs, self.s.max_tcbs)
+
+    def listeners(self) -> list[dict[str, object]]:
+        """Every listener, see inspect.py."""
+        return listeners_of(self.s.listeners)
+
+    def tcb(self, index: int) -> dict[str, object]:
+        """All of one TCB, as tcb.pxd names it. IndexError: there is none of that index."""
+        if not 0 < index < self.s.max_tcbs:
+            raise IndexError(index)
+        return self.s.tcbs[index]
