@@ -29,6 +29,7 @@ cdef extern from "<sys/syscall.h>" nogil:
         SYS_futex
         SYS_getpid
         SYS_getrandom
+        SYS_lseek
         SYS_gettid
         SYS_madvise
         SYS_mmap

@@ -1,0 +1,299 @@
+"""A replica: the process that runs one share of the stack.
+
+`main` is what the manager starts (launch.py). It isolates itself, maps what it was given, and loops without the GIL:
+receive, run to completion, send, ring, sleep. Python is entered again only for a message of the manager.
+"""
+
+import json
+import os
+import sys
+
+import cython
+from cython.cimports.libc.errno import errno
+from cython.cimports.libc.stdint import uint32_t, uint64_t
+from cython.cimports.neatstack.dataplane.channel.atomic import fence, store32
+from cython.cimports.neatstack.dataplane.driver.tap import tap_device
+from cython.cimports.neatstack.dataplane.engine import Engine, batch, deadline, idle, receive
+from cython.cimports.neatstack.dataplane.replica import (
+    CLOCK_MONOTONIC,
+    EPOLL_CLOEXEC,
+    EPOLL_CTL_ADD,
+    EPOLLET,
+    EPOLLIN,
+    MSG_DONTWAIT,
+    MSG_NOSIGNAL,
+    SCHED_BATCH,
+    SIG_IGN,
+    SIGINT,
+    Event,
+    Loop,
+    clock_gettime,
+    epoll_create1,
+    epoll_ctl,
+    epoll_pwait2,
+    sched_param,
+    sched_setscheduler,
+    send,
+    signal,
+    timespec,
+)
+from cython.cimports.neatstack.dataplane.stack import Drop, Stack
+
+from neatstack.dataplane import control_messages
+from neatstack.dataplane.mapping import Mapping
+from neatstack.dataplane.sandbox import enter_isolation, filter_calls, name_process
+
+DESCRIPTORS = ("control", "region", "tap", "doorbell", "stack_page", "replica_page", "neighbours", "link")
+CONTROL_EVERY = cython.declare(uint32_t, 64)  # rounds without sleep after which control is looked at
+SECOND = cython.declare(uint64_t, 1000000000)  # ns
+
+
+# ---- the loop ----
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def clock() -> uint64_t:
+    """CLOCK_MONOTONIC, ns."""
+    now: timespec
+    clock_gettime(CLOCK_MONOTONIC, cython.address(now))
+    return cython.cast(uint64_t, now.tv_sec) * SECOND + cython.cast(uint64_t, now.tv_nsec)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def work(loop: cython.pointer[Loop]) -> cython.int:
+    """Run until there is something for Python to do (0): a message of the manager, or memory that nothing uses.
+
+    -errno: the device has failed.
+    """
+    s: cython.pointer[Stack] = loop.s
+    while True:
+        s.now = clock()
+        got: cython.int = receive(s)
+        if got < 0:
+            return got
+        more: cython.bint = batch(s)
+        if s.wanted_count:
+            ask_link(loop)
+        if s.unused:
+            return 0
+        if got or more:
+            loop.busy += 1
+            if loop.busy < CONTROL_EVERY:
+                continue
+            if wait(loop, s.now):
+                return 0
+        elif sleep(loop):
+            return 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def sleep(loop: cython.pointer[Loop]) -> cython.bint:
+    """Wait for a frame, a doorbell, a timer or the manager; True if it is the manager.
+
+    The order makes sure that nothing is slept through: we say that we sleep, and then look at the command rings once
+    more; a program puts its command, and then looks whether we sleep. One of the two sees what the other did.
+    """
+    s: cython.pointer[Stack] = loop.s
+    page_seq: cython.pointer[uint32_t] = cython.address(s.replica_page.sleep_seq)
+    control: cython.bint = False
+    store32(page_seq, s.replica_page.sleep_seq + 1)
+    fence()
+    if idle(s):
+        s.counters.sleeps += 1
+        control = wait(loop, deadline(s))
+    store32(page_seq, s.replica_page.sleep_seq + 1)
+    return control
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def wait(loop: cython.pointer[Loop], until: uint64_t) -> cython.bint:
+    """Wait for any descriptor, at most until then (CLOCK_MONOTONIC in ns; 0: for ever); True if it is the manager's."""
+    events: Event[4]
+    left: timespec
+    timeout: cython.pointer[timespec] = cython.NULL
+    i: cython.int
+    loop.busy = 0
+    if until:
+        now: uint64_t = clock()
+        span: uint64_t = until - now if until > now else 0
+        left.tv_sec = cython.cast(cython.long, span // SECOND)
+        left.tv_nsec = cython.cast(cython.long, span % SECOND)
+        timeout = cython.address(left)
+    ready: cython.int = epoll_pwait2(loop.epoll, events, 4, timeout, cython.NULL)
+    for i in range(ready):
+        if events[i].data.fd == loop.control:
+            return True
+    return False
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def ask_link(loop: cython.pointer[Loop]) -> cython.void:
+    """Tell link which hardware addresses are wanted. What does not fit into its socket is asked for again in time."""
+    s: cython.pointer[Stack] = loop.s
+    i: uint32_t
+    for i in range(s.wanted_count):
+        send(loop.link, cython.address(s.wanted[i]), 4, MSG_DONTWAIT | MSG_NOSIGNAL)
+    s.wanted_count = 0
+
+
+# ---- around it ----
+
+
+@cython.final
+@cython.cclass
+class Replica:
+    """The process: its engine, its loop, and what the manager can ask of it."""
+
+    engine: Engine
+    loop: Loop
+    doorbells: dict
+
+    def __cinit__(self, config: dict):
+        """Take up what the configuration describes (docs/architecture.md). OSError if it cannot be."""
+        self.engine = Engine(
+            replica=config["replica"],
+            incarnation=config["incarnation"],
+            max_tcbs=config["max_tcbs"],
+            region=_mapped(config["region"]),
+            stack_page=_mapped(config["stack_page"], False),
+            replica_page=_mapped(config["replica_page"]),
+            neighbours=_mapped(config["neighbours"], False),
+            device=None,
+        )
+        self.doorbells = {}
+        s: cython.pointer[Stack] = self.engine.s
+        malformed = cython.address(s.counters.drops[cython.cast(cython.int, Drop.DROP_OFFLOAD)])
+        if tap_device(cython.address(s.device), config["tap"], malformed) < 0:
+            raise MemoryError
+        if config.get("faults"):
+            self.engine.add_faults(**config["faults"])
+        self.engine.now = clock()
+        self.loop.s = s
+        self.loop.control = config["control"]
+        self.loop.link = config["link"]
+        self.loop.epoll = epoll_create1(EPOLL_CLOEXEC)
+        self._watch(config["tap"], EPOLLIN)
+        self._watch(config["control"], EPOLLIN)
+        self._watch(config["doorbell"], EPOLLIN | EPOLLET)  # never read: each ring is an edge
+
+    @cython.cfunc
+    def _watch(self, fd: cython.int, events: uint32_t):
+        event: Event
+        event.events = events
+        event.data.fd = fd
+        if epoll_ctl(self.loop.epoll, EPOLL_CTL_ADD, fd, cython.address(event)) < 0:
+            raise OSError(errno, f"cannot wait for descriptor {fd}: {os.strerror(errno)}")
+
+    def run(self) -> None:
+        """Loop until the manager says stop or the stack ends. OSError when the device fails."""
+        result: cython.int
+        going = True
+        while going:
+            with cython.nogil:
+                result = work(cython.address(self.loop))
+            if result < 0:
+                raise OSError(-result, f"the device has failed: {os.strerror(-result)}")
+            self.engine.reap()
+            going = self._obey_all()
+
+    def _obey_all(self) -> bool:
+        """Do all that the manager has asked for by now; False: the last of it was to stop."""
+        while True:
+            request = control_messages.receive(self.loop.control)
+            if request is None:
+                return True
+            if not self._answer(*request):
+                return False
+
+    def _answer(self, message: dict, fds: list) -> bool:
+        """Do what a message asks for, and say so; False: it was the last one."""
+        reply = {"id": message.get("id")}
+        try:
+            self._obey(message, fds)
+            reply["ok"] = True
+        except (OSError, LookupError, TypeError, ValueError) as error:
+            reply["error"] = str(error) or type(error).__name__
+        finally:
+            for fd in fds:
+                os.close(fd)
+        control_messages.answer(self.loop.control, reply)
+        return message.get("op") != "stop"
+
+    def _obey(self, message: dict, fds: list) -> None:
+        """One request. Descriptors that stay in use are taken out of `fds`."""
+        engine = self.engine
+        match message["op"]:
+            case "channel":
+                self._open_channel(message["channel"], message.get("inherit"), fds)
+            case "drop":
+                engine.drop_channel(message["channel"])
+                os.close(self.doorbells.pop(message["channel"]))
+            case "listen":
+                engine.listen(message["listener"], message["address"], message["port"], message["backlog"])
+            case "unlisten":
+                engine.unlisten(message["listener"])
+            case "grant":
+                engine.grant(message["listener"], message["channel"])
+            case "revoke":
+                engine.revoke(message["listener"], message["channel"])
+            case "page" | "stop":
+                pass  # the stack page is read where it is needed
+            case unknown:
+                raise ValueError(f"unknown request {unknown!r}")
+
+    def _open_channel(self, number: int, inherit: int | None, fds: list) -> None:
+        memory, doorbell = fds
+        self.engine.add_channel(number, Mapping(memory), doorbell, inherit)
+        fds.remove(doorbell)
+        self.doorbells[number] = doorbell
+
+
+def _mapped(fd: int, writable: bool = True) -> Mapping:
+    """The memory behind a descriptor, which is not needed afterwards."""
+    try:
+        return Mapping(fd, writable)
+    finally:
+        os.close(fd)
+
+
+def _yield_to_programs() -> None:
+    """Do not interrupt a program in the middle of its work: who was woken by its doorbell runs when it sleeps.
+
+    A program on our core then answers a whole batch of events before we carry its answers on, also as a batch.
+    """
+    parameters: sched_param
+    parameters.sched_priority = 0
+    sched_setscheduler(0, SCHED_BATCH, cython.address(parameters))
+
+
+def main(text: str) -> None:
+    """Be a replica. Does not return; the exit status is 0 when told to stop or when the stack has ended."""
+    config = json.loads(text)
+    name_process(f"neat-replica-{config['replica']}")
+    signal(SIGINT, SIG_IGN)  # Ctrl-C is for the keeper, which ends us in its own order
+    try:
+        if "uid" in config:
+            enter_isolation(config["uid"], config["gid"], [config[name] for name in DESCRIPTORS])
+        replica = Replica(config)
+        _yield_to_programs()
+        if config["seccomp"]:
+            filter_calls()
+        control_messages.answer(config["control"], {"ready": True})
+        replica.run()
+    except control_messages.Closed:
+        pass
+    except Exception as error:  # a traceback would open files, which is not allowed any more
+        sys.stderr.write(f"replica {config['replica']}: {error or type(error).__name__}\n")
+        sys.stderr.flush()
+        os._exit(1)
+    os._exit(0)
