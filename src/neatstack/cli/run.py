@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from neatstack.cli import executable
-from neatstack.control import rundir
+from neatstack.control import launch, rundir
 from neatstack.control.errors import NeatError
 from neatstack.control.settings import DEFAULT_NAME
 
@@ -68,9 +68,9 @@ def run_alone(path: str, argv: list[str], stack: str) -> int:
 
 
 def _supervise(path: str, argv: list[str], env: dict[str, str]) -> int:
-    """Run the program as our child; signals that are meant for it reach it."""
+    """Run the program as our child; signals that are meant for it reach it, and our own death ends it."""
     try:
-        child = subprocess.Popen(argv, executable=path, env=env)
+        child = subprocess.Popen(argv, executable=path, env=env, preexec_fn=launch.die_with_parent)
     except OSError as error:
         raise NeatError(f"cannot run {path}: {error.strerror}", status=126) from None
     for number in FORWARDED:
