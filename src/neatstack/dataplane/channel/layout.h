@@ -84,7 +84,8 @@ struct neat_channel_program {
 NEAT_SIZE(struct neat_channel_program, 128);
 
 struct neat_channel_replica {
-    uint32_t commands_tail; /* entries ever taken from the command ring; published after their changes are committed */
+    uint32_t commands_tail; /* entries ever taken from the command ring: NEAT_OP_LOOK before the socket is looked at,
+                               NEAT_OP_DETACH after the change is committed */
     uint32_t events_head;
     uint32_t rescan;        /* bumped when the event ring was full: the program looks at all its sockets */
     uint8_t pad[116];
@@ -140,7 +141,8 @@ enum neat_state {
     NEAT_STATE_POSTED = 1,     /* NEAT_ROLE_ACCEPT seen, no connection yet */
     NEAT_STATE_CONNECTING = 2,
     NEAT_STATE_OPEN = 3,       /* established, also half closed */
-    NEAT_STATE_CLOSED = 4,     /* nothing more will come or go; `error` says why. Free after NEAT_OP_DETACH */
+    NEAT_STATE_CLOSED = 4,     /* nothing more will come or go; `error` says why. Free after NEAT_OP_DETACH. Also a slot
+                                  posted for a listener that was not granted: then remote_port_be is 0 */
 };
 
 enum neat_seen {

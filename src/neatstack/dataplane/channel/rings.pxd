@@ -13,6 +13,9 @@ cdef inline uint64_t entry_bits(uint16_t channel, uint16_t op, uint32_t socket) 
     """An Entry as one load or store moves it, so that the other side never sees half of one."""
     return channel | <uint64_t>op << 16 | <uint64_t>socket << 32
 
+cdef inline uint32_t entry_op(uint64_t bits) noexcept nogil:
+    return <uint32_t>(bits >> 16) & 0xFFFF
+
 cdef inline uint64_t load_entry(const Entry *e) noexcept nogil:
     return load64(<const uint64_t *>e)
 

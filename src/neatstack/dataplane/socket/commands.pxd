@@ -6,6 +6,7 @@ from neatstack.dataplane.stack cimport Stack
 
 cdef enum:
     BUDGET = 256                 # entries of one program in one batch, so that none holds up the others
+    RUN = 64                     # entries taken at one time
     LEAST_RECEIVE_BUFFER = 2048  # bytes, of SO_RCVBUF
     LOOPBACK_BE = 0x0100007F     # 127.0.0.1
 

@@ -5,9 +5,10 @@ checked, and the copy used. Looking once too often does no harm.
 """
 
 import cython
-from cython.cimports.libc.errno import EADDRNOTAVAIL, ECONNRESET
+from cython.cimports.libc.errno import EADDRNOTAVAIL, ECONNRESET, EINVAL
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.neatstack.dataplane.channel.atomic import (
+    fence,
     load8,
     load16,
     load32,
@@ -32,10 +33,10 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
     SocketProgram,
     SocketReplica,
 )
-from cython.cimports.neatstack.dataplane.channel.rings import load_entry
+from cython.cimports.neatstack.dataplane.channel.rings import entry_op, load_entry
 from cython.cimports.neatstack.dataplane.ip.output import is_local
 from cython.cimports.neatstack.dataplane.socket.accept import post, requeue, taken, unpost
-from cython.cimports.neatstack.dataplane.socket.commands import BUDGET, LEAST_RECEIVE_BUFFER, LOOPBACK_BE
+from cython.cimports.neatstack.dataplane.socket.commands import BUDGET, LEAST_RECEIVE_BUFFER, LOOPBACK_BE, RUN
 from cython.cimports.neatstack.dataplane.socket.slots import bind_slot, free_slot, put_event
 from cython.cimports.neatstack.dataplane.stack import (
     DROP_COMMAND,
@@ -85,23 +86,58 @@ def run_commands(s: cython.pointer[Stack]) -> cython.void:
 def take_commands(s: cython.pointer[Stack], channel: uint32_t, most: uint32_t) -> cython.void:
     """Take up to `most` entries of a program's command ring."""
     ch: cython.pointer[Channel] = cython.address(s.channels[channel])
-    head: uint32_t = load_acquire(cython.address(ch.program.commands_head))
-    waiting: uint32_t = head - ch.commands_tail
-    n: uint32_t
+    waiting: uint32_t = load_acquire(cython.address(ch.program.commands_head)) - ch.commands_tail
     if not waiting:
         return
     if waiting > ch.header.entries:
         impossible(s)
-        ch.commands_tail = head
-    else:
-        if waiting > most:
-            waiting = most
-        for n in range(waiting):
-            at: uint32_t = (ch.commands_tail + n) & (ch.header.entries - 1)
-            command(s, channel, load_entry(cython.address(ch.commands[at])))
-        s.counters.commands += waiting
-        ch.commands_tail += waiting
+        advance(ch, waiting)
+        return
+    if waiting > most:
+        waiting = most
+    s.counters.commands += waiting
+    while waiting:
+        waiting -= take_run(s, channel, waiting)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+@cython.inline
+def advance(ch: cython.pointer[Channel], count: uint32_t) -> cython.void:
+    ch.commands_tail += count
     store_release(cython.address(ch.replica.commands_tail), ch.commands_tail)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def take_run(s: cython.pointer[Stack], channel: uint32_t, waiting: uint32_t) -> uint32_t:
+    """Take entries up to the first NEAT_OP_DETACH, or that one alone; how many were taken.
+
+    That sockets shall be looked at is taken first and done then: a program that still finds its last entry in the ring does not
+    repeat it, so whoever looks must do so after the entry has gone. A detach is done first and taken then: it stands nowhere
+    but in the ring, and must not be lost with this process.
+    """
+    ch: cython.pointer[Channel] = cython.address(s.channels[channel])
+    run: uint64_t[RUN]
+    count: uint32_t = 0
+    n: uint32_t
+    while count < waiting and count < RUN:
+        entry: uint64_t = load_entry(cython.address(ch.commands[(ch.commands_tail + count) & (ch.header.entries - 1)]))
+        if entry_op(entry) == NEAT_OP_DETACH:
+            if count == 0:
+                command(s, channel, entry)
+                advance(ch, 1)
+                return 1
+            break
+        run[count] = entry
+        count += 1
+    advance(ch, count)
+    fence()
+    for n in range(count):
+        command(s, channel, run[n])
+    return count
 
 
 @cython.cfunc
@@ -110,7 +146,7 @@ def take_commands(s: cython.pointer[Stack], channel: uint32_t, most: uint32_t) -
 def command(s: cython.pointer[Stack], program: uint32_t, entry: uint64_t) -> cython.void:
     """One entry of the command ring of `program`: see struct neat_entry."""
     channel: uint32_t = cython.cast(uint32_t, entry & 0xFFFF)
-    op: uint32_t = cython.cast(uint32_t, entry >> 16 & 0xFFFF)
+    op: uint32_t = entry_op(entry)
     socket: uint32_t = cython.cast(uint32_t, entry >> 32)
     if channel >= MAX_CHANNELS or op > NEAT_OP_DETACH:
         impossible(s)
@@ -170,8 +206,7 @@ def look_at_slot(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_t) 
         p.generation = generation
         if not post(s, channel, socket, load32(cython.address(lines.listener))):
             impossible(s)
-            free_slot(ch, socket)
-            put_event(s, channel, channel, socket)
+            refuse(s, channel, socket, EINVAL)
 
 
 @cython.cfunc
@@ -204,12 +239,15 @@ def open_connection(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_
 @cython.nogil
 @cython.exceptval(check=False)
 def refuse(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_t, error: uint32_t) -> cython.void:
-    """connect() has failed at once: the slot is CLOSED until the program detaches it."""
+    """connect() has failed at once, or the slot was posted for a listener that is not the program's: it is CLOSED, without a
+    peer, until the program detaches it."""
     ch: cython.pointer[Channel] = cython.address(s.channels[channel])
     r: cython.pointer[SocketReplica] = cython.address(ch.sockets[socket].replica)
     r.seen = NEAT_SEEN_RESET
     r.tcp_state = cython.cast(uint8_t, State.CLOSED)
     r.error = error
+    r.remote_be = 0
+    r.remote_port_be = 0
     store8_release(cython.address(r.state), NEAT_STATE_CLOSED)
     store_release(cython.address(r.generation), ch.posts[socket].generation)
     put_event(s, channel, channel, socket)
