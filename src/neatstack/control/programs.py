@@ -112,6 +112,7 @@ class Programs:
         self.ports = ports
         self.shape = shape
         self.by_channel: dict[int, Program] = {}
+        self._last = -1  # the channel opened last
         self._closing: set[int] = set()  # channels that replicas still have to let go
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -129,6 +130,7 @@ class Programs:
     def adopt(self, program: Program) -> None:
         """A restarted manager has found this program in the keeper."""
         self.by_channel[program.channel] = program
+        self._last = max(self._last, program.channel)
         if program.opening:  # it has never had an answer, and will ask again
             self.forget(program)
         elif program.pid:
@@ -232,10 +234,12 @@ class Programs:
         """A new channel that nobody has been told of yet."""
         if uid and sum(program.uid == uid for program in self) >= SHARE_OF_USER:
             raise Refused(errno.EDQUOT)
-        free = (n for n in range(MOST_CHANNELS) if n not in self.by_channel and n not in self._closing)
-        channel = next(free, None)
+        # the longest unused one: its last connections may still be closing in the memory of the program that had it
+        numbers = ((self._last + step) % MOST_CHANNELS for step in range(1, MOST_CHANNELS + 1))
+        channel = next((n for n in numbers if n not in self.by_channel and n not in self._closing), None)
         if channel is None:
             raise Refused(errno.ENOBUFS)
+        self._last = channel
         token = secrets.randbits(64) or 1
         program = Program(channel, token, uid, pages.doorbell(), self.shape.create(channel))
         self.by_channel[channel] = program

@@ -37,6 +37,7 @@ DROP_NAMES = (
     "neighbour",
     "device",
     "command",
+    "offload",
 )
 STATE_NAMES = {int(state): state.name for state in State}
 
