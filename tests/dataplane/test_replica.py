@@ -1,0 +1,229 @@
+"""A replica as a process, against the kernel in a namespace, with a test in the place of the manager."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from neatstack.control import pages
+from neatstack.control.neighbours import Neighbour, NeighbourTable, State
+from neatstack.dataplane.channel.create import create_channel
+from neatstack.dataplane.channel.region import region_size
+from neatstack.dataplane.driver.tap import open_queues
+from neatstack.dataplane.launch import spawn_replica
+from tests.support.layout import ReplicaPage
+from tests.support.netns import Lab, Namespace
+
+HOST, ADDRESS, NOBODY = "10.77.0.1", "10.77.0.2", 65534
+MAC = bytes.fromhex("020000000002")
+
+
+class Managed:
+    """A replica and what its manager holds."""
+
+    def __init__(self, host: Namespace, stack: contextlib.ExitStack) -> None:
+        def keep(fd: int) -> int:
+            stack.callback(os.close, fd)
+            return fd
+
+        self.host = host
+        self.numbers = iter(range(1, 1000))
+        (tap,) = open_queues("neat0", 1, f"/run/netns/{host.name}")
+        keep(tap)
+        host.ip("link", "set", "neat0", "up")
+        host.ip("address", "add", f"{HOST}/24", "dev", "neat0")
+        host.ip("neigh", "add", ADDRESS, "lladdr", MAC.hex(":"), "dev", "neat0")
+        self.control, theirs = (
+            stack.enter_context(s) for s in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        )
+        self.link, links = (stack.enter_context(s) for s in socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
+        self.page = keep(pages.memory("replica", pages.REPLICA_PAGE_SIZE))
+        stack_page = keep(pages.memory("stack", 4096))
+        with mmap.mmap(stack_page, 4096) as memory:
+            pages.StackPage(
+                IPv4Address(ADDRESS), IPv4Address("255.255.255.0"), None, 1500, 1, 1, MAC, 1, 4096, (1, 1, 1)
+            ).write(memory)
+        neighbours = keep(pages.memory("neighbours", pages.NEIGHBOURS * pages.NEIGHBOUR_SIZE))
+        self.neighbours = NeighbourTable(stack.enter_context(mmap.mmap(neighbours, 0)))
+        descriptors = {
+            "control": theirs.fileno(),
+            "region": keep(pages.memory("region", region_size(4096))),
+            "tap": tap,
+            "doorbell": keep(pages.doorbell()),
+            "stack_page": stack_page,
+            "replica_page": self.page,
+            "neighbours": neighbours,
+            "link": links.fileno(),
+        }
+        config = {"replica": 0, "incarnation": 3, "max_tcbs": 4096, "seccomp": True}
+        self.pid, self.pidfd = spawn_replica(config, descriptors, NOBODY, NOBODY)
+        keep(self.pidfd)
+        stack.callback(self.kill)
+        self.control.settimeout(5)
+        theirs.close()
+        assert json.loads(self.control.recv(1000)) == {"ready": True}
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+
+    def ended(self, timeout: float = 2.0) -> int | None:
+        """The exit status, negative for a signal; None: it runs."""
+        if not select.select([self.pidfd], [], [], timeout)[0]:
+            return None
+        answer = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        return answer.si_status if answer.si_code == os.CLD_EXITED else -answer.si_status
+
+    def ask(self, op: str, fds: tuple[int, ...] = (), **fields: object) -> str | None:
+        """One request; None: done, else the error."""
+        number = next(self.numbers)
+        socket.send_fds(self.control, [json.dumps({"id": number, "op": op, **fields}).encode()], fds)
+        answer = json.loads(self.control.recv(4096))
+        assert answer["id"] == number
+        return answer.get("error") if not answer.get("ok") else None
+
+    def knows_host(self) -> None:
+        mac = bytes.fromhex(self.host.run("cat", "/sys/class/net/neat0/address").strip().replace(":", ""))
+        self.neighbours.put(Neighbour(IPv4Address(HOST).packed, mac, State.REACHABLE))
+
+    def status(self, name: str) -> str:
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith(f"{name}:"))
+
+    def cpu(self) -> int:
+        """Times that it has been put on a processor."""
+        return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[2])
+
+
+@pytest.fixture
+def replica(lab: Lab) -> Iterator[Managed]:
+    with lab.scope(), contextlib.ExitStack() as stack:
+        yield Managed(lab.namespace("replica"), stack)
+
+
+def test_it_is_isolated(replica: Managed) -> None:
+    assert replica.status("Uid").split() == [str(NOBODY)] * 4
+    assert replica.status("Gid").split() == [str(NOBODY)] * 4
+    assert replica.status("Groups") == ""
+    for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(replica.status(kind), 16) == 0
+    assert (replica.status("NoNewPrivs"), replica.status("Seccomp")) == ("1", "2")
+    assert os.readlink(f"/proc/{replica.pid}/ns/net") != os.readlink("/proc/self/ns/net")
+    interfaces = Path(f"/proc/{replica.pid}/net/dev").read_text().splitlines()[2:]
+    assert [line.split(":")[0].strip() for line in interfaces] == ["lo"]
+
+
+def test_it_holds_no_descriptor_of_its_memory(replica: Managed) -> None:
+    places = [os.readlink(entry) for entry in Path(f"/proc/{replica.pid}/fd").iterdir()]
+    assert not [place for place in places if "memfd" in place]
+    assert sum("tun" in place for place in places) == 1
+
+
+def test_what_others_write_is_mapped_read_only(replica: Managed) -> None:
+    maps = Path(f"/proc/{replica.pid}/maps").read_text().splitlines()
+    shared = {line.split("memfd:neat-")[1].split()[0]: line.split()[1] for line in maps if "memfd:neat-" in line}
+    assert shared == {"stack": "r--s", "neighbours": "r--s", "region": "rw-s", "replica": "rw-s"}
+
+
+def test_it_is_small_and_sleeps(replica: Managed) -> None:
+    assert int(replica.status("VmRSS").split()[0]) < 40 * 1024
+    replica.host.run("sysctl", "-qw", "net.ipv6.conf.neat0.disable_ipv6=1")
+    before = replica.cpu()
+    time.sleep(1)
+    assert replica.cpu() - before <= 2
+    with mmap.mmap(replica.page, 4096) as memory:
+        assert ReplicaPage.from_buffer_copy(memory).sleep_seq % 2 == 1
+        assert ReplicaPage.from_buffer_copy(memory).incarnation == 3
+
+
+def test_it_refuses_and_accepts_the_kernels_connections(replica: Managed) -> None:
+    replica.knows_host()
+    with pytest.raises(ConnectionRefusedError):
+        replica.host.connect(ADDRESS, 80)
+    assert replica.ask("listen", listener=1, address="0.0.0.0", port=80, backlog=10) is None
+    replica.host.connect(ADDRESS, 80).close()
+    assert replica.ask("unlisten", listener=1) is None
+    with pytest.raises(ConnectionRefusedError):
+        replica.host.connect(ADDRESS, 80)
+
+
+def test_it_asks_link_for_the_next_hop(replica: Managed) -> None:
+    with replica.host.socket() as client:
+        client.setblocking(False)
+        client.connect_ex((ADDRESS, 80))
+        replica.link.settimeout(2)
+        assert replica.link.recv(16) == IPv4Address(HOST).packed
+
+
+def test_channels_come_and_go(replica: Managed) -> None:
+    channel, doorbell = create_channel(0, 5), pages.doorbell()
+    try:
+        assert replica.ask("channel", (channel, doorbell), channel=5, inherit=None) is None
+        assert "channel 5" in replica.ask("channel", (channel, doorbell), channel=5, inherit=None)
+        assert "neat-channel-0-5" in Path(f"/proc/{replica.pid}/maps").read_text()
+        assert replica.ask("listen", listener=7, address=ADDRESS, port=80, backlog=10) is None
+        assert replica.ask("grant", listener=7, channel=5) is None
+        assert replica.ask("revoke", listener=7, channel=5) is None
+        assert replica.ask("drop", channel=5) is None
+        assert "neat-channel" not in Path(f"/proc/{replica.pid}/maps").read_text()
+        assert replica.ask("drop", channel=5) is not None
+    finally:
+        os.close(channel)
+        os.close(doorbell)
+
+
+@pytest.mark.parametrize(
+    ("op", "fields"),
+    [
+        ("nonsense", {}),
+        ("listen", {"listener": 1}),
+        ("listen", {"listener": 1, "address": "x", "port": 80, "backlog": 1}),
+        ("grant", {"listener": 9, "channel": 9}),
+        ("channel", {"channel": 3}),
+    ],
+)
+def test_requests_that_cannot_be_are_answered_with_an_error(replica: Managed, op: str, fields: dict) -> None:
+    assert replica.ask(op, **fields)
+    assert replica.ask("page") is None
+
+
+def test_it_stops_when_told(replica: Managed) -> None:
+    assert replica.ask("stop") is None
+    assert replica.ended() == 0
+
+
+def test_it_ends_with_its_stack(replica: Managed) -> None:
+    replica.control.close()
+    assert replica.ended() == 0
+
+
+def test_ctrl_c_is_not_for_it(replica: Managed) -> None:
+    signal.pidfd_send_signal(replica.pidfd, signal.SIGINT)
+    assert replica.ended(0.1) is None
+    assert replica.ask("page") is None
+
+
+def test_configuration_that_cannot_be_is_one_line(lab: Lab, capfd: pytest.CaptureFixture) -> None:
+    region = pages.memory("region", 4096)
+    try:
+        config = {"replica": 0, "incarnation": 1, "max_tcbs": 4096, "seccomp": True}
+        names = ("control", "region", "tap", "doorbell", "stack_page", "replica_page", "neighbours", "link")
+        _, pidfd = spawn_replica(config, dict.fromkeys(names, region), NOBODY, NOBODY)
+        assert os.waitid(os.P_PIDFD, pidfd, os.WEXITED).si_status == 1
+        os.close(pidfd)
+    finally:
+        os.close(region)
+    assert len(capfd.readouterr().err.splitlines()) == 1
