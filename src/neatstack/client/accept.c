@@ -1,0 +1,296 @@
+/* Taking connections.
+ *
+ * A program posts free slots to the replicas; a replica puts a new connection into one and says so, and accept() only has to
+ * give it a descriptor. An event loop keeps slots posted. A process that sits in a blocking accept() and may have relatives
+ * on the same listener posts one for each replica and asks them back before it returns, so that no connection
+ * waits in a process that is busy.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "client.h"
+
+#include <fcntl.h>
+
+#define ANSWER_LOOK_NS 50000
+#define ANSWER_LOOKS 40 /* 2 ms: how long to wait for replicas to see what was posted first */
+
+/* ---- posting, under neat.lock ---- */
+
+static void unlink_post(struct sock *post)
+{
+    *post->link_back = post->link;
+    if (post->link)
+        post->link->link_back = post->link_back;
+}
+
+static bool post_one(struct sock *listener, unsigned replica)
+{
+    struct sock *post = sock_new();
+    if (!post)
+        return false;
+    if (!slot_take(post, replica)) {
+        sock_free(post);
+        return false;
+    }
+    post->phase = PHASE_POSTED;
+    post->listener = listener;
+    post->link = listener->posts;
+    post->link_back = &listener->posts;
+    if (post->link)
+        post->link->link_back = &post->link;
+    listener->posts = post;
+    listener->posted[replica]++;
+    post->options = listener->options;
+    apply_options(post);
+    post->program->listener = listener->binding;
+    slot_start(post, NEAT_ROLE_ACCEPT);
+    return true;
+}
+
+/* See to it that every active replica has `wanted` posts. Whether any were added. */
+static bool post_up_to(struct sock *listener, uint32_t wanted)
+{
+    uint32_t active = load_acquire(&neat.page->active);
+    bool any = false;
+
+    for (unsigned r = 0; r < neat.replicas; r++) {
+        bool added = false;
+        while ((active >> r & 1) && listener->posted[r] < wanted && post_one(listener, r))
+            added = true;
+        if (added) {
+            fence();
+            ring_replica(r);
+            any = true;
+        }
+    }
+    listener->posted_generation = load_relaxed(&neat.page->generation);
+    return any;
+}
+
+/* Once fewer than half are left, or the set of replicas has changed. */
+static void refill(struct sock *listener)
+{
+    bool low = load_relaxed(&neat.page->generation) != listener->posted_generation;
+    for (unsigned r = 0; r < neat.replicas && !low; r++)
+        low = listener->posted[r] < POSTS_PER_REPLICA / 2 && (neat.page->active >> r & 1);
+    if (low)
+        post_up_to(listener, POSTS_PER_REPLICA);
+}
+
+/* Ask back what is posted or has arrived and was not taken. */
+static void withdraw(struct sock *listener, struct sock *list)
+{
+    for (struct sock *post = list, *next; post; post = next) {
+        next = post->link;
+        if (post->phase == PHASE_POSTED)
+            listener->posted[post->replica]--;
+        slot_withdraw(post);
+        sock_free(post);
+    }
+}
+
+static void withdraw_posts(struct sock *listener)
+{
+    withdraw(listener, listener->posts);
+    listener->posts = NULL;
+}
+
+static void withdraw_arrived(struct sock *listener)
+{
+    withdraw(listener, listener->arrived);
+    listener->arrived = NULL;
+    listener->arrived_end = &listener->arrived;
+}
+
+/* A posted slot has an event: a connection, or the replica does not want it. */
+void post_answered(struct sock *post)
+{
+    struct sock *listener = post->listener;
+    uint8_t state = answered(post) ? load_acquire(&post->remote->state) : NEAT_STATE_POSTED;
+
+    if (state != NEAT_STATE_OPEN && state != NEAT_STATE_CLOSED)
+        return;
+    unlink_post(post);
+    listener->posted[post->replica]--;
+    if (load_relaxed(&post->remote->remote_port_be) == 0) { /* refused */
+        slot_release(post);
+        sock_free(post);
+        return;
+    }
+    post->phase = PHASE_ARRIVED;
+    post->link = NULL;
+    *listener->arrived_end = post;
+    listener->arrived_end = &post->link;
+    listener->arrivals++;
+    wake_socket(listener);
+}
+
+/* The first posts: wait a moment until the replicas have seen them, so that a connection that was there before is found, as
+ * a program may expect of accept() without blocking. */
+static void await_answers(void)
+{
+    for (int look = 0; look < ANSWER_LOOKS; look++) {
+        bool all = true;
+        for (unsigned r = 0; r < neat.replicas; r++)
+            all = all && commands_taken(r);
+        if (all)
+            break;
+        syscall(SYS_nanosleep, &(struct timespec){.tv_nsec = ANSWER_LOOK_NS}, NULL);
+    }
+    lock(&neat.lock);
+    drain_locked();
+    unlock(&neat.lock);
+}
+
+/* The program polls for connections: from now on keep slots posted. The listener may be locked, neat.lock not. */
+void listener_interest(struct sock *listener)
+{
+    if (likely(listener->interested) || listener->phase != PHASE_LISTENING)
+        return;
+    lock(&neat.lock);
+    listener->interested = true;
+    bool added = post_up_to(listener, POSTS_PER_REPLICA);
+    unlock(&neat.lock);
+    if (added)
+        await_answers();
+}
+
+/* Ask back all that accept() has not taken. Under neat.lock. */
+void listener_withdraw(struct sock *listener)
+{
+    withdraw_posts(listener);
+    withdraw_arrived(listener);
+    listener->interested = false;
+}
+
+/* The program wants no connections any more, or has closed the listener. */
+void listener_stop(struct sock *listener)
+{
+    lock(&neat.lock);
+    listener_withdraw(listener);
+    unlock(&neat.lock);
+    listener->phase = PHASE_FRESH;
+    if (listener->binding)
+        manager_close(listener->binding);
+    listener->binding = 0;
+}
+
+/* Before a fork: what a process posted that does not poll for connections would be stuck while it does other things. */
+void listener_settle(struct sock *listener)
+{
+    if (!listener->interested && !listener->accepting)
+        withdraw_posts(listener);
+}
+
+/* In the child of a fork: posts and arrivals are the parent's, and the child does not hold them. It posts for itself when it
+ * first shows interest. */
+void listener_forget(struct sock *listener)
+{
+    struct sock *lists[] = {listener->posts, listener->arrived};
+    for (int i = 0; i < 2; i++)
+        for (struct sock *post = lists[i], *next; post; post = next) {
+            next = post->link;
+            slot_release(post);
+            sock_free(post);
+        }
+    listener->posts = listener->arrived = NULL;
+    listener->arrived_end = &listener->arrived;
+    memset(listener->posted, 0, sizeof listener->posted);
+    listener->interested = false;
+    listener->accepting = 0;
+}
+
+/* ---- accept() ---- */
+
+static struct sock *first_arrived(struct sock *listener)
+{
+    struct sock *s = listener->arrived;
+    if (s) {
+        listener->arrived = s->link;
+        if (!listener->arrived)
+            listener->arrived_end = &listener->arrived;
+        s->link = NULL;
+        s->listener = NULL;
+    }
+    return s;
+}
+
+/* Give the oldest arrival a descriptor. -EAGAIN when there is none. */
+static int accept_now(struct sock *listener, int flags, struct sock **accepted)
+{
+    if (listener->phase != PHASE_LISTENING)
+        return -EINVAL;
+    if (!load_relaxed(&listener->arrived))
+        drain();
+    lock(&neat.lock);
+    int fd = -EAGAIN;
+    if (listener->arrived && (fd = placeholder_dup(0, flags & SOCK_CLOEXEC)) >= 0) {
+        struct sock *s = first_arrived(listener);
+        s->options = listener->options;
+        s->nonblocking = flags & SOCK_NONBLOCK;
+        s->phase = PHASE_OPEN;
+        s->program->flags |= NEAT_FLAG_TAKEN;
+        apply_options(s);
+        tell_quietly(s);
+        table_put(fd, &s->file);
+        *accepted = s;
+        if (listener->interested)
+            refill(listener);
+    }
+    unlock(&neat.lock);
+    return fd;
+}
+
+/* Wait for a connection. With `sharing`, each replica has one post at most, asked back when no thread waits any more. */
+static int accept_waiting(struct sock *listener, int flags, bool sharing, struct sock **accepted)
+{
+    int64_t timeout = listener->options.receive_timeout_ns;
+    int64_t deadline = deadline_after(timeout ? timeout : -1);
+    uint32_t serial = listener->file.serial;
+    int fd;
+
+    while ((fd = accept_now(listener, flags, accepted)) == -EAGAIN) {
+        lock(&neat.lock);
+        post_up_to(listener, sharing ? 1 : POSTS_PER_REPLICA);
+        unlock(&neat.lock);
+        int error = wait_for(listener, EPOLLIN, deadline);
+        if (listener->file.serial != serial)
+            return -EBADF;
+        if (error && !(error == -EINTR && restarts(timeout)))
+            return error;
+    }
+    return fd;
+}
+
+static int accept_blocking(struct sock *listener, int flags, struct sock **accepted)
+{
+    bool sharing = listener->shared && !listener->interested;
+
+    lock(&neat.lock);
+    listener->accepting++;
+    unlock(&neat.lock);
+    int fd = accept_waiting(listener, flags, sharing, accepted);
+    lock(&neat.lock);
+    if (fd != -EBADF && --listener->accepting == 0 && sharing)
+        withdraw_posts(listener);
+    unlock(&neat.lock);
+    return fd;
+}
+
+int sock_accept(struct sock *listener, struct sockaddr *address, socklen_t *length, int flags)
+{
+    struct sock *accepted = NULL;
+    int fd;
+
+    if ((flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) || listener->phase != PHASE_LISTENING)
+        return -EINVAL;
+    if (listener->nonblocking) {
+        listener_interest(listener);
+        fd = accept_now(listener, flags, &accepted);
+    } else {
+        fd = accept_blocking(listener, flags, &accepted);
+    }
+    if (fd >= 0)
+        put_address(address, length, accepted->remote->remote_be, accepted->remote->remote_port_be);
+    return fd;
+}

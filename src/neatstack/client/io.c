@@ -1,0 +1,352 @@
+/* Sending and receiving: copies between the program's memory and the rings.
+ *
+ * Under load there is no system call here. Cursors count bytes modulo 2^32; byte c lies at (c - base) & mask. A
+ * socket's lines are read in the order in which an answer depends on them: whether the end was reached first, the
+ * cursor after it, so that the end is never reported before the last byte.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "client.h"
+
+struct cursor { /* a place in the caller's buffers */
+    const struct iovec *iov;
+    int left;
+    size_t offset;
+};
+
+static size_t total_length(const struct iovec *iov, int count)
+{
+    size_t total = 0;
+    for (int i = 0; i < count; i++)
+        total += iov[i].iov_len;
+    return total;
+}
+
+/* The next piece of the caller's buffers, at most `most` bytes. */
+static size_t next_piece(struct cursor *at, size_t most, uint8_t **piece)
+{
+    while (at->left && at->offset == at->iov->iov_len) {
+        at->iov++;
+        at->left--;
+        at->offset = 0;
+    }
+    if (!at->left)
+        return 0;
+    size_t length = at->iov->iov_len - at->offset;
+    if (length > most)
+        length = most;
+    *piece = (uint8_t *)at->iov->iov_base + at->offset;
+    at->offset += length;
+    return length;
+}
+
+static void copy_out(uint8_t *to, const uint8_t *ring, uint32_t mask, uint32_t offset, size_t length)
+{
+    size_t first = mask + 1 - offset;
+    if (first > length)
+        first = length;
+    memcpy(to, ring + offset, first);
+    memcpy(to + first, ring, length - first);
+}
+
+static void copy_in(uint8_t *ring, uint32_t mask, uint32_t offset, const uint8_t *from, size_t length)
+{
+    size_t first = mask + 1 - offset;
+    if (first > length)
+        first = length;
+    memcpy(ring + offset, from, first);
+    memcpy(ring, from + first, length - first);
+}
+
+/* ---- receiving ---- */
+
+uint32_t waiting_bytes(const struct sock *s)
+{
+    return s->program && answered(s) ? load_acquire(&s->remote->rx_head) - load_relaxed(&s->program->rx_tail) : 0;
+}
+
+/* Why there is nothing to receive: 0 at the end, -EAGAIN, or an error, which is told once. */
+static ssize_t nothing_to_receive(struct sock *s, uint8_t state, uint8_t seen)
+{
+    if ((seen & NEAT_SEEN_EOF) || (s->program->shut & NEAT_SHUT_READ))
+        return 0;
+    if (state == NEAT_STATE_CLOSED || (seen & NEAT_SEEN_RESET))
+        return -take_error(s);
+    return -EAGAIN;
+}
+
+/* What recv() says when the socket is not connected. */
+static ssize_t receive_unconnected(struct sock *s)
+{
+    if (s->phase == PHASE_CONNECTING)
+        return -EAGAIN;
+    int error = take_error(s);
+    return error ? -error : -ENOTCONN;
+}
+
+/* The replica offers window as room appears by itself when it next acknowledges something; it must be told only if so much
+ * was waiting that the peer may have stopped. */
+static void took(struct sock *s, uint32_t tail, uint32_t was_waiting)
+{
+    uint32_t size = s->rx_mask + 1;
+    uint32_t limit = s->program->receive_buffer;
+
+    store_release(&s->program->rx_tail, tail);
+    if (was_waiting > (limit && limit < size ? limit : size) / 4)
+        tell(s);
+}
+
+/* Receive what is there. Bytes, 0 at the end, -EAGAIN or an error. */
+static ssize_t receive_now(struct sock *s, struct cursor *at, size_t most, int flags, uint32_t peeked)
+{
+    if (unlikely(s->phase != PHASE_OPEN)) {
+        settle_connect(s);
+        if (s->phase != PHASE_OPEN)
+            return receive_unconnected(s);
+    }
+    uint8_t state = load_acquire(&s->remote->state);
+    uint8_t seen = load_acquire(&s->remote->seen);
+    uint32_t head = load_acquire(&s->remote->rx_head);
+    uint32_t tail = s->program->rx_tail + peeked;
+    uint32_t waiting = head - tail;
+    uint8_t *piece;
+    size_t length, copied = 0;
+
+    if (waiting == 0)
+        return nothing_to_receive(s, state, seen);
+    if (most > waiting)
+        most = waiting;
+    uint32_t base = load_relaxed(&s->remote->rx_base);
+    if (flags & MSG_TRUNC) { /* throw away: RFC-less, as tcp(7) says */
+        copied = most;
+    } else {
+        while (copied < most && (length = next_piece(at, most - copied, &piece)) != 0) {
+            copy_out(piece, s->rx, s->rx_mask, (tail + (uint32_t)copied - base) & s->rx_mask, length);
+            copied += length;
+        }
+    }
+    if (!(flags & MSG_PEEK))
+        took(s, tail + (uint32_t)copied, waiting);
+    return (ssize_t)copied;
+}
+
+/* All of the recv() family. Bytes or -errno. */
+ssize_t sock_receive(struct sock *s, const struct iovec *iov, int count, int flags)
+{
+    struct cursor at = {iov, count, 0};
+    size_t wanted = total_length(iov, count), done = 0;
+    int64_t deadline = 0;
+    ssize_t n;
+
+    if (flags & MSG_OOB)
+        return -EINVAL; /* no urgent data is ever delivered apart */
+    if (flags & MSG_ERRQUEUE)
+        return -EAGAIN;
+    sock_lock(s);
+    uint32_t serial = s->file.serial;
+    for (;;) {
+        n = receive_now(s, &at, wanted - done, flags, flags & MSG_PEEK ? (uint32_t)done : 0);
+        if (n > 0)
+            done += (size_t)n;
+        if (n == 0 || (n < 0 && n != -EAGAIN) || done == wanted)
+            break;
+        if (done && !(flags & MSG_WAITALL))
+            break;
+        if (n > 0)
+            continue;
+        if (s->nonblocking || (flags & MSG_DONTWAIT))
+            break;
+        int64_t timeout = s->options.receive_timeout_ns;
+        if (!deadline)
+            deadline = deadline_after(timeout ? timeout : -1);
+        sock_unlock(s);
+        int error = wait_for(s, EPOLLIN, deadline);
+        if (sock_relock(s, serial))
+            return done ? (ssize_t)done : -EBADF;
+        if (error && !(error == -EINTR && restarts(timeout))) {
+            n = error;
+            break;
+        }
+    }
+    sock_unlock(s);
+    return done ? (ssize_t)done : n;
+}
+
+/* ---- sending ---- */
+
+uint32_t unsent_bytes(const struct sock *s)
+{
+    return s->program && answered(s) ? load_relaxed(&s->program->tx_head) - load_acquire(&s->remote->tx_tail) : 0;
+}
+
+/* Why nothing can be sent, or 0 when something can. */
+static ssize_t may_send(struct sock *s)
+{
+    if (unlikely(s->phase != PHASE_OPEN)) {
+        settle_connect(s);
+        if (s->phase == PHASE_CONNECTING)
+            return -EAGAIN;
+        if (s->phase != PHASE_OPEN) {
+            int error = take_error(s);
+            return error ? -error : -EPIPE;
+        }
+    }
+    if (unlikely(load_acquire(&s->remote->state) == NEAT_STATE_CLOSED || (load_acquire(&s->remote->seen) & NEAT_SEEN_RESET))) {
+        int error = take_error(s);
+        return error ? -error : -EPIPE;
+    }
+    return s->program->shut & NEAT_SHUT_WRITE ? -EPIPE : 0;
+}
+
+/* Room in the send ring; an empty ring starts again at its beginning, so that small answers stay in one page. */
+static uint32_t send_room(struct sock *s)
+{
+    uint32_t head = s->program->tx_head;
+    uint32_t used = head - load_acquire(&s->remote->tx_tail);
+    if (used == 0)
+        store_relaxed(&s->program->tx_base, head);
+    if (used > s->tx_mask)
+        s->space_edges++;
+    return s->tx_mask + 1 - used;
+}
+
+/* `length` bytes more are in the ring. MSG_MORE holds back a last small segment as TCP_CORK does. */
+static void put_out(struct sock *s, size_t length, int flags)
+{
+    uint16_t wanted = (uint16_t)(s->options.flags | (flags & MSG_MORE ? NEAT_FLAG_CORK : 0));
+    wanted |= s->program->flags & NEAT_FLAG_TAKEN;
+    if (unlikely(wanted != s->program->flags))
+        store_relaxed(&s->program->flags, wanted);
+    store_release(&s->program->tx_head, s->program->tx_head + (uint32_t)length);
+    tell(s);
+}
+
+/* Send what there is room for. Bytes, -EAGAIN or an error. */
+static ssize_t send_now(struct sock *s, struct cursor *at, size_t most, int flags)
+{
+    ssize_t error = may_send(s);
+    if (error)
+        return error;
+    if (most == 0)
+        return 0;
+    uint32_t room = send_room(s);
+    if (room == 0)
+        return -EAGAIN;
+    if (most > room) {
+        most = room;
+        s->space_edges++;
+    }
+    uint32_t start = s->program->tx_head - s->program->tx_base;
+    uint8_t *piece;
+    size_t length, copied = 0;
+    while (copied < most && (length = next_piece(at, most - copied, &piece)) != 0) {
+        copy_in(s->tx, s->tx_mask, (start + (uint32_t)copied) & s->tx_mask, piece, length);
+        copied += length;
+    }
+    put_out(s, copied, flags);
+    return (ssize_t)copied;
+}
+
+/* Wait for room. The socket is locked, and is so again at the end unless the result is -EBADF. 0 or -errno. */
+static int await_room(struct sock *s, uint32_t serial, int flags, int64_t *deadline)
+{
+    int64_t timeout = s->options.send_timeout_ns;
+
+    if (s->nonblocking || (flags & MSG_DONTWAIT))
+        return -EAGAIN;
+    if (!*deadline)
+        *deadline = deadline_after(timeout ? timeout : -1);
+    sock_unlock(s);
+    int error = wait_for(s, EPOLLOUT, *deadline);
+    if (sock_relock(s, serial))
+        return -EBADF;
+    return error == -EINTR && restarts(timeout) ? 0 : error;
+}
+
+/* All of the send() family. Bytes or -errno; SIGPIPE is the caller's. */
+ssize_t sock_send(struct sock *s, const struct iovec *iov, int count, int flags)
+{
+    struct cursor at = {iov, count, 0};
+    size_t wanted = total_length(iov, count), done = 0;
+    int64_t deadline = 0;
+    ssize_t n;
+
+    if (flags & MSG_OOB)
+        return -EOPNOTSUPP;
+    sock_lock(s);
+    uint32_t serial = s->file.serial;
+    for (;;) {
+        n = send_now(s, &at, wanted - done, flags);
+        if (n > 0)
+            done += (size_t)n;
+        if (done == wanted || (n < 0 && n != -EAGAIN))
+            break;
+        if (n > 0)
+            continue;
+        n = await_room(s, serial, flags, &deadline);
+        if (n == -EBADF)
+            return done ? (ssize_t)done : n;
+        if (n)
+            break;
+    }
+    sock_unlock(s);
+    return done ? (ssize_t)done : n;
+}
+
+/* Read from a file straight into the ring. Bytes, 0 at the end of the file, -EAGAIN or an error. */
+static ssize_t sendfile_now(struct sock *s, int from, off_t *offset, size_t most)
+{
+    ssize_t error = may_send(s);
+    if (error)
+        return error;
+    uint32_t room = send_room(s);
+    if (room == 0)
+        return -EAGAIN;
+    uint32_t start = (s->program->tx_head - s->program->tx_base) & s->tx_mask;
+    size_t length = s->tx_mask + 1 - start;
+    if (length > room)
+        length = room;
+    if (length > most)
+        length = most;
+    ssize_t n = offset ? syscall(SYS_pread64, from, s->tx + start, length, *offset)
+                       : syscall(SYS_read, from, s->tx + start, length);
+    if (n < 0)
+        return -errno;
+    if (n > 0) {
+        if (offset)
+            *offset += n;
+        put_out(s, (size_t)n, (size_t)n < most ? MSG_MORE : 0);
+    }
+    return n;
+}
+
+/* sendfile() from a descriptor of the kernel's. Bytes or -errno. */
+ssize_t sock_sendfile(struct sock *s, int from, off_t *offset, size_t count)
+{
+    size_t done = 0;
+    int64_t deadline = 0;
+    ssize_t n = 0;
+
+    sock_lock(s);
+    uint32_t serial = s->file.serial;
+    while (done < count) {
+        n = sendfile_now(s, from, offset, count - done);
+        if (n > 0)
+            done += (size_t)n;
+        if (n == 0 || (n < 0 && n != -EAGAIN))
+            break;
+        if (n > 0)
+            continue;
+        n = await_room(s, serial, 0, &deadline);
+        if (n == -EBADF)
+            return done ? (ssize_t)done : n;
+        if (n)
+            break;
+    }
+    if (done < count && done && s->program && !(s->options.flags & NEAT_FLAG_CORK)) { /* nothing more comes: let the last bytes go */
+        s->program->flags &= (uint16_t)~NEAT_FLAG_CORK;
+        tell(s);
+    }
+    sock_unlock(s);
+    return done ? (ssize_t)done : n;
+}

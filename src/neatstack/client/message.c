@@ -1,0 +1,66 @@
+/* The families around sock_receive() and sock_send(): messages, SIGPIPE.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "client.h"
+
+/* send() on a connection that is over: the signal first, as the kernel does. */
+ssize_t sent_result(ssize_t result, int flags)
+{
+    if (unlikely(result == -EPIPE) && !(flags & MSG_NOSIGNAL))
+        raise(SIGPIPE);
+    return result;
+}
+
+ssize_t sock_receive_message(struct sock *s, struct msghdr *message, int flags)
+{
+    if (message->msg_iovlen > IOV_MAX)
+        return -EMSGSIZE;
+    ssize_t n = sock_receive(s, message->msg_iov, (int)message->msg_iovlen, flags);
+    if (n >= 0) {
+        message->msg_namelen = 0;
+        message->msg_controllen = 0;
+        message->msg_flags = 0;
+    }
+    return n;
+}
+
+ssize_t sock_send_message(struct sock *s, const struct msghdr *message, int flags)
+{
+    if (message->msg_iovlen > IOV_MAX)
+        return -EMSGSIZE;
+    return sent_result(sock_send(s, message->msg_iov, (int)message->msg_iovlen, flags), flags);
+}
+
+/* recvmmsg(): the timeout is only looked at between messages, as on Linux. */
+int sock_receive_messages(struct sock *s, struct mmsghdr *messages, unsigned count, int flags, const struct timespec *timeout)
+{
+    int64_t deadline = timeout ? deadline_after(timeout->tv_sec * INT64_C(1000000000) + timeout->tv_nsec) : FOREVER;
+    bool for_one = flags & MSG_WAITFORONE;
+    unsigned done = 0;
+
+    flags &= ~MSG_WAITFORONE;
+    while (done < count) {
+        ssize_t n = sock_receive_message(s, &messages[done].msg_hdr, flags);
+        if (n < 0)
+            return done ? (int)done : (int)n;
+        messages[done++].msg_len = (unsigned)n;
+        if (for_one)
+            flags |= MSG_DONTWAIT;
+        if (n == 0 || (deadline != FOREVER && now_ns() >= deadline))
+            break;
+    }
+    return (int)done;
+}
+
+int sock_send_messages(struct sock *s, struct mmsghdr *messages, unsigned count, int flags)
+{
+    unsigned done = 0;
+    while (done < count) {
+        ssize_t n = sock_send_message(s, &messages[done].msg_hdr, flags);
+        if (n < 0)
+            return done ? (int)done : (int)n;
+        messages[done++].msg_len = (unsigned)n;
+    }
+    return (int)done;
+}

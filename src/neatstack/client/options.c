@@ -1,0 +1,460 @@
+/* Socket options and ioctl.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "client.h"
+
+#include <linux/sockios.h>
+#include <netinet/tcp.h>
+#include <sys/ioctl.h>
+
+#define DEFAULT_RECEIVE_BUFFER 131072 /* Linux's tcp_rmem */
+#define DEFAULT_SEND_BUFFER 16384     /* and tcp_wmem */
+#define LEAST_BUFFER 2304
+#define MOST_BUFFER (4 << 20)
+#define DEFAULT_KEEP_IDLE_S 7200
+#define DEFAULT_KEEP_INTERVAL_S 75
+#define DEFAULT_KEEP_COUNT 9
+
+/* ---- setting ---- */
+
+static void flag(struct options *o, unsigned bit, int on)
+{
+    o->flags = (uint16_t)(on ? o->flags | bit : o->flags & ~bit);
+}
+
+static int set_timeout(int64_t *timeout_ns, const void *value, socklen_t length)
+{
+    struct timeval time;
+    if (length < sizeof time)
+        return -EINVAL;
+    memcpy(&time, value, sizeof time);
+    if (time.tv_usec < 0 || time.tv_usec >= 1000000)
+        return -EDOM;
+    *timeout_ns = time.tv_sec < 0 ? 1 : time.tv_sec * INT64_C(1000000000) + time.tv_usec * INT64_C(1000);
+    return 0;
+}
+
+static int set_linger(struct options *o, const void *value, socklen_t length)
+{
+    struct linger linger;
+    if (length < sizeof linger)
+        return -EINVAL;
+    memcpy(&linger, value, sizeof linger);
+    o->linger = linger.l_onoff;
+    o->linger_s = linger.l_linger;
+    return 0;
+}
+
+/* As Linux: what is asked for is doubled, within limits. */
+static uint32_t buffer_size(int value)
+{
+    uint32_t asked = value < 0 || value > MOST_BUFFER / 2 ? MOST_BUFFER / 2 : (uint32_t)value;
+    return 2 * asked < LEAST_BUFFER ? LEAST_BUFFER : 2 * asked;
+}
+
+static int set_socket_int(struct options *o, int name, int value)
+{
+    switch (name) {
+    case SO_REUSEADDR:
+        o->reuse_address = value;
+        return 0;
+    case SO_REUSEPORT:
+        o->reuse_port = value;
+        return 0;
+    case SO_KEEPALIVE:
+        flag(o, NEAT_FLAG_KEEPALIVE, value);
+        return 0;
+    case SO_RCVBUF:
+    case SO_RCVBUFFORCE:
+        o->receive_buffer = buffer_size(value);
+        return 0;
+    case SO_SNDBUF:
+    case SO_SNDBUFFORCE:
+        o->send_buffer = buffer_size(value);
+        return 0;
+    case SO_RCVLOWAT:
+        o->low_water = (uint32_t)value;
+        return 0;
+    case SO_BROADCAST:
+        o->broadcast = value;
+        return 0;
+    case SO_OOBINLINE:
+        o->oob_inline = value;
+        return 0;
+    case SO_DONTROUTE:
+        o->dont_route = value;
+        return 0;
+    case SO_TIMESTAMP:
+        o->timestamp = value;
+        return 0;
+    case SO_PRIORITY:
+        o->priority = value;
+        return 0;
+    case SO_MARK:
+        o->mark = value;
+        return 0;
+    case SO_INCOMING_CPU:
+    case SO_BUSY_POLL:
+    case SO_ZEROCOPY: /* accepted: a send never waits for the buffer anyway */
+        return 0;
+    default:
+        return -ENOPROTOOPT;
+    }
+}
+
+static int within(int value, int least, int most)
+{
+    return value >= least && value <= most ? 0 : -EINVAL;
+}
+
+static int set_tcp_int(struct options *o, int name, int value)
+{
+    switch (name) {
+    case TCP_NODELAY:
+        flag(o, NEAT_FLAG_NODELAY, value);
+        return 0;
+    case TCP_CORK:
+        flag(o, NEAT_FLAG_CORK, value);
+        return 0;
+    case TCP_QUICKACK:
+        flag(o, NEAT_FLAG_QUICKACK, value);
+        return 0;
+    case TCP_KEEPIDLE:
+        o->keep_idle_s = (uint32_t)value;
+        return within(value, 1, 32767);
+    case TCP_KEEPINTVL:
+        o->keep_interval_s = (uint32_t)value;
+        return within(value, 1, 32767);
+    case TCP_KEEPCNT:
+        o->keep_count = (uint32_t)value;
+        return within(value, 1, 127);
+    case TCP_MAXSEG:
+        o->mss = (uint16_t)value;
+        return value == 0 ? 0 : within(value, 88, 32767);
+    case TCP_USER_TIMEOUT:
+        o->user_timeout_ms = (uint32_t)value;
+        return within(value, 0, INT_MAX);
+    case TCP_DEFER_ACCEPT:
+        o->defer_accept = value;
+        return 0;
+    case TCP_FASTOPEN:
+        o->fastopen = value;
+        return 0;
+    case TCP_SYNCNT:
+    case TCP_LINGER2:
+    case TCP_WINDOW_CLAMP:
+    case TCP_NOTSENT_LOWAT:
+    case TCP_FASTOPEN_CONNECT:
+        return 0;
+    default:
+        return -ENOPROTOOPT;
+    }
+}
+
+static int set_ip_int(struct options *o, int name, int value)
+{
+    switch (name) {
+    case IP_TOS:
+        o->tos = (uint8_t)value;
+        return 0;
+    case IP_TTL:
+        o->ttl = (uint8_t)(value == -1 ? 0 : value);
+        return value == -1 ? 0 : within(value, 1, 255);
+    case IP_MTU_DISCOVER:
+    case IP_RECVERR:
+    case IP_BIND_ADDRESS_NO_PORT:
+    case IP_FREEBIND:
+        return 0;
+    default:
+        return -ENOPROTOOPT;
+    }
+}
+
+static int set_congestion(const void *value, socklen_t length)
+{
+    return length >= 4 && !strncmp(value, "reno", length) ? 0 : -ENOENT;
+}
+
+static int set_option(struct options *o, int level, int name, const void *value, socklen_t length)
+{
+    int number = 0;
+
+    if (level == SOL_SOCKET && (name == SO_RCVTIMEO || name == SO_SNDTIMEO))
+        return set_timeout(name == SO_RCVTIMEO ? &o->receive_timeout_ns : &o->send_timeout_ns, value, length);
+    if (level == SOL_SOCKET && name == SO_LINGER)
+        return set_linger(o, value, length);
+    if (level == IPPROTO_TCP && name == TCP_CONGESTION)
+        return set_congestion(value, length);
+    if (level == IPPROTO_IP && length >= 1 && length < sizeof number)
+        number = *(const uint8_t *)value;
+    else if (length < sizeof number)
+        return -EINVAL;
+    else
+        memcpy(&number, value, sizeof number);
+    switch (level) {
+    case SOL_SOCKET:
+        return set_socket_int(o, name, number);
+    case IPPROTO_TCP:
+        return set_tcp_int(o, name, number);
+    case IPPROTO_IP:
+        return set_ip_int(o, name, number);
+    default:
+        return -ENOPROTOOPT;
+    }
+}
+
+int option_set(struct sock *s, int level, int name, const void *value, socklen_t length)
+{
+    if (!value)
+        return -EFAULT;
+    sock_lock(s);
+    struct options changed = s->options;
+    int error = set_option(&changed, level, name, value, length);
+    if (!error && memcmp(&changed, &s->options, sizeof changed)) {
+        s->options = changed;
+        if (s->program) {
+            apply_options(s);
+            tell(s);
+        }
+    }
+    sock_unlock(s);
+    return error;
+}
+
+/* ---- getting ---- */
+
+static int give(void *value, socklen_t *length, const void *from, size_t size)
+{
+    if (*length > size)
+        *length = (socklen_t)size;
+    memcpy(value, from, *length);
+    return 0;
+}
+
+static int give_timeout(void *value, socklen_t *length, int64_t timeout_ns)
+{
+    struct timeval time = {timeout_ns / 1000000000, timeout_ns % 1000000000 / 1000};
+    return give(value, length, &time, sizeof time);
+}
+
+static int get_socket_int(struct sock *s, int name, int *value)
+{
+    const struct options *o = &s->options;
+    switch (name) {
+    case SO_ERROR:
+        settle_connect(s);
+        *value = take_error(s);
+        return 0;
+    case SO_TYPE:
+        *value = SOCK_STREAM;
+        return 0;
+    case SO_DOMAIN:
+        *value = AF_INET;
+        return 0;
+    case SO_PROTOCOL:
+        *value = IPPROTO_TCP;
+        return 0;
+    case SO_ACCEPTCONN:
+        *value = s->phase == PHASE_LISTENING;
+        return 0;
+    case SO_REUSEADDR:
+        *value = o->reuse_address;
+        return 0;
+    case SO_REUSEPORT:
+        *value = o->reuse_port;
+        return 0;
+    case SO_KEEPALIVE:
+        *value = !!(o->flags & NEAT_FLAG_KEEPALIVE);
+        return 0;
+    case SO_RCVBUF:
+        *value = (int)(o->receive_buffer ? o->receive_buffer : DEFAULT_RECEIVE_BUFFER);
+        return 0;
+    case SO_SNDBUF:
+        *value = (int)(o->send_buffer ? o->send_buffer : DEFAULT_SEND_BUFFER);
+        return 0;
+    case SO_RCVLOWAT:
+        *value = o->low_water ? (int)o->low_water : 1;
+        return 0;
+    case SO_SNDLOWAT:
+        *value = 1;
+        return 0;
+    case SO_BROADCAST:
+        *value = o->broadcast;
+        return 0;
+    case SO_OOBINLINE:
+        *value = o->oob_inline;
+        return 0;
+    case SO_DONTROUTE:
+        *value = o->dont_route;
+        return 0;
+    case SO_TIMESTAMP:
+        *value = o->timestamp;
+        return 0;
+    case SO_PRIORITY:
+        *value = o->priority;
+        return 0;
+    case SO_MARK:
+        *value = o->mark;
+        return 0;
+    case SO_INCOMING_CPU:
+        *value = -1;
+        return 0;
+    default:
+        return -ENOPROTOOPT;
+    }
+}
+
+static int get_mss(struct sock *s)
+{
+    if (s->program && answered(s) && s->remote->mss)
+        return (int)s->remote->mss;
+    return s->options.mss ? s->options.mss : 536; /* RFC 9293 section 3.7.1: before a connection says otherwise */
+}
+
+static int get_tcp_int(struct sock *s, int name, int *value)
+{
+    const struct options *o = &s->options;
+    switch (name) {
+    case TCP_NODELAY:
+        *value = !!(o->flags & NEAT_FLAG_NODELAY);
+        return 0;
+    case TCP_CORK:
+        *value = !!(o->flags & NEAT_FLAG_CORK);
+        return 0;
+    case TCP_QUICKACK:
+        *value = !!(o->flags & NEAT_FLAG_QUICKACK);
+        return 0;
+    case TCP_KEEPIDLE:
+        *value = o->keep_idle_s ? (int)o->keep_idle_s : DEFAULT_KEEP_IDLE_S;
+        return 0;
+    case TCP_KEEPINTVL:
+        *value = o->keep_interval_s ? (int)o->keep_interval_s : DEFAULT_KEEP_INTERVAL_S;
+        return 0;
+    case TCP_KEEPCNT:
+        *value = o->keep_count ? (int)o->keep_count : DEFAULT_KEEP_COUNT;
+        return 0;
+    case TCP_MAXSEG:
+        *value = get_mss(s);
+        return 0;
+    case TCP_USER_TIMEOUT:
+        *value = (int)o->user_timeout_ms;
+        return 0;
+    case TCP_DEFER_ACCEPT:
+        *value = o->defer_accept;
+        return 0;
+    case TCP_FASTOPEN:
+        *value = o->fastopen;
+        return 0;
+    default:
+        return -ENOPROTOOPT;
+    }
+}
+
+static int get_ip_int(struct sock *s, int name, int *value)
+{
+    switch (name) {
+    case IP_TOS:
+        *value = s->options.tos;
+        return 0;
+    case IP_TTL:
+        *value = s->options.ttl ? s->options.ttl : 64;
+        return 0;
+    case IP_MTU:
+        *value = (int)neat.page->mtu;
+        return s->phase == PHASE_OPEN ? 0 : -ENOTCONN;
+    case IP_MTU_DISCOVER:
+    case IP_RECVERR:
+        *value = 0;
+        return 0;
+    case IP_OPTIONS:
+        return -ENOPROTOOPT;
+    default:
+        return -ENOPROTOOPT;
+    }
+}
+
+static int give_tcp_info(struct sock *s, void *value, socklen_t *length)
+{
+    struct tcp_info info = {.tcpi_state = s->phase == PHASE_LISTENING ? TCP_LISTEN : TCP_CLOSE};
+
+    if (s->program && answered(s)) {
+        const struct neat_socket_replica *r = s->remote;
+        uint32_t mss = r->mss ? r->mss : 536;
+        info.tcpi_state = r->tcp_state;
+        info.tcpi_options = r->snd_wscale || r->rcv_wscale ? TCPI_OPT_WSCALE : 0;
+        info.tcpi_snd_wscale = r->snd_wscale & 15;
+        info.tcpi_rcv_wscale = r->rcv_wscale & 15;
+        info.tcpi_rto = r->rto_us;
+        info.tcpi_rtt = r->rtt_us;
+        info.tcpi_rttvar = r->rttvar_us;
+        info.tcpi_snd_mss = info.tcpi_rcv_mss = info.tcpi_advmss = mss;
+        info.tcpi_snd_cwnd = r->cwnd / mss; /* segments, as Linux counts */
+        info.tcpi_snd_ssthresh = r->ssthresh / mss;
+        info.tcpi_unacked = (unsent_bytes(s) + mss - 1) / mss;
+        info.tcpi_pmtu = neat.page->mtu;
+        info.tcpi_rcv_space = s->rx_mask + 1;
+        info.tcpi_total_retrans = r->retransmits;
+    }
+    return give(value, length, &info, sizeof info);
+}
+
+static int get_option(struct sock *s, int level, int name, void *value, socklen_t *length)
+{
+    int number = 0, error;
+
+    if (level == SOL_SOCKET && name == SO_LINGER) {
+        struct linger linger = {s->options.linger, s->options.linger_s};
+        return give(value, length, &linger, sizeof linger);
+    }
+    if (level == SOL_SOCKET && (name == SO_RCVTIMEO || name == SO_SNDTIMEO))
+        return give_timeout(value, length, name == SO_RCVTIMEO ? s->options.receive_timeout_ns : s->options.send_timeout_ns);
+    if (level == IPPROTO_TCP && name == TCP_CONGESTION)
+        return give(value, length, "reno\0\0\0\0\0\0\0\0\0\0\0", 16);
+    if (level == IPPROTO_TCP && name == TCP_INFO)
+        return give_tcp_info(s, value, length);
+    if (level == SOL_SOCKET)
+        error = get_socket_int(s, name, &number);
+    else if (level == IPPROTO_TCP)
+        error = get_tcp_int(s, name, &number);
+    else if (level == IPPROTO_IP)
+        error = get_ip_int(s, name, &number);
+    else
+        error = -EOPNOTSUPP;
+    return error ? error : give(value, length, &number, sizeof number);
+}
+
+int option_get(struct sock *s, int level, int name, void *value, socklen_t *length)
+{
+    if (!value || !length)
+        return -EFAULT;
+    sock_lock(s);
+    int error = get_option(s, level, name, value, length);
+    sock_unlock(s);
+    return error;
+}
+
+/* ---- ioctl ---- */
+
+/* ioctl() on a socket of ours. 0, -errno, or IOCTL_KERNEL: the placeholder can answer. */
+int sock_ioctl(struct sock *s, unsigned long request, void *argument)
+{
+    switch (request) {
+    case FIONREAD:
+        if (s->phase == PHASE_LISTENING)
+            return -EINVAL;
+        *(int *)argument = (int)waiting_bytes(s);
+        return 0;
+    case SIOCOUTQ:
+        *(int *)argument = (int)unsent_bytes(s);
+        return 0;
+    case SIOCATMARK:
+        *(int *)argument = 0;
+        return 0;
+    case FIONBIO:
+        s->nonblocking = *(int *)argument;
+        return 0;
+    default:
+        return IOCTL_KERNEL;
+    }
+}

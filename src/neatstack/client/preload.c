@@ -1,0 +1,231 @@
+/* The names that programs call: sockets and their data. Each passes on what is not ours.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "client.h"
+#include "preload.h"
+
+/* ---- making and naming ---- */
+
+EXPORT int socket(int domain, int type, int protocol)
+{
+    int kind = type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (domain == AF_INET && kind == SOCK_STREAM)
+        return (int)result(sock_create(type, protocol));
+    if (domain == AF_INET6 && kind == SOCK_STREAM)
+        return (int)result(-EAFNOSUPPORT);
+    return real()->socket(domain, type, protocol);
+}
+
+EXPORT int bind(int fd, const struct sockaddr *address, socklen_t length)
+{
+    struct sock *s = sock_of(fd);
+    return s ? (int)result(sock_bind(s, address, length)) : real()->bind(fd, address, length);
+}
+
+EXPORT int listen(int fd, int backlog)
+{
+    struct sock *s = sock_of(fd);
+    return s ? (int)result(sock_listen(s, backlog)) : real()->listen(fd, backlog);
+}
+
+EXPORT int accept(int fd, struct sockaddr *address, socklen_t *length)
+{
+    struct sock *s = sock_of(fd);
+    return s ? (int)result(sock_accept(s, address, length, 0)) : real()->accept(fd, address, length);
+}
+
+EXPORT int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags)
+{
+    struct sock *s = sock_of(fd);
+    return s ? (int)result(sock_accept(s, address, length, flags)) : real()->accept4(fd, address, length, flags);
+}
+
+EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length)
+{
+    struct sock *s = sock_of(fd);
+    return s ? (int)result(sock_connect(s, address, length)) : real()->connect(fd, address, length);
+}
+
+EXPORT int shutdown(int fd, int how)
+{
+    struct sock *s = sock_of(fd);
+    return s ? (int)result(sock_shutdown(s, how)) : real()->shutdown(fd, how);
+}
+
+EXPORT int getsockname(int fd, struct sockaddr *address, socklen_t *length)
+{
+    struct sock *s = sock_of(fd);
+    return s ? (int)result(sock_name(s, address, length, false)) : real()->getsockname(fd, address, length);
+}
+
+EXPORT int getpeername(int fd, struct sockaddr *address, socklen_t *length)
+{
+    struct sock *s = sock_of(fd);
+    return s ? (int)result(sock_name(s, address, length, true)) : real()->getpeername(fd, address, length);
+}
+
+EXPORT int getsockopt(int fd, int level, int name, void *value, socklen_t *length)
+{
+    struct sock *s = sock_of(fd);
+    return s ? (int)result(option_get(s, level, name, value, length)) : real()->getsockopt(fd, level, name, value, length);
+}
+
+EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
+{
+    struct sock *s = sock_of(fd);
+    return s ? (int)result(option_set(s, level, name, value, length)) : real()->setsockopt(fd, level, name, value, length);
+}
+
+/* ---- receiving ---- */
+
+static ssize_t receive_one(struct sock *s, void *buffer, size_t length, int flags)
+{
+    struct iovec iov = {buffer, length};
+    return result(sock_receive(s, &iov, 1, flags));
+}
+
+EXPORT ssize_t read(int fd, void *buffer, size_t length)
+{
+    struct sock *s = sock_of(fd);
+    if (!s)
+        return real()->read(fd, buffer, length);
+    return length ? receive_one(s, buffer, length, 0) : 0; /* of nothing: never waits */
+}
+
+EXPORT ssize_t readv(int fd, const struct iovec *iov, int count)
+{
+    struct sock *s = sock_of(fd);
+    if (!s)
+        return real()->readv(fd, iov, count);
+    return result(count < 0 || count > IOV_MAX ? -EINVAL : sock_receive(s, iov, count, 0));
+}
+
+EXPORT ssize_t recv(int fd, void *buffer, size_t length, int flags)
+{
+    struct sock *s = sock_of(fd);
+    return s ? receive_one(s, buffer, length, flags) : real()->recv(fd, buffer, length, flags);
+}
+
+EXPORT ssize_t recvfrom(int fd, void *buffer, size_t length, int flags, struct sockaddr *address, socklen_t *address_length)
+{
+    struct sock *s = sock_of(fd);
+    if (!s)
+        return real()->recvfrom(fd, buffer, length, flags, address, address_length);
+    if (address && address_length)
+        *address_length = 0; /* a stream has no sender addresses */
+    return receive_one(s, buffer, length, flags);
+}
+
+EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags)
+{
+    struct sock *s = sock_of(fd);
+    return s ? result(sock_receive_message(s, message, flags)) : real()->recvmsg(fd, message, flags);
+}
+
+EXPORT int recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *timeout)
+{
+    struct sock *s = sock_of(fd);
+    if (!s)
+        return real()->recvmmsg(fd, messages, count, flags, timeout);
+    return (int)result(sock_receive_messages(s, messages, count, flags, timeout));
+}
+
+/* What programs compiled with _FORTIFY_SOURCE call: the size of the buffer is known, and must suffice. */
+extern void __chk_fail(void) __attribute__((noreturn));
+
+EXPORT ssize_t __read_chk(int fd, void *buffer, size_t length, size_t size)
+{
+    if (length > size)
+        __chk_fail();
+    return read(fd, buffer, length);
+}
+
+EXPORT ssize_t __recv_chk(int fd, void *buffer, size_t length, size_t size, int flags)
+{
+    if (length > size)
+        __chk_fail();
+    return recv(fd, buffer, length, flags);
+}
+
+EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t length, size_t size, int flags, struct sockaddr *address,
+                              socklen_t *address_length)
+{
+    if (length > size)
+        __chk_fail();
+    return recvfrom(fd, buffer, length, flags, address, address_length);
+}
+
+/* ---- sending ---- */
+
+static ssize_t send_one(struct sock *s, const void *buffer, size_t length, int flags)
+{
+    struct iovec iov = {(void *)buffer, length};
+    return result(sent_result(sock_send(s, &iov, 1, flags), flags));
+}
+
+EXPORT ssize_t write(int fd, const void *buffer, size_t length)
+{
+    struct sock *s = sock_of(fd);
+    return s ? send_one(s, buffer, length, 0) : real()->write(fd, buffer, length);
+}
+
+EXPORT ssize_t writev(int fd, const struct iovec *iov, int count)
+{
+    struct sock *s = sock_of(fd);
+    if (!s)
+        return real()->writev(fd, iov, count);
+    if (count < 0 || count > IOV_MAX)
+        return result(-EINVAL);
+    return result(sent_result(sock_send(s, iov, count, 0), 0));
+}
+
+EXPORT ssize_t send(int fd, const void *buffer, size_t length, int flags)
+{
+    struct sock *s = sock_of(fd);
+    return s ? send_one(s, buffer, length, flags) : real()->send(fd, buffer, length, flags);
+}
+
+EXPORT ssize_t sendto(int fd, const void *buffer, size_t length, int flags, const struct sockaddr *address,
+                      socklen_t address_length)
+{
+    struct sock *s = sock_of(fd); /* a connected stream ignores the address, as on Linux */
+    return s ? send_one(s, buffer, length, flags) : real()->sendto(fd, buffer, length, flags, address, address_length);
+}
+
+EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
+{
+    struct sock *s = sock_of(fd);
+    return s ? result(sock_send_message(s, message, flags)) : real()->sendmsg(fd, message, flags);
+}
+
+EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags)
+{
+    struct sock *s = sock_of(fd);
+    return s ? (int)result(sock_send_messages(s, messages, count, flags)) : real()->sendmmsg(fd, messages, count, flags);
+}
+
+EXPORT ssize_t sendfile(int to, int from, off_t *offset, size_t count)
+{
+    struct sock *s = sock_of(to);
+    if (sock_of(from))
+        return result(-EINVAL);
+    if (!s)
+        return real()->sendfile(to, from, offset, count);
+    return result(sent_result(sock_sendfile(s, from, offset, count), 0));
+}
+
+EXPORT ssize_t sendfile64(int to, int from, off_t *offset, size_t count) __attribute__((alias("sendfile")));
+
+/* Programs fall back to read and write. */
+EXPORT ssize_t splice(int from, off64_t *from_offset, int to, off64_t *to_offset, size_t length, unsigned int flags)
+{
+    if (sock_of(from) || sock_of(to))
+        return result(-EINVAL);
+    return real()->splice(from, from_offset, to, to_offset, length, flags);
+}
+
+EXPORT ssize_t __read(int fd, void *buffer, size_t length) __attribute__((alias("read")));
+EXPORT ssize_t __write(int fd, const void *buffer, size_t length) __attribute__((alias("write")));
+EXPORT ssize_t __send(int fd, const void *buffer, size_t length, int flags) __attribute__((alias("send")));
+EXPORT int __connect(int fd, const struct sockaddr *address, socklen_t length) __attribute__((alias("connect")));

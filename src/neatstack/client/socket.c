@@ -1,0 +1,326 @@
+/* A socket's life: making, binding, listening, names, shutdown, end.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "client.h"
+
+#include <fcntl.h>
+
+#define LINGER_LOOK_NS 1000000
+
+/* ---- locks ---- */
+
+/* Threads take turns by the lock in the description, forked relatives by the one in the socket's shared lines. */
+void sock_lock(struct sock *s)
+{
+    lock(&s->lock);
+    if (unlikely(s->shared) && s->program)
+        lock(&s->program->lock);
+}
+
+void sock_unlock(struct sock *s)
+{
+    if (unlikely(s->shared) && s->program)
+        unlock(&s->program->lock);
+    unlock(&s->lock);
+}
+
+/* Lock the socket again after waiting. -EBADF when it is another one by now. */
+int sock_relock(struct sock *s, uint32_t serial)
+{
+    sock_lock(s);
+    if (likely(s->file.serial == serial))
+        return 0;
+    sock_unlock(s);
+    return -EBADF;
+}
+
+/* ---- making ---- */
+
+static int enter_stack(void)
+{
+    int error = 0;
+    if (likely(load_acquire(&neat.open)))
+        return 0;
+    lock(&neat.lock);
+    if (!neat.open)
+        error = neat.directory ? manager_hello() : -ENETDOWN;
+    unlock(&neat.lock);
+    return error;
+}
+
+/* socket(AF_INET, SOCK_STREAM...). A descriptor or -errno. */
+int sock_create(int type, int protocol)
+{
+    if (protocol != 0 && protocol != IPPROTO_TCP)
+        return -EPROTONOSUPPORT;
+    int error = enter_stack();
+    if (error)
+        return error;
+    lock(&neat.lock);
+    struct sock *s = sock_new();
+    int fd = s ? placeholder_dup(0, type & SOCK_CLOEXEC) : -ENOBUFS;
+    if (fd >= 0) {
+        s->nonblocking = type & SOCK_NONBLOCK;
+        error = table_put(fd, &s->file);
+        if (error) {
+            syscall(SYS_close, fd);
+            fd = error;
+        }
+    }
+    if (fd < 0 && s)
+        sock_free(s);
+    unlock(&neat.lock);
+    return fd;
+}
+
+/* ---- binding ---- */
+
+/* The IPv4 address and port of a sockaddr. 0 or -errno. */
+int get_address(const struct sockaddr *from, socklen_t length, uint32_t *address_be, uint16_t *port_be)
+{
+    struct sockaddr_in in;
+    if (!from)
+        return -EFAULT;
+    if (length < sizeof in)
+        return -EINVAL;
+    memcpy(&in, from, sizeof in);
+    if (in.sin_family != AF_INET && !(in.sin_family == AF_UNSPEC && in.sin_addr.s_addr == INADDR_ANY))
+        return -EAFNOSUPPORT;
+    *address_be = in.sin_addr.s_addr;
+    *port_be = in.sin_port;
+    return 0;
+}
+
+void put_address(struct sockaddr *to, socklen_t *length, uint32_t address_be, uint16_t port_be)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = address_be, .sin_port = port_be};
+    if (!to || !length)
+        return;
+    memcpy(to, &in, *length < sizeof in ? *length : sizeof in);
+    *length = sizeof in;
+}
+
+int sock_bind(struct sock *s, const struct sockaddr *address, socklen_t length)
+{
+    uint32_t address_be;
+    uint16_t port_be;
+    int error = get_address(address, length, &address_be, &port_be);
+
+    if (error)
+        return error;
+    sock_lock(s);
+    if (s->phase != PHASE_FRESH || s->binding)
+        error = -EINVAL;
+    else
+        error = manager_bind(s, address_be, port_be);
+    sock_unlock(s);
+    return error;
+}
+
+int sock_listen(struct sock *s, int backlog)
+{
+    uint32_t most = neat.page ? neat.page->tcp_backlog_max : SOMAXCONN;
+    int error = 0;
+
+    sock_lock(s);
+    if (s->phase != PHASE_FRESH && s->phase != PHASE_LISTENING)
+        error = -EINVAL;
+    if (!error && !s->binding)
+        error = manager_bind(s, INADDR_ANY, 0);
+    if (!error)
+        error = manager_listen(s, (uint32_t)backlog > most ? most : (uint32_t)backlog);
+    if (!error && s->phase == PHASE_FRESH) {
+        s->phase = PHASE_LISTENING;
+        if (s->items) /* it was put into an epoll set before listen(): as good as after */
+            listener_interest(s);
+        lock(&neat.lock);
+        wake_socket(s);
+        unlock(&neat.lock);
+    }
+    sock_unlock(s);
+    return error;
+}
+
+/* getsockname(), and getpeername() with `peer`. */
+int sock_name(struct sock *s, struct sockaddr *address, socklen_t *length, bool peer)
+{
+    uint32_t address_be = s->local_be;
+    uint16_t port_be = s->local_port_be;
+    int error = 0;
+
+    sock_lock(s);
+    settle_connect(s);
+    bool connected = s->program && answered(s) && (s->phase == PHASE_OPEN || (s->phase == PHASE_CONNECTING && !peer));
+    if (connected && load_relaxed(&s->remote->local_port_be)) {
+        address_be = peer ? s->remote->remote_be : s->remote->local_be;
+        port_be = peer ? s->remote->remote_port_be : s->remote->local_port_be;
+    }
+    if (peer && (!connected || s->remote->state == NEAT_STATE_CLOSED))
+        error = -ENOTCONN;
+    sock_unlock(s);
+    if (!error)
+        put_address(address, length, address_be, port_be);
+    return error;
+}
+
+/* ---- errors and options ---- */
+
+/* The pending error, which is told once: positive, 0 for none. */
+int take_error(struct sock *s)
+{
+    int error = s->error;
+    s->error = 0;
+    if (error || !s->program || !answered(s))
+        return error;
+    uint8_t state = load_acquire(&s->remote->state);
+    if (state != NEAT_STATE_CLOSED && !(load_acquire(&s->remote->seen) & NEAT_SEEN_RESET))
+        return 0;
+    if (s->program->scratch[SCRATCH_TAKEN])
+        return 0;
+    s->program->scratch[SCRATCH_TAKEN] = 1;
+    return (int)load_relaxed(&s->remote->error);
+}
+
+/* Write the options into the socket's lines. */
+void apply_options(struct sock *s)
+{
+    struct neat_socket_program *p = s->program;
+    const struct options *o = &s->options;
+
+    p->flags = (uint16_t)((p->flags & NEAT_FLAG_TAKEN) | o->flags);
+    p->keep_idle_s = o->keep_idle_s;
+    p->keep_interval_s = o->keep_interval_s;
+    p->keep_count = o->keep_count;
+    p->user_timeout_ms = o->user_timeout_ms;
+    p->receive_buffer = o->receive_buffer;
+    p->mss = o->mss;
+    p->tos = o->tos;
+    p->ttl = o->ttl;
+}
+
+/* ---- end ---- */
+
+int sock_shutdown(struct sock *s, int how)
+{
+    int error = 0;
+    if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR)
+        return -EINVAL;
+    sock_lock(s);
+    settle_connect(s);
+    if (s->phase == PHASE_LISTENING) {
+        if (how != SHUT_WR)
+            listener_stop(s);
+    } else if (s->phase == PHASE_OPEN) {
+        uint8_t bits = (uint8_t)((how != SHUT_WR ? NEAT_SHUT_READ : 0) | (how != SHUT_RD ? NEAT_SHUT_WRITE : 0));
+        if (load_acquire(&s->remote->state) == NEAT_STATE_CLOSED)
+            error = -ENOTCONN;
+        __atomic_fetch_or(&s->program->shut, bits, __ATOMIC_RELEASE);
+        tell(s);
+    } else {
+        error = -ENOTCONN;
+    }
+    lock(&neat.lock);
+    wake_socket(s);
+    unlock(&neat.lock);
+    sock_unlock(s);
+    return error;
+}
+
+/* Give up the slot; the description stays. The lock in the shared lines goes with it. */
+void sock_leave_slot(struct sock *s)
+{
+    if (s->shared)
+        unlock(&s->program->lock);
+    lock(&neat.lock);
+    slot_release(s);
+    unlock(&neat.lock);
+    s->shared = false;
+}
+
+/* SO_LINGER: wait until the peer has all, or time is up. */
+static void linger(struct sock *s)
+{
+    int64_t deadline = deadline_after(s->options.linger_s * INT64_C(1000000000));
+
+    __atomic_fetch_or(&s->program->shut, NEAT_SHUT_WRITE, __ATOMIC_RELEASE);
+    tell(s);
+    while (load_acquire(&s->remote->state) == NEAT_STATE_OPEN &&
+           !(load_acquire(&s->remote->seen) & NEAT_SEEN_FIN_ACKED) && now_ns() < deadline)
+        syscall(SYS_nanosleep, &(struct timespec){.tv_nsec = LINGER_LOOK_NS}, NULL);
+}
+
+static void close_connection(struct sock *s)
+{
+    settle_connect(s);
+    if (!s->program)
+        return;
+    if (s->options.linger && !s->shared) {
+        if (s->options.linger_s == 0)
+            __atomic_fetch_or(&s->program->shut, NEAT_SHUT_ABORT, __ATOMIC_RELEASE);
+        else if (s->phase == PHASE_OPEN && !s->nonblocking)
+            linger(s);
+    }
+    sock_leave_slot(s);
+}
+
+/* The last descriptor is closed. */
+void sock_drop(struct sock *s)
+{
+    sock_lock(s);
+    if (s->phase == PHASE_LISTENING)
+        listener_stop(s);
+    close_connection(s);
+    uint32_t binding = s->binding;
+    lock(&neat.lock);
+    epoll_remove_all(s);
+    s->file.serial++;
+    wake_socket(s);
+    for (struct sleeper *sleeper = s->sleepers, *next; sleeper; sleeper = next) {
+        next = sleeper->next;
+        sleeper->next = NULL;
+        sleeper->previous = &sleeper->next; /* taking itself out is harmless now */
+    }
+    s->sleepers = NULL;
+    unlock(&s->lock);
+    sock_free(s);
+    unlock(&neat.lock);
+    if (binding)
+        manager_close(binding);
+}
+
+/* One descriptor of a description is gone. */
+void file_drop(struct file *file)
+{
+    if (__atomic_sub_fetch(&file->references, 1, __ATOMIC_ACQ_REL) != 0)
+        return;
+    if (file->kind == KIND_SOCKET)
+        sock_drop((struct sock *)file);
+    else
+        epoll_drop((struct epoll *)file);
+}
+
+/* close() of a descriptor that stands for `file`. */
+int descriptor_close(int fd)
+{
+    lock(&neat.lock);
+    struct file *file = table_take(fd);
+    unlock(&neat.lock);
+    int result = syscall(SYS_close, fd) < 0 ? -errno : 0;
+    if (file)
+        file_drop(file);
+    return result;
+}
+
+/* `fd`, new from the kernel, is a duplicate of a descriptor of `file`. */
+int descriptor_duplicated(int fd, struct file *file)
+{
+    lock(&neat.lock);
+    int error = table_put(fd, file);
+    unlock(&neat.lock);
+    if (error) {
+        syscall(SYS_close, fd);
+        return error;
+    }
+    return fd;
+}
