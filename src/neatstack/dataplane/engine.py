@@ -13,7 +13,6 @@ from cython.cimports.libc.string import memcpy
 from cython.cimports.neatstack.dataplane.channel.channel import attach, destroy_channels, release_memory
 from cython.cimports.neatstack.dataplane.channel.hold import destroy_holds, init_holds
 from cython.cimports.neatstack.dataplane.channel.layout import (
-    NEAT_BUCKETS,
     NEAT_LAYOUT_VERSION,
     NEAT_MAGIC,
     ReplicaPage,
@@ -63,6 +62,7 @@ from cython.cimports.neatstack.dataplane.stack import (
 from cython.cimports.neatstack.dataplane.tcp import table, timers
 from cython.cimports.neatstack.dataplane.tcp.listen import listen
 from cython.cimports.neatstack.dataplane.tcp.output import output
+
 from neatstack.dataplane.channel.region import region_size
 
 # ---- the loop's body ----
@@ -76,7 +76,7 @@ def receive(s: cython.pointer[Stack]) -> cython.int:
     count: cython.int = s.device.receive(cython.address(s.device), frames, FRAMES)
     for k in range(count):
         frame_arrives(s, cython.address(frames[k]))
-    for k in range(FRAMES):
+    for _ in range(FRAMES):
         if not take_loopback(s, cython.address(frame)):
             break
         loopback_arrives(s, cython.address(frame))
@@ -109,9 +109,12 @@ def deadline(s: cython.pointer[Stack]) -> uint64_t:
 @cython.nogil
 @cython.exceptval(check=False)
 def plan(s: cython.pointer[Stack]) -> cython.void:
-    """Plan what the dirty connections have to send. One that finds the outbox full says so in its news, for the next batch."""
+    """Plan what the dirty connections have to send.
+
+    One that finds the outbox full says so in its news, for the next batch.
+    """
     k: uint32_t = 0
-    while k < s.dirty_count:    # planning one may mark others
+    while k < s.dirty_count:  # planning one may mark others
         v: cython.pointer[View] = cython.address(s.views[s.dirty[k]])
         if v.news & NEWS_OUTPUT:
             v.news &= cython.cast(uint8_t, ~NEWS_OUTPUT)
@@ -149,7 +152,10 @@ def check(result: cython.int, what: object) -> object:
 
 @cython.cfunc
 def pointer_to(buffer: object, least: uint64_t, writable: cython.bint) -> cython.p_void:
-    """Where a buffer's bytes lie. The caller keeps a memoryview of it, so that they stay there. ValueError: too small."""
+    """Where a buffer's bytes lie.
+
+    The caller keeps a memoryview of it, so that they stay there. ValueError: too small.
+    """
     view: cython.Py_buffer
     PyObject_GetBuffer(buffer, cython.address(view), PyBUF_WRITABLE if writable else PyBUF_SIMPLE)
     at: cython.p_void = view.buf
@@ -190,9 +196,10 @@ def new_stack_page(address: str, prefix: int, gateway: object, mac: bytes, mtu: 
 class Engine:
     """A replica's stack.
 
-    `region`, `stack_page`, `replica_page` and `neighbours` are buffers laid out as stack.pxd and layout.h say; what is not given is
-    made, for one replica with the given address. `device` is "memory" (see input() and output()), or None: the caller
-    sets the device up before the first batch. `faults` is a dict of fault probabilities with a `seed`, see driver/fault.py.
+     `region`, `stack_page`, `replica_page` and `neighbours` are buffers laid out as stack.pxd and layout.h say; what is
+    not given is made, for one replica with the given address. `device` is "memory" (see input() and output()), or None:
+    the caller sets the device up before the first batch. `faults` is a dict of fault probabilities with a `seed`, see
+    driver/fault.py.
     """
 
     def __cinit__(
@@ -227,7 +234,9 @@ class Engine:
             neighbours = bytearray(NEIGHBOURS * cython.sizeof(Neighbour))
         if region is None:
             region = mmap.mmap(-1, region_size(max_tcbs))
-        s.page = cython.cast(cython.pointer[StackPage], self.keep("stack_page", stack_page, cython.sizeof(StackPage), False))
+        s.page = cython.cast(
+            cython.pointer[StackPage], self.keep("stack_page", stack_page, cython.sizeof(StackPage), False)
+        )
         s.neighbours = cython.cast(
             cython.pointer[Neighbour], self.keep("neighbours", neighbours, NEIGHBOURS * cython.sizeof(Neighbour), False)
         )
@@ -285,7 +294,10 @@ class Engine:
     def add_faults(
         self, seed: int = 0, drop: float = 0.0, duplicate: float = 0.0, reorder: float = 0.0, corrupt: float = 0.0
     ) -> None:
-        """Put a bad link before the device. Probabilities for each frame in each direction. ValueError: not probabilities."""
+        """Put a bad link before the device.
+
+        Probabilities for each frame in each direction. ValueError: not probabilities.
+        """
         check(fault_device(cython.address(self.s.device), seed, drop, duplicate, reorder, corrupt), "faults")
 
     # ---- time and traffic ----
@@ -305,11 +317,12 @@ class Engine:
         """A frame arrives at the memory device. `checked`: its transport checksum is known to be good."""
         octets: cython.p_char = frame
         check(
-            memory_put(self.memory(), cython.cast(cython.pointer[uint8_t], octets), len(frame), checked), "memory device"
+            memory_put(self.memory(), cython.cast(cython.pointer[uint8_t], octets), len(frame), checked),
+            "memory device",
         )
 
     def output(self) -> list[tuple[bytes, int]]:
-        """The frames sent since the last call, whole and with complete checksums, each with the size it would be cut to (0: none)."""
+        """Frames sent since the last call, with complete checksums, and the size each would be cut to (0: not)."""
         sent: list = []
         frame: Stored
         while memory_take(self.memory(), cython.address(frame)):

@@ -1,7 +1,7 @@
 """A state region as Python values, read while its replica goes on writing.
 
-Each record is copied, then read: a record that changes under the copy may mix two moments of one connection, but nothing of what
-is read is used as an address.
+Each record is copied, then read: a record that changes under the copy may mix two moments of one connection, but
+nothing of what is read is used as an address.
 """
 
 import cython
@@ -11,6 +11,7 @@ from cython.cimports.libc.string import memcpy
 from cython.cimports.neatstack.dataplane.channel.region import valid
 from cython.cimports.neatstack.dataplane.stack import DROPS, MAX_LISTENERS, Counters, Listener, RegionHeader
 from cython.cimports.neatstack.dataplane.tcp.tcb import NO_CHANNEL, TCB_ACCEPTED, TCB_PASSIVE, Tcb
+
 from neatstack.dataplane.tcp.tcb import State
 
 # In the order of enum Drop.

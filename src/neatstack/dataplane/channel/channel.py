@@ -1,7 +1,7 @@
 """Attach and release the memory that one program and this replica share.
 
-The header is copied once and checked against the memory's real size; from then on only the copy counts, so that nothing the
-program writes can lead an access outside its channel.
+The header is copied once and checked against the memory's real size; from then on only the copy counts, so that nothing
+the program writes can lead an access outside its channel.
 """
 
 import cython
@@ -20,7 +20,6 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
     Socket,
 )
 from cython.cimports.neatstack.dataplane.stack import MAX_CHANNELS, Channel, Post, Stack
-
 
 
 @cython.cfunc
@@ -43,8 +42,10 @@ def inside(at: uint64_t, length: uint64_t, first: uint64_t, end: uint64_t) -> cy
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def acceptable(s: cython.pointer[Stack], h: cython.pointer[ChannelHeader], number: uint32_t, size: uint64_t) -> cython.bint:
-    """Whether this copy of a header describes a channel of ours that lies within `size` bytes, its parts in order and apart."""
+def acceptable(
+    s: cython.pointer[Stack], h: cython.pointer[ChannelHeader], number: uint32_t, size: uint64_t
+) -> cython.bint:
+    """Whether this header describes a channel of ours within `size` bytes, its parts in order and apart."""
     if h.magic != NEAT_MAGIC or h.version != NEAT_LAYOUT_VERSION or h.replica != s.replica or h.channel != number:
         return False
     if h.size > size or h.size > cython.cast(uint64_t, 1) << 46:
@@ -67,7 +68,10 @@ def acceptable(s: cython.pointer[Stack], h: cython.pointer[ChannelHeader], numbe
 def attach(
     s: cython.pointer[Stack], number: uint32_t, memory: cython.p_void, size: uint64_t, doorbell: cython.int
 ) -> cython.int:
-    """Take up a channel. 0; -EINVAL: not a channel of this replica and number; -EBUSY: the number is in use; -ENOMEM."""
+    """Take up a channel.
+
+    0; -EINVAL: not a channel of this replica and number; -EBUSY: the number is in use; -ENOMEM.
+    """
     if number >= MAX_CHANNELS or size < cython.sizeof(ChannelHeader):
         return -EINVAL
     ch: cython.pointer[Channel] = cython.address(s.channels[number])

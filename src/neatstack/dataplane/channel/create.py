@@ -8,18 +8,18 @@ import fcntl
 import os
 import struct
 
-SOCKETS = 8192                     # slots
-RING_SIZE = 256 * 1024             # bytes of each socket's receive ring, and of its send ring
+SOCKETS = 8192  # slots
+RING_SIZE = 256 * 1024  # bytes of each socket's receive ring, and of its send ring
 SMALLEST_RING = 4096
-LARGEST_RING = 1 << 30             # cursors compare modulo 2**32, and a window is at most 2**30 (RFC 7323 section 2.3)
+LARGEST_RING = 1 << 30  # cursors compare modulo 2**32, and a window is at most 2**30 (RFC 7323 section 2.3)
 
-MAGIC = 0x5441454E                 # NEAT_MAGIC
-VERSION = 1                        # NEAT_LAYOUT_VERSION
+MAGIC = 0x5441454E  # NEAT_MAGIC
+VERSION = 1  # NEAT_LAYOUT_VERSION
 PAGE = 4096
-_HEADER = struct.Struct("=IIII Q IIII QQQQ 56x")    # struct neat_channel_header
+_HEADER = struct.Struct("=IIII Q IIII QQQQ 56x")  # struct neat_channel_header
 _LINES = _HEADER.size + 128 + 128  # header, the program's line, the replica's line
-_SOCKET = 256                      # bytes of struct neat_socket
-_ENTRY = 8                         # bytes of struct neat_entry
+_SOCKET = 256  # bytes of struct neat_socket
+_ENTRY = 8  # bytes of struct neat_entry
 
 
 def _is_power_of_two(value: int) -> bool:
@@ -37,7 +37,7 @@ def _layout(sockets: int, rx_size: int, tx_size: int) -> tuple[int, int, int, in
     for name, size in (("rx_size", rx_size), ("tx_size", tx_size)):
         if not _is_power_of_two(size) or not SMALLEST_RING <= size <= LARGEST_RING:
             raise ValueError(f"{name} must be a power of two from {SMALLEST_RING} to {LARGEST_RING}, not {size}")
-    entries = 2 * sockets          # a program also has entries for the sockets that it inherited
+    entries = 2 * sockets  # a program also has entries for the sockets that it inherited
     commands_at = _pages(_LINES)
     events_at = commands_at + _pages(entries * _ENTRY)
     sockets_at = events_at + _pages(entries * _ENTRY)
@@ -89,7 +89,10 @@ def create_channel(
     rx_size: int = RING_SIZE,
     tx_size: int = RING_SIZE,
 ) -> int:
-    """A formatted channel in a memfd of its own, sealed against any change of its size. The caller closes the descriptor."""
+    """A formatted channel in a memfd of its own, sealed against any change of its size.
+
+    The caller closes the descriptor.
+    """
     size = channel_size(sockets, rx_size, tx_size)
     fd = os.memfd_create(f"neat-channel-{replica}-{channel}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:

@@ -1,7 +1,7 @@
 """Receive buffers in the region, for connections that no program has been given yet.
 
-A free list in the order of last use, so that under load the same few pages are used again and again. It is filled as buffers are
-first needed, so that an idle replica touches none of it.
+A free list in the order of last use, so that under load the same few pages are used again and again. It is filled as
+buffers are first needed, so that an idle replica touches none of it.
 """
 
 import cython

@@ -1,7 +1,7 @@
 """Lay out, check and map a state region.
 
-Header, counters, listeners, TCBs and hold buffers, each on pages of its own. A new region is zero bytes, of which nothing but
-the header is touched: TCBs and hold buffers cost memory when they are first used.
+Header, counters, listeners, TCBs and hold buffers, each on pages of its own. A new region is zero bytes, of which
+nothing but the header is touched: TCBs and hold buffers cost memory when they are first used.
 """
 
 import cython
@@ -65,14 +65,12 @@ def valid(header: cython.pointer[cython.const[RegionHeader]], size: uint64_t) ->
     )
 
 
-def map_region(
-    s: cython.pointer[Stack], memory: cython.p_void, size: uint64_t, max_tcbs: uint32_t
-) -> cython.int:
+def map_region(s: cython.pointer[Stack], memory: cython.p_void, size: uint64_t, max_tcbs: uint32_t) -> cython.int:
     """Point the stack into the region, which is laid out if it is new (all zero).
 
-    A region in use keeps its counters and the key of initial sequence numbers, so that those go on where the last incarnation
-    left off; its connections and listeners are forgotten. 0; -EINVAL: not a region for `max_tcbs` connections of this
-    version; -ENOSPC: `size` bytes do not hold it.
+     A region in use keeps its counters and the key of initial sequence numbers, so that those go on where the last
+    incarnation left off; its connections and listeners are forgotten. 0; -EINVAL: not a region for `max_tcbs`
+    connections of this version; -ENOSPC: `size` bytes do not hold it.
     """
     base: cython.pointer[uint8_t] = cython.cast(cython.pointer[uint8_t], memory)
     header: cython.pointer[RegionHeader] = cython.cast(cython.pointer[RegionHeader], memory)
@@ -84,7 +82,7 @@ def map_region(
         layout(header, max_tcbs)
         header.version = REGION_VERSION
         header.tcbs_used = 1
-        header.magic = REGION_MAGIC    # last: a region that was not finished is laid out again
+        header.magic = REGION_MAGIC  # last: a region that was not finished is laid out again
     elif not valid(header, size) or header.max_tcbs != max_tcbs:
         return -EINVAL
     s.max_tcbs = max_tcbs

@@ -1,7 +1,7 @@
 """Doorbells: who sleeps is woken once.
 
-Who is about to sleep makes its sleep_seq odd, fences, and looks at its rings once more; who has put an entry fences and reads the
-other's sleep_seq. One of the two sees the other's store, whatever the order.
+Who is about to sleep makes its sleep_seq odd, fences, and looks at its rings once more; who has put an entry fences and
+reads the other's sleep_seq. One of the two sees the other's store, whatever the order.
 """
 
 import cython
@@ -30,7 +30,7 @@ def ring_doorbells(s: cython.pointer[Stack]) -> cython.void:
         ch.rung = asleep
         s.counters.doorbells += 1
         if write(ch.doorbell, cython.address(one), 8) < 0:
-            ch.rung = 0    # the eventfd's counter is full: it is readable, but try again
+            ch.rung = 0  # the eventfd's counter is full: it is readable, but try again
 
 
 def any_commands(s: cython.pointer[Stack]) -> cython.bint:

@@ -1,7 +1,8 @@
 """A bad link: drops, duplicates, reorders and corrupts frames in both directions, by a seeded random sequence.
 
-It wraps any device. A corrupted frame is one that the receiver's checksum will find: an arriving frame whose checksum the device
-has already checked, and a frame sent (whose checksum the device completes later), are corrupted by being lost.
+It wraps any device. A corrupted frame is one that the receiver's checksum will find: an arriving frame whose checksum
+the device has already checked, and a frame sent (whose checksum the device completes later), are corrupted by being
+lost.
 """
 
 import cython
@@ -32,9 +33,7 @@ def chance(f: cython.pointer[FaultyDevice], probability: uint64_t) -> cython.bin
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def hold_back(
-    f: cython.pointer[FaultyDevice], late: cython.pointer[Late], length: uint32_t
-) -> cython.pointer[Late]:
+def hold_back(f: cython.pointer[FaultyDevice], late: cython.pointer[Late], length: uint32_t) -> cython.pointer[Late]:
     """A place for a frame of `length` bytes that the next one to three will overtake; NULL: all places are taken."""
     k: cython.int
     for k in range(LATE):

@@ -1,7 +1,8 @@
 """The queue of frames from this replica to itself: own addresses and 127.0.0.0/8.
 
-A ring of records, each the frame's length and then the frame in one piece; a record that would not fit before the ring's end begins
-at its start. An empty queue begins at the start again, so that a little traffic touches little memory.
+A ring of records, each the frame's length and then the frame in one piece; a record that would not fit before the
+ring's end begins at its start. An empty queue begins at the start again, so that a little traffic touches little
+memory.
 """
 
 import cython
@@ -13,7 +14,7 @@ from cython.cimports.neatstack.dataplane.driver.device import Frame, Outgoing
 from cython.cimports.neatstack.dataplane.driver.loopback import LOOP_SIZE
 from cython.cimports.neatstack.dataplane.stack import Stack
 
-WRAP = cython.declare(uint32_t, 0xFFFFFFFF)    # instead of a length: the next record is at the start
+WRAP = cython.declare(uint32_t, 0xFFFFFFFF)  # instead of a length: the next record is at the start
 
 
 def init_loopback(s: cython.pointer[Stack]) -> cython.int:
@@ -34,7 +35,7 @@ def put_loopback(s: cython.pointer[Stack], out: cython.pointer[cython.const[Outg
     record: uint32_t = (4 + length + 7) & ~cython.cast(uint32_t, 7)
     at: cython.pointer[uint8_t]
     if s.loop_head >= s.loop_tail:
-        if s.loop_size - s.loop_head < record + 8:    # 8: room for the mark, always
+        if s.loop_size - s.loop_head < record + 8:  # 8: room for the mark, always
             if s.loop_tail <= record:
                 return False
             cython.cast(cython.pointer[uint32_t], s.loop + s.loop_head)[0] = WRAP

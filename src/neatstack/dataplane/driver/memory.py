@@ -1,7 +1,7 @@
 """A device for tests: frames are put in and taken out by the process itself.
 
-What is sent is stored whole, its TCP checksum completed as the real device would; a segment that the device would cut (GSO)
-stays one frame, with the size that it would be cut to.
+What is sent is stored whole, its TCP checksum completed as the real device would; a segment that the device would cut
+(GSO) stays one frame, with the size that it would be cut to.
 """
 
 import cython
@@ -13,6 +13,7 @@ from cython.cimports.neatstack.dataplane.driver.device import Device, Frame, Out
 from cython.cimports.neatstack.dataplane.driver.memory import CHECKSUM_IN_TCP, LARGEST, MemoryDevice, Queue, Stored
 from cython.cimports.neatstack.dataplane.wire.bytes import set16
 from cython.cimports.neatstack.dataplane.wire.checksum import add, fold
+
 
 @cython.cfunc
 @cython.nogil

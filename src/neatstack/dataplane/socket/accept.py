@@ -1,8 +1,8 @@
 """Which program gets a connection that a listener has accepted.
 
-A program that wants connections posts free slots. A connection goes to a program that sleeps, else to the one with the fewest
-connections not yet taken, in turn among equals; one connection wakes one program. When no slot is posted it waits: in a hold
-buffer of the region, or, when more data than that has come, in the slot that it was in.
+A program that wants connections posts free slots. A connection goes to a program that sleeps, else to the one with the
+fewest connections not yet taken, in turn among equals; one connection wakes one program. When no slot is posted it
+waits: in a hold buffer of the region, or, when more data than that has come, in the slot that it was in.
 """
 
 import cython
@@ -53,10 +53,10 @@ def destroy_queues(s: cython.pointer[Stack]) -> cython.void:
 @cython.exceptval(check=False)
 def queue_of(s: cython.pointer[Stack], i: uint32_t) -> cython.pointer[AcceptQueue]:
     """The queue of the listener of TCB i; NULL: the listener is gone."""
-    l: cython.pointer[Listener] = listener_numbered(s, s.tcbs[i].listener)
-    if l == cython.NULL:
+    entry: cython.pointer[Listener] = listener_numbered(s, s.tcbs[i].listener)
+    if entry == cython.NULL:
         return cython.NULL
-    return cython.address(s.queues[l - s.listeners])
+    return cython.address(s.queues[entry - s.listeners])
 
 
 @cython.cfunc
@@ -112,13 +112,13 @@ def empty_queue(s: cython.pointer[Stack], index: uint32_t) -> cython.void:
 
 def post(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_t, listener: uint32_t) -> cython.bint:
     """A program offers a slot. False: it may not accept connections of that listener."""
-    l: cython.pointer[Listener] = listener_numbered(s, listener)
-    if l == cython.NULL or not holds_bit(l.channels, channel):
+    entry: cython.pointer[Listener] = listener_numbered(s, listener)
+    if entry == cython.NULL or not holds_bit(entry.channels, channel):
         return False
     ch: cython.pointer[Channel] = cython.address(s.channels[channel])
-    q: cython.pointer[AcceptQueue] = cython.address(s.queues[l - s.listeners])
+    q: cython.pointer[AcceptQueue] = cython.address(s.queues[entry - s.listeners])
     p: cython.pointer[Post] = cython.address(ch.posts[socket])
-    p.listener = cython.cast(uint16_t, l - s.listeners + 1)
+    p.listener = cython.cast(uint16_t, entry - s.listeners + 1)
     p.prev = 0
     p.next = q.posted[channel]
     if p.next:
@@ -177,7 +177,7 @@ def unpost_all(s: cython.pointer[Stack], channel: uint32_t, index: uint32_t) -> 
 @cython.nogil
 @cython.exceptval(check=False)
 def choose(s: cython.pointer[Stack], q: cython.pointer[AcceptQueue], avoid: uint32_t) -> cython.int:
-    """The program that shall have the next connection, `avoid` only if there is no other; -1: none has posted a slot."""
+    """Who shall have the next connection, `avoid` only if there is no other; -1: nobody has posted a slot."""
     best: cython.int = -1
     least: uint64_t = 0
     n: cython.int
@@ -203,7 +203,10 @@ def choose(s: cython.pointer[Stack], q: cython.pointer[AcceptQueue], avoid: uint
 @cython.nogil
 @cython.exceptval(check=False)
 def waiting_bytes(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
-    """From the first byte to the last that has come, with the gaps between. Nothing was read: accept() has not returned it."""
+    """From the first byte to the last that has come, with the gaps between.
+
+    Nothing was read: accept() has not returned it.
+    """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     length: uint32_t = rx_head(t)
     if t.rcv.ranges:
@@ -267,7 +270,7 @@ def give(s: cython.pointer[Stack], q: cython.pointer[AcceptQueue], i: uint32_t, 
     q.turn = channel
     mark(s, i, NEWS_LINES | NEWS_EVENT)
     if t.rcv.adv - t.rcv.nxt < 2 * cython.cast(uint32_t, t.rcv.mss):
-        received(s, i)    # the ring is larger than the buffer that has limited the peer
+        received(s, i)  # the ring is larger than the buffer that has limited the peer
 
 
 def arrived(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
@@ -308,7 +311,7 @@ def park(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
 
 
 def requeue(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
-    """The program that TCB i was given to has not taken it and does not want it, or is dead: another gets it, or it waits.
+    """The program that TCB i was given to does not want it, or is dead: another gets it, or it waits.
 
     A connection that the program has already read or written cannot begin anew elsewhere, and is reset.
     """

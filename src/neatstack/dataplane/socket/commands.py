@@ -1,7 +1,7 @@
 """What programs ask for.
 
-An entry of a command ring says which socket to look at; the socket's own lines say what is wanted. Each field is loaded once,
-checked, and the copy used. Looking once too often does no harm.
+An entry of a command ring says which socket to look at; the socket's own lines say what is wanted. Each field is loaded
+once, checked, and the copy used. Looking once too often does no harm.
 """
 
 import cython
@@ -68,6 +68,7 @@ from cython.cimports.neatstack.dataplane.tcp.user import (
     shutdown_write,
 )
 
+
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -115,9 +116,9 @@ def advance(ch: cython.pointer[Channel], count: uint32_t) -> cython.void:
 def take_run(s: cython.pointer[Stack], channel: uint32_t, waiting: uint32_t) -> uint32_t:
     """Take entries up to the first NEAT_OP_DETACH, or that one alone; how many were taken.
 
-    That sockets shall be looked at is taken first and done then: a program that still finds its last entry in the ring does not
-    repeat it, so whoever looks must do so after the entry has gone. A detach is done first and taken then: it stands nowhere
-    but in the ring, and must not be lost with this process.
+     That sockets shall be looked at is taken first and done then: a program that still finds its last entry in the ring
+    does not repeat it, so whoever looks must do so after the entry has gone. A detach is done first and taken then: it
+    stands nowhere but in the ring, and must not be lost with this process.
     """
     ch: cython.pointer[Channel] = cython.address(s.channels[channel])
     run: uint64_t[RUN]
@@ -197,7 +198,7 @@ def look_at_slot(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_t) 
         free_slot(ch, socket)
         put_event(s, channel, channel, socket)
         return
-    if generation == p.generation:    # what this use of the slot wanted was done, and is over
+    if generation == p.generation:  # what this use of the slot wanted was done, and is over
         return
     if role == NEAT_ROLE_CONNECT:
         p.generation = generation
@@ -219,7 +220,7 @@ def open_connection(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_
     remote_port_be: uint16_t = load16(cython.address(lines.remote_port_be))
     local_be: uint32_t = load32(cython.address(lines.local_be))
     local_port_be: uint16_t = load16(cython.address(lines.local_port_be))
-    if remote_be == 0:                # Linux: this host
+    if remote_be == 0:  # Linux: this host
         remote_be = LOOPBACK_BE
     if local_be == 0:
         local_be = LOOPBACK_BE if remote_be & 0xFF == 127 else s.page.address_be
@@ -239,8 +240,10 @@ def open_connection(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_
 @cython.nogil
 @cython.exceptval(check=False)
 def refuse(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_t, error: uint32_t) -> cython.void:
-    """connect() has failed at once, or the slot was posted for a listener that is not the program's: it is CLOSED, without a
-    peer, until the program detaches it."""
+    """The slot is CLOSED, without a peer, until the program detaches it.
+
+    connect() has failed at once, or the slot was posted for a listener that is not the program's.
+    """
     ch: cython.pointer[Channel] = cython.address(s.channels[channel])
     r: cython.pointer[SocketReplica] = cython.address(ch.sockets[socket].replica)
     r.seen = NEAT_SEEN_RESET
@@ -334,7 +337,7 @@ def look_at_shutdown(s: cython.pointer[Stack], i: uint32_t, shut: uint32_t) -> c
 @cython.exceptval(check=False)
 def withdraw(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """NEAT_ROLE_WITHDRAW came after the slot was given TCB i: somebody else gets that."""
-    if s.views[i].waiting:            # it already waits, in this slot
+    if s.views[i].waiting:  # it already waits, in this slot
         return
     if s.tcbs[i].state == State.CLOSED:
         detach(s, s.tcbs[i].channel, i)

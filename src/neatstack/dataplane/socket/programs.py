@@ -1,7 +1,7 @@
 """Programs come, fork and die; listeners are granted to them. All of it is rare, and asked for by the manager.
 
-Before a program's rights change, the commands that it has already given are taken: accept() followed by close() of the listener,
-or by fork(), means what it says whichever message comes first.
+Before a program's rights change, the commands that it has already given are taken: accept() followed by close() of the
+listener, or by fork(), means what it says whichever message comes first.
 """
 
 import cython
@@ -105,8 +105,11 @@ def inherit_sockets(s: cython.pointer[Stack], memory: uint32_t, channel: uint32_
 
 
 def drop(s: cython.pointer[Stack], channel: uint32_t) -> cython.int:
-    """The program is dead. What nobody else holds is reset, except what it had closed itself; what it had not taken goes to
-    others. Its memory stays until nothing uses it (`Stack.unused`). 0, or -EINVAL."""
+    """The program is dead. 0, or -EINVAL.
+
+    What nobody else holds is reset, except what it had closed itself; what it had not taken goes to others. Its memory
+    stays until nothing uses it (`Stack.unused`).
+    """
     if not in_use(s, channel) or s.channels[channel].gone:
         return -EINVAL
     settle(s, channel)
@@ -170,23 +173,26 @@ def evict(s: cython.pointer[Stack], channel: uint32_t) -> cython.void:
 
 def grant(s: cython.pointer[Stack], number: uint32_t, channel: uint32_t) -> cython.int:
     """A program may accept connections of a listener. 0, or -EINVAL."""
-    l: cython.pointer[Listener] = listener_numbered(s, number)
-    if l == cython.NULL or not in_use(s, channel):
+    entry: cython.pointer[Listener] = listener_numbered(s, number)
+    if entry == cython.NULL or not in_use(s, channel):
         return -EINVAL
-    set_bit(l.channels, channel)
+    set_bit(entry.channels, channel)
     if s.channels[channel].recovered:
         relink(s, channel, number)
     return 0
 
 
 def revoke(s: cython.pointer[Stack], number: uint32_t, channel: uint32_t) -> cython.int:
-    """A program may no longer accept: its posted slots are free, and what it has not taken goes to others. 0, or -EINVAL."""
-    l: cython.pointer[Listener] = listener_numbered(s, number)
-    if l == cython.NULL or not in_use(s, channel):
+    """A program may no longer accept.
+
+    Its posted slots are free; what it has not taken goes to others. 0, or -EINVAL.
+    """
+    entry: cython.pointer[Listener] = listener_numbered(s, number)
+    if entry == cython.NULL or not in_use(s, channel):
         return -EINVAL
     settle(s, channel)
-    clear_bit(l.channels, channel)
-    unpost_all(s, channel, cython.cast(uint32_t, l - s.listeners))
+    clear_bit(entry.channels, channel)
+    unpost_all(s, channel, cython.cast(uint32_t, entry - s.listeners))
     ch: cython.pointer[Channel] = cython.address(s.channels[channel])
     k: uint32_t
     for k in range(ch.header.sockets):
@@ -199,13 +205,13 @@ def revoke(s: cython.pointer[Stack], number: uint32_t, channel: uint32_t) -> cyt
 
 def end_listener(s: cython.pointer[Stack], number: uint32_t) -> cython.int:
     """Nobody listens any more: what no program has taken is reset. 0, or -EINVAL."""
-    l: cython.pointer[Listener] = listener_numbered(s, number)
-    if l == cython.NULL:
+    entry: cython.pointer[Listener] = listener_numbered(s, number)
+    if entry == cython.NULL:
         return -EINVAL
     n: uint32_t
     for n in range(s.active_count):
         settle(s, s.active[n])
-    empty_queue(s, cython.cast(uint32_t, l - s.listeners))
+    empty_queue(s, cython.cast(uint32_t, entry - s.listeners))
     unlisten(s, number)
     return 0
 
@@ -214,8 +220,11 @@ def end_listener(s: cython.pointer[Stack], number: uint32_t) -> cython.int:
 
 
 def recover_channel(s: cython.pointer[Stack], channel: uint32_t) -> cython.void:
-    """Make good what the last incarnation has left in a channel: connections are reset, closed slots are free, and slots that
-    were posted are linked again as soon as their listeners are granted. The program looks at all its sockets."""
+    """Make good what the last incarnation has left in a channel.
+
+    Connections are reset, closed slots are free, and slots that were posted are linked again as soon as their listeners
+    are granted.
+    """
     ch: cython.pointer[Channel] = cython.address(s.channels[channel])
     k: uint32_t
     if not load32(cython.address(ch.program.commands_head)) and not load32(cython.address(ch.replica.commands_tail)):

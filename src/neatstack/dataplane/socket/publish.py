@@ -20,7 +20,7 @@ from cython.cimports.neatstack.dataplane.stack import (
     View,
 )
 from cython.cimports.neatstack.dataplane.tcp.table import release, remove
-from cython.cimports.neatstack.dataplane.tcp.tcb import NO_CHANNEL, TCB_DETACHED, State, Tcb
+from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_DETACHED, State, Tcb
 
 
 def publish(s: cython.pointer[Stack]) -> cython.void:
@@ -33,7 +33,7 @@ def publish(s: cython.pointer[Stack]) -> cython.void:
         if s.views[i].news & NEWS_ACCEPT and s.tcbs[i].state != State.CLOSED:
             arrived(s, i)
         write_lines(s, i)
-    fence()    # who finds no entry in its ring has seen these lines
+    fence()  # who finds no entry in its ring has seen these lines
     for k in range(count):
         j: uint32_t = s.dirty[k]
         tell(s, j)
@@ -42,7 +42,7 @@ def publish(s: cython.pointer[Stack]) -> cython.void:
             kept += 1
         else:
             s.views[j].dirty = 0
-    for k in range(count, s.dirty_count):    # marked meanwhile
+    for k in range(count, s.dirty_count):  # marked meanwhile
         s.dirty[kept] = s.dirty[k]
         kept += 1
     s.dirty_count = kept
@@ -53,7 +53,10 @@ def publish(s: cython.pointer[Stack]) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def tell(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
-    """Events of one TCB whose lines are written; then what its end leaves to do. Output that waits stays in its news."""
+    """Events of one TCB whose lines are written; then what its end leaves to do.
+
+    Output that waits stays in its news.
+    """
     v: cython.pointer[View] = cython.address(s.views[i])
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     news: uint32_t = v.news
@@ -61,15 +64,15 @@ def tell(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     if news & (NEWS_EVENT | NEWS_GONE):
         put_events(s, i)
     if news & NEWS_GONE:
-        if news & NEWS_OUTPUT:    # the peer is still to be told
+        if news & NEWS_OUTPUT:  # the peer is still to be told
             v.news |= NEWS_GONE
         elif any_bit(t.holders):
             leave_queue(s, i)
-            remove(s, i)    # the flow may be opened again while programs still hold the dead socket
+            remove(s, i)  # the flow may be opened again while programs still hold the dead socket
         else:
             finish(s, i)
     elif t.flags & TCB_DETACHED and (t.state == State.FIN_WAIT_2 or t.state == State.TIME_WAIT):
-        unbind_slot(s, i)    # the peer has all of the send ring, and nobody will read
+        unbind_slot(s, i)  # the peer has all of the send ring, and nobody will read
 
 
 @cython.cfunc

@@ -2,7 +2,13 @@
 
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
-from cython.cimports.neatstack.dataplane.channel.atomic import load32, load_acquire, store8_release, store32, store_release
+from cython.cimports.neatstack.dataplane.channel.atomic import (
+    load32,
+    load_acquire,
+    store8_release,
+    store32,
+    store_release,
+)
 from cython.cimports.neatstack.dataplane.channel.buffers import rx_head, tx_tail
 from cython.cimports.neatstack.dataplane.channel.channel import holds_bit, only_bit, rx_ring, tx_ring
 from cython.cimports.neatstack.dataplane.channel.layout import (
@@ -98,7 +104,7 @@ def free_slot(ch: cython.pointer[Channel], socket: uint32_t) -> cython.void:
     r.seen = 0
     r.error = 0
     r.tcp_state = cython.cast(uint8_t, State.FREE)
-    store8_release(cython.address(r.state), NEAT_STATE_FREE)    # last: the program may use the slot again
+    store8_release(cython.address(r.state), NEAT_STATE_FREE)  # last: the program may use the slot again
 
 
 @cython.cfunc
@@ -140,7 +146,7 @@ def write_lines(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     r.error = t.error
     r.listener = t.listener
     r.rx_base = t.rcv.base
-    store_release(cython.address(r.rx_head), rx_head(t))    # after the base and the bytes
+    store_release(cython.address(r.rx_head), rx_head(t))  # after the base and the bytes
     store_release(cython.address(r.tx_tail), tx_tail(v, t))
     r.local_be = t.local_be
     r.remote_be = t.remote_be
@@ -157,14 +163,14 @@ def write_lines(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     r.snd_wscale = t.snd.wscale
     r.rcv_wscale = t.rcv.wscale
     store8_release(cython.address(r.state), state_of(t))
-    store_release(cython.address(r.generation), t.generation)    # last: from now on the lines speak of this use of the slot
+    store_release(cython.address(r.generation), t.generation)  # last: now the lines speak of this use of the slot
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def put(s: cython.pointer[Stack], number: uint32_t, bits: uint64_t, last: uint32_t) -> uint32_t:
-    """Put an entry into the event ring of a program, unless the one at position `last` - 1 says the same and was not taken yet.
+    """Put an entry into a program's event ring, unless the one at `last` - 1 says the same and was not taken yet.
 
     Returns the position after the entry; 0: there was no room, and the program was told to look at all its sockets.
     """
@@ -192,7 +198,10 @@ def put_event(s: cython.pointer[Stack], number: uint32_t, channel: uint32_t, soc
 
 
 def put_events(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
-    """Tell every program that holds the socket of TCB i to look at it. The lines have been written, and a fence lies between."""
+    """Tell every program that holds the socket of TCB i to look at it.
+
+    Its lines are written, and a fence lies between.
+    """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
     number: cython.int
