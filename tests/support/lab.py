@@ -281,7 +281,7 @@ class Connection:
     def tcb(self) -> dict[str, Any] | None:
         """The stack's TCB of this connection; None when there is none."""
         for found in self.lab.engine.connections():
-            if (found["local_port"], found["remote_port"], found["remote"]) == (
+            if (found["local_port"], found["remote_port"], found["remote_address"]) == (
                 self.port,
                 self.peer_port,
                 self.address,

@@ -9,7 +9,7 @@ from cython.cimports.libc.errno import ENOMEM
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.neatstack.dataplane.stack import HOLD_BUFFERS, HOLD_SIZE, Stack, View
-from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_HELD, Tcb
+from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_DETACHED, TCB_HELD, Tcb
 
 
 def init_holds(s: cython.pointer[Stack]) -> cython.int:
@@ -25,12 +25,14 @@ def destroy_holds(s: cython.pointer[Stack]) -> cython.void:
 
 
 def hold(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
-    """Give TCB i a hold buffer unless it has a receive buffer. False: none is left."""
+    """Give TCB i a hold buffer unless it has a receive buffer. False: none is left, or no program will ever read."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
     number: uint32_t
     if v.rx_size:
         return True
+    if t.flags & TCB_DETACHED:
+        return False
     if s.free_holds_count:
         s.free_holds_count -= 1
         number = s.free_holds[s.free_holds_count]

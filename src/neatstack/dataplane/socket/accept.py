@@ -241,7 +241,7 @@ def leave_slot(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     channel: uint32_t = t.channel
     socket: uint32_t = t.socket
-    if channel == NO_CHANNEL:
+    if s.views[i].program == cython.NULL:
         return
     unbind_slot(s, i)
     put_event(s, channel, channel, socket)

@@ -76,7 +76,7 @@ def unbind_slot(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Take TCB i out of its slot, which is free from now on. The TCB's cursors stay."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
-    if t.channel == NO_CHANNEL:
+    if v.program == cython.NULL:
         return
     ch: cython.pointer[Channel] = cython.address(s.channels[t.channel])
     give_back(v.rx, v.rx_size, t.bytes_in)
@@ -205,7 +205,7 @@ def put_events(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
     number: cython.int
-    if t.channel == NO_CHANNEL:
+    if v.program == cython.NULL:
         return
     bits: uint64_t = entry_bits(t.channel, NEAT_OP_LOOK, t.socket)
     if only_bit(t.holders, t.channel):
