@@ -161,7 +161,7 @@ def test_it_refuses_and_accepts_the_kernels_connections(replica: Managed) -> Non
 
 
 def test_it_asks_link_for_the_next_hop(replica: Managed) -> None:
-    with replica.host.socket() as client:
+    with replica.host.open_socket() as client:
         client.setblocking(False)
         client.connect_ex((ADDRESS, 80))
         replica.link.settimeout(2)

@@ -2,7 +2,6 @@
 
 import mmap
 import os
-import socket
 
 import cython
 from cython.cimports.cpython.buffer import PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -168,7 +167,10 @@ def pointer_to(buffer: object, least: uint64_t, writable: cython.bint) -> cython
 
 def address_be(text: str) -> int:
     """An IPv4 address as the stack keeps it: in network order in memory."""
-    return int.from_bytes(socket.inet_aton(text), "little")
+    octets = bytes(int(part) for part in text.split("."))    # the socket module would take longer to load than all of us
+    if len(octets) != 4:
+        raise ValueError(f"{text!r} is no IPv4 address")
+    return int.from_bytes(octets, "little")
 
 
 @cython.cfunc
@@ -412,7 +414,7 @@ class Engine:
 
     def listen(self, number: int, address: str, port: int, backlog: int) -> None:
         """Accept connections, or change the backlog. OSError: no room, or the address is taken."""
-        check(listen(self.s, number, address_be(address), socket.htons(port), backlog), f"listener {number}")
+        check(listen(self.s, number, address_be(address), int.from_bytes(port.to_bytes(2, "little"), "big"), backlog), f"listener {number}")
 
     def unlisten(self, number: int) -> None:
         """Stop, and reset what no program has taken. ValueError: no such listener."""
