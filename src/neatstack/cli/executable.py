@@ -1,8 +1,11 @@
 """Programs that are to be run: found as a shell finds them, and able to take the socket library."""
 
+import errno
 import os
 import shutil
+import stat
 import struct
+import sys
 from pathlib import Path
 
 from neatstack.control.errors import NeatError
@@ -24,19 +27,19 @@ def find(name: str) -> str:
     return path
 
 
-def check_dynamic(path: str) -> None:
+def check_loadable(path: str) -> None:
     """Raise NeatError when the socket library cannot be loaded into the program, or into its interpreter."""
     named = path
     for _ in range(SCRIPTS_DEEP):
         try:
             with open(path, "rb") as file:
                 head = file.read(HEAD)
-                if head.startswith(ELF_MAGIC) and not _has_interpreter(file.fileno(), head):
-                    what = named if path == named else f"{path}, which runs {named},"
-                    why = "is statically linked and cannot load the socket library; use a dynamic build"
-                    raise NeatError(f"{what} {why}", NOT_EXECUTABLE)
+                reason = _refuses_library(file.fileno(), head) if head.startswith(ELF_MAGIC) else None
         except OSError:
             return  # executable but not readable: what it is shows when it runs
+        if reason:
+            what = named if path == named else f"{path}, which runs {named},"
+            raise NeatError(f"{what} {reason}", NOT_EXECUTABLE)
         if not head.startswith(b"#!"):
             return
         words = head[2:].split(b"\n", 1)[0].split()
@@ -46,6 +49,34 @@ def check_dynamic(path: str) -> None:
         if Path(path).name == "env" and len(words) > 1:
             arguments = [os.fsdecode(word) for word in words[1:] if not word.startswith(b"-") and b"=" not in word]
             path = (shutil.which(arguments[0]) if arguments else None) or path
+
+
+def _refuses_library(descriptor: int, head: bytes) -> str | None:
+    """Why the dynamic loader would not load the library into this ELF file, if so."""
+    with open(sys.executable, "rb") as ours:
+        own = ours.read(20)
+    if (head[4], head[18:20]) != (own[4], own[18:20]):  # word size, machine
+        return "is for another architecture than the socket library; use a build for this one"
+    if not _has_interpreter(descriptor, head):
+        return "is statically linked and cannot load the socket library; use a dynamic build"
+    if _gains_rights(descriptor):
+        return "is set-user-ID or has file capabilities, which keeps the socket library out; run it as that user"
+    return None
+
+
+def _gains_rights(descriptor: int) -> bool:
+    """Does executing the file give rights that the caller does not have (ld.so(8), secure-execution mode)?"""
+    status = os.fstat(descriptor)
+    if status.st_mode & stat.S_ISUID and status.st_uid != os.geteuid():
+        return True
+    if status.st_mode & stat.S_ISGID and status.st_gid != os.getegid():
+        return True
+    try:
+        return os.geteuid() != 0 and bool(os.getxattr(descriptor, "security.capability"))
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.ENOTSUP):
+            raise
+        return False
 
 
 def _has_interpreter(descriptor: int, head: bytes) -> bool:

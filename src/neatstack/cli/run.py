@@ -26,7 +26,7 @@ def run(
 ) -> None:
     """Run a program on a stack. With no stack of that name, one is started for the program's life."""
     path = executable.find(program[0])
-    executable.check_dynamic(path)
+    executable.check_loadable(path)
     names = rundir.running()
     if stack is None and names:
         stack = rundir.find(None)

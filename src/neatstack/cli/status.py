@@ -1,6 +1,7 @@
 """`neat status`: what a stack is doing."""
 
 import json
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -26,7 +27,7 @@ def show(answer: dict[str, Any]) -> None:
     """Print the answer as tables."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     device, processes = answer["device"], answer["processes"]
     place = f" in {device['netns']}" if device["netns"] else ""
     console.print(f"[bold]{answer['name']}[/]  {answer['address']} ({device['mac']}) on {device['name']}{place}")

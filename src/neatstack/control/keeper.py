@@ -25,6 +25,7 @@ from neatstack.control import launch, messages
 
 BACKOFF_LEAST, BACKOFF_MOST = 0.02, 5.0  # seconds between two managers
 STEADY = 5.0  # a manager that has lived so long resets the backoff
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 LAST_WAIT = 2.0  # seconds for killed processes to go
 DESCRIPTORS = 1 << 20  # RLIMIT_NOFILE to ask for
 
@@ -130,7 +131,7 @@ class Keeper:
             readable = select.select(watched, [], [], wait)[0]
             if self.channel in readable:
                 self.serve()
-            if wakeup in readable and any(s in (signal.SIGTERM, signal.SIGINT) for s in os.read(wakeup, 64)):
+            if wakeup in readable and any(number in ENDING for number in os.read(wakeup, 64)):
                 self.status = self.status or 0
             self.reap()
         self.end()
@@ -165,7 +166,7 @@ def main(arguments: list[str]) -> int:
     woken, wakeup = socket.socketpair()
     wakeup.setblocking(False)
     signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+    for number in (*ENDING, signal.SIGCHLD):
         signal.signal(number, lambda *_: None)
     for descriptor in (int(lock), int(report)):
         os.set_inheritable(descriptor, False)

@@ -68,10 +68,7 @@ class Manager:
         self._join(slots, Ports(settings.interface.ip))
         for slot in slots:
             self.replicas.remember_slot(slot)
-        try:
-            await asyncio.gather(self.link.start(), self.replicas.start(range(settings.replicas)), host_side)
-        except TimeoutError:
-            raise NeatError("the replicas did not become ready in time; see the messages above") from None
+        await asyncio.gather(self.link.start(), self.replicas.start(range(settings.replicas)), host_side)
         self._serve(self._listen())
         self.store.put(READY, {})
         count = "1 replica" if settings.replicas == 1 else f"{settings.replicas} replicas"
@@ -193,6 +190,11 @@ async def run(directory: Path, store: Store) -> int:
             os.write(report, f"neat: {error}\n".encode())
             store.end(error.status)
             return error.status
+        except Exception as error:
+            log.exception("the stack cannot start")
+            os.write(report, f"neat: the stack cannot start: {type(error).__name__}: {error}\n".encode())
+            store.end(1)
+            return 1
         os.close(report)
     gone = asyncio.Event()
     asyncio.get_running_loop().add_reader(store.sock, gone.set)

@@ -19,12 +19,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neatstack.control import launch, messages, pages
+from neatstack.control.errors import NeatError
 from neatstack.control.store import Entry, Store
 
 log = logging.getLogger("neat.replicas")
 
 ANSWER_TIME = 5.0  # seconds; a replica that takes longer to answer hangs, and is killed
 READY_TIME = 20.0
+DEATHS_AT_START = 3
 QUICK = 1.0  # a process that dies within so many seconds of its start is held back
 BACKOFF_MOST = 2.0
 
@@ -157,6 +159,7 @@ class Slot:
     state: str = "stopped"  # stopped, starting, running
     started_at: float = 0.0  # monotonic seconds
     quick_deaths: int = 0
+    fate: str = ""  # of the last incarnation that died
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
@@ -199,15 +202,22 @@ class Replicas:
         self._spawn = spawn
         self._contents = contents
         self._tasks: set[asyncio.Task[None]] = set()
+        self._trouble = asyncio.Event()  # a replica dies again and again
 
     async def start(self, numbers: Iterable[int]) -> None:
-        """Start these slots and wait until all are ready. Raises TimeoutError, OSError."""
+        """Start these slots and wait until all are ready. Raises NeatError when one does not."""
         chosen = [self.slots[number] for number in numbers]
         self.active |= {slot.number for slot in chosen}
         for slot in chosen:
             self._launch(slot)
-        async with asyncio.timeout(READY_TIME):
-            await asyncio.gather(*(slot.ready.wait() for slot in chosen))
+        ready = asyncio.gather(*(slot.ready.wait() for slot in chosen))
+        trouble = asyncio.create_task(self._trouble.wait())
+        await asyncio.wait({ready, trouble}, timeout=READY_TIME, return_when=asyncio.FIRST_COMPLETED)
+        trouble.cancel()
+        if not ready.done():
+            ready.cancel()
+            why = next((f": its process {slot.fate}" for slot in chosen if slot.fate), " in time")
+            raise NeatError(f"a replica does not become ready{why}")
 
     def adopt(self, number: int, process: Entry) -> None:
         """A restarted manager takes a running incarnation over, without the incarnation noticing."""
@@ -296,8 +306,8 @@ class Replicas:
     def _died(self, slot: Slot) -> None:
         """The paper's recovery: another incarnation with the listeners, but without the connections, takes the slot."""
         asyncio.get_running_loop().remove_reader(slot.pidfd)
-        fate = launch.fate(slot.pidfd)
-        log.warning("replica %d: incarnation %d (pid %d) %s", slot.number, slot.incarnation, slot.pid, fate)
+        slot.fate = launch.fate(slot.pidfd)
+        log.warning("replica %d: incarnation %d (pid %d) %s", slot.number, slot.incarnation, slot.pid, slot.fate)
         os.close(slot.pidfd)
         slot.pidfd = -1
         assert slot.line is not None
@@ -307,6 +317,8 @@ class Replicas:
         if slot.number in self.active:
             quick = time.monotonic() - slot.started_at < QUICK
             slot.quick_deaths = slot.quick_deaths + 1 if quick else 0
+            if slot.quick_deaths >= DEATHS_AT_START:
+                self._trouble.set()
             self._later(self._replace(slot))
 
     async def _replace(self, slot: Slot) -> None:

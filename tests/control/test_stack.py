@@ -1,0 +1,143 @@
+"""A whole stack in a namespace: up, found, disturbed, down, with nothing left."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.netns import Lab, Stack, neat, run
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make namespaces")
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab() as made:
+        yield made
+
+
+@pytest.fixture
+def stack(lab: Lab) -> Stack:
+    return lab.stack(replicas=2)
+
+
+def until(true: Callable[[], Any], seconds: float = 5) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def answers_arp(stack: Stack) -> bool:
+    """The kernel finds our hardware address, anew."""
+    stack.host.ip("neigh", "flush", "all")
+    with stack.host.socket() as probe:
+        probe.setblocking(False)
+        probe.connect_ex((stack.address, 9))
+        time.sleep(0.1)
+        return stack.status()["device"]["mac"] in stack.host.ip("neigh", "show", stack.address)
+
+
+def test_up_and_down_leave_nothing(lab: Lab) -> None:
+    stack = lab.stack(replicas=3)
+    pids = stack.pids()
+    assert len(pids) == 6  # keeper, manager, link, three replicas
+    assert "10.77.0.1/24" in stack.host.ip("address", "show", "neat0")
+    assert answers_arp(stack)
+    stack.neat("down")
+    assert list(stack.run_dir.iterdir()) == []
+    assert "neat0" not in stack.host.ip("link", "show")
+    until(lambda: not any(alive(pid) for pid in pids))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_status(stack: Stack) -> None:
+    status = stack.status()
+    assert status["name"] == stack.name
+    assert status["device"]["queues"] == 5
+    assert [replica["state"] for replica in status["replicas"]] == ["running"] * 2
+    assert sum(status["steering"]["buckets"].values()) == 256
+    assert {replica["pid"] for replica in status["replicas"]} < set(stack.pids())
+    for name in ("connections", "packets_in", "packets_out", "bytes_in", "bytes_out", "drops", "cpu_percent"):
+        assert name in status["replicas"][0]
+    assert "replica" in stack.neat("status")
+    assert "Recv-Q" in stack.neat("ss")
+
+
+def test_killed_manager_and_link_come_back(stack: Stack) -> None:
+    before = stack.status()
+    manager, link = before["processes"]["manager"]["pid"], before["processes"]["link"]["pid"]
+    os.kill(manager, signal.SIGKILL)
+    until(lambda: not alive(manager))
+    until(lambda: stack.status()["processes"]["manager"]["pid"] != manager)
+    os.kill(link, signal.SIGKILL)
+    until(lambda: stack.status()["processes"]["link"]["pid"] != link)
+    after = stack.status()
+    assert [replica["pid"] for replica in after["replicas"]] == [replica["pid"] for replica in before["replicas"]]
+    assert after["device"] == before["device"]
+    until(lambda: answers_arp(stack))
+
+
+def test_killed_replica_is_replaced(stack: Stack) -> None:
+    pid = stack.replicas()[1]["pid"]
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: [r["incarnation"] for r in stack.replicas() if r["state"] == "running"] == [1, 2])
+
+
+def test_killed_keeper_ends_everything(stack: Stack, lab: Lab) -> None:
+    pids = stack.pids()
+    os.kill(stack.keeper(), signal.SIGKILL)
+    until(lambda: not any(alive(pid) for pid in pids))
+    until(lambda: "neat0" not in stack.host.ip("link", "show"))
+    again = [*neat("up", "--name", stack.name, "--detach", "--netns", stack.host.name)]
+    run(again, env=stack.env)  # what was left in the directory is no hindrance
+
+
+def test_what_is_taken(stack: Stack) -> None:
+    def fails(*options: str) -> str:
+        argv = [*neat("up", "--detach", "--netns", stack.host.name, *options)]
+        answer = subprocess.run(argv, env=stack.env, capture_output=True, text=True, timeout=20)
+        assert answer.returncode != 0
+        assert answer.stderr.startswith("neat: ") and answer.stderr.count("\n") == 1
+        return answer.stderr
+
+    assert "already running" in fails("--name", stack.name)
+    assert "neat0" in fails("--name", "other")
+    assert "host_address: 10.77.0.1 is in use" in fails("--name", "other", "--device", "tap:neat1")
+    ours = fails("--name", "other", "--device", "tap:neat1", "--address", "10.77.0.1/24")
+    assert "address: 10.77.0.1 is in use" in ours
+    assert [entry.name for entry in stack.run_dir.iterdir()] == [stack.name]
+
+
+def test_stack_for_one_program(lab: Lab) -> None:
+    """With no stack, `neat run` starts one in its own namespace, and ends it with the program."""
+    place = lab.namespace("alone")
+    env = {**os.environ, **lab_environment(lab)}
+
+    def run_program(script: str) -> int:
+        argv = [*place.prefix, *neat("run", "--stack", "alone", "--", "sh", "-c", script)]
+        return subprocess.run(argv, env=env, timeout=20).returncode
+
+    assert run_program('test -S "$NEAT_STACK/manager.sock" && exit 7') == 7
+    assert run_program("kill -TERM $$") == 128 + signal.SIGTERM
+    assert list(Path(env["NEAT_RUN_DIR"]).iterdir()) == []
+    assert "neat0" not in place.ip("link", "show")
+
+
+def lab_environment(lab: Lab) -> dict[str, str]:
+    from tests.support.netns import environment
+
+    directory = lab.directory / "alone"
+    directory.mkdir()
+    return environment(NEAT_RUN_DIR=str(directory))
