@@ -212,7 +212,8 @@ class Replicas:
             self._launch(slot)
         ready = asyncio.gather(*(slot.ready.wait() for slot in chosen))
         trouble = asyncio.create_task(self._trouble.wait())
-        await asyncio.wait({ready, trouble}, timeout=READY_TIME, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {ready, trouble}
+        await asyncio.wait(either, timeout=READY_TIME, return_when=asyncio.FIRST_COMPLETED)
         trouble.cancel()
         if not ready.done():
             ready.cancel()
