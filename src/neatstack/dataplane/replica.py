@@ -221,7 +221,7 @@ class Replica:
         try:
             self._obey(message, fds)
             reply["ok"] = True
-        except (OSError, LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
             reply["error"] = str(error) or type(error).__name__
         finally:
             for fd in fds:
