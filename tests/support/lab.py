@@ -17,7 +17,6 @@ from dataclasses import replace
 from typing import Any
 
 from neatstack.dataplane.engine import Engine
-
 from neatstack.dataplane.tcp.tcb import State
 from tests.support.packet import Malformed, Segment, build, mss, parse, split, wscale
 from tests.support.program import Program, Socket
