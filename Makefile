@@ -16,7 +16,7 @@ ROUNDS ?= 5
 ARGS ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
-SOURCES := $(shell find src -name '*.py' -o -name '*.pxd' -o -name '*.c' -o -name '*.h')
+SOURCES := $(shell find src -name '*.py' -o -name '*.pxd' -o -name '*.[ch]' -o -name '*.def')
 
 .PHONY: help setup demo test bench lint clean root
 help:

@@ -33,7 +33,7 @@ DIRECTIVES = {
     "warn.maybe_uninitialized": True,
 }
 SOURCE = Path("src/neatstack")
-HEADERS = sorted(str(p) for p in SOURCE.rglob("*.h"))
+HEADERS = sorted(str(p) for p in SOURCE.rglob("*") if p.suffix in (".h", ".def"))
 
 
 def modules() -> list[Extension]:
@@ -86,8 +86,6 @@ class Build(build_ext):
     def command(self, target: Path, sources: list[str], argv: list[str]) -> None:
         """Run a compiler if a source or header is newer than what it makes, replacing the old file in one step."""
         inputs = [Path(p) for p in (*sources, *HEADERS, "setup.py")]
-        if not all(p.exists() for p in inputs) or not sources:
-            return
         if not self.force and target.exists() and target.stat().st_mtime > max(p.stat().st_mtime for p in inputs):
             return
         target.parent.mkdir(parents=True, exist_ok=True)
