@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -36,9 +37,8 @@ def until(true: Callable[[], Any], seconds: float = 5) -> None:
 def answers_arp(stack: Stack) -> bool:
     """The kernel finds our hardware address, anew."""
     stack.host.ip("neigh", "flush", "all")
-    with stack.host.socket() as probe:
-        probe.setblocking(False)
-        probe.connect_ex((stack.address, 9))
+    with stack.host.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.sendto(b"", (stack.address, 9))
         time.sleep(0.1)
         return stack.status()["device"]["mac"] in stack.host.ip("neigh", "show", stack.address)
 

@@ -94,12 +94,15 @@ def start_aside(settings: Settings, lock: int, *, ends_with_us: bool = False) ->
             start_new_session=True,
             cwd="/",
         )
-    keeper.returncode = 0  # it outlives us: not Popen's to wait for
     _sign(lock, keeper.pid)
     os.close(lock)
     os.close(report)
     with os.fdopen(reading) as lines:
         said = lines.readline().strip()
+    if not said or said.startswith("neat: "):
+        keeper.wait()  # until it has cleaned up
+    else:
+        keeper.returncode = 0  # it outlives us: not Popen's to wait for
     if said.startswith("neat: "):
         raise NeatError(said.removeprefix("neat: "))
     if not said:
