@@ -11,7 +11,7 @@ import typer
 from neatstack.cli import executable
 from neatstack.control import launch, rundir
 from neatstack.control.errors import NeatError
-from neatstack.control.settings import DEFAULT_NAME
+from neatstack.control.settings import DEFAULT_NAME, NAME, NAME_RULE, Settings
 
 EXAMPLES = (
     "Examples: [bold]neat run -- python3 -m http.server[/] · [bold]neat run --stack web -- nginx -g 'daemon off;'[/]."
@@ -57,10 +57,10 @@ def run_alone(path: str, argv: list[str], stack: str) -> int:
     """Run the program on a stack of its own, which ends with it; the status that a shell would give."""
     from neatstack.cli.down import end
     from neatstack.cli.up import start_aside
-    from neatstack.control.config import load
 
-    settings = load(None, {"name": stack})
-    start_aside(settings, rundir.claim(stack), ends_with_us=True)
+    if not NAME.fullmatch(stack):
+        raise NeatError(f"stack: {NAME_RULE}", status=2)
+    start_aside(Settings(name=stack), rundir.claim(stack), ends_with_us=True)
     try:
         return _supervise(path, argv, environment(stack))
     finally:

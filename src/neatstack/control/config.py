@@ -10,10 +10,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from neatstack.control.errors import NeatError
-from neatstack.control.settings import DEFAULT_NAME, Settings
+from neatstack.control.settings import DEFAULT_NAME, NAME, NAME_RULE, Settings
 
 MAX_REPLICAS = 16  # NEAT_MAX_REPLICAS
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 
 
@@ -56,7 +55,7 @@ class Options(BaseModel):
     @classmethod
     def _name(cls, name: str) -> str:
         if not NAME.fullmatch(name):
-            raise ValueError("use letters, digits, '-', '_' and '.', at most 64")
+            raise ValueError(NAME_RULE)
         return name
 
     @field_validator("address")

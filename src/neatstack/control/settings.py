@@ -5,11 +5,14 @@ only the command line should pay.
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
 
 DEFAULT_NAME = "default"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+NAME_RULE = "use letters, digits, '-', '_' and '.', at most 64"
 
 
 @dataclass(frozen=True)
