@@ -54,10 +54,26 @@ def test_reuse_address_takes_both(ports: Ports) -> None:
 def test_reuse_port_for_one_user(ports: Ports) -> None:
     first = ports.bind(ONE, 1000, ANY, 8080, reuse_port=True)
     second = ports.bind(OTHER, 1000, ANY, 8080, reuse_port=True)
+    third = ports.bind(OTHER, 1000, ANY, 8080, reuse_port=True)
+    assert first is second is third  # one listener, whose connections go to all
     ports.listen(ONE, first.number, 10)
     ports.listen(OTHER, second.number, 10)
     with refused(errno.EADDRINUSE):
         ports.bind(OTHER, 1001, ANY, 8080, reuse_port=True)
+    with refused(errno.EADDRINUSE):
+        ports.bind(OTHER, 1000, ANY, 8080)
+    ports.release(ONE, first.number)
+    ports.release(OTHER, first.number)
+    assert first.holders == {OTHER: 1}
+    ports.release(OTHER, first.number)
+    assert list(ports) == []
+
+
+def test_a_dead_program_holds_nothing(ports: Ports) -> None:
+    for _ in range(3):
+        binding = ports.bind(ONE, 1000, ANY, 8080, reuse_port=True)
+    ports.inherit(ONE, OTHER)
+    assert ports.release(ONE, binding.number, dead=True).holders == {OTHER: 3}
 
 
 def test_addresses_that_are_not_ours(ports: Ports) -> None:

@@ -29,7 +29,10 @@ class Refused(Exception):
 
 @dataclass
 class Binding:
-    """One bound socket: possibly held by several programs after fork()."""
+    """One bound socket, possibly held by several programs after fork(); or all that share a port by SO_REUSEPORT.
+
+    Those are one to the replicas, so that connections are spread over all who accept, whichever socket they have.
+    """
 
     number: int
     address: IPv4Address
@@ -38,7 +41,7 @@ class Binding:
     reuse_address: bool = False
     reuse_port: bool = False
     backlog: int | None = None  # None: not listening
-    holders: set[int] = field(default_factory=set)  # channels
+    holders: dict[int, int] = field(default_factory=dict)  # channel -> how many sockets of its program
 
     @property
     def listening(self) -> bool:
@@ -57,12 +60,12 @@ class Binding:
             "reuse_address": self.reuse_address,
             "reuse_port": self.reuse_port,
             "backlog": self.backlog,
-            "holders": sorted(self.holders),
+            "holders": sorted(self.holders.items()),
         }
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> "Binding":
-        values = {**data, "address": IPv4Address(data["address"]), "holders": set(data["holders"])}
+        values = {**data, "address": IPv4Address(data["address"]), "holders": dict(data["holders"])}
         return cls(**values)
 
 
@@ -97,7 +100,10 @@ class Ports:
             raise Refused(errno.EACCES)
         if len(self.bindings) >= MOST_BINDINGS or self._count(channel) >= MOST_PER_PROGRAM:
             raise Refused(errno.ENOBUFS)
-        binding = Binding(self._next, address, port, uid, reuse_address, reuse_port, None, {channel})
+        binding = Binding(self._next, address, port, uid, reuse_address, reuse_port, None, {channel: 1})
+        if port and reuse_port and (group := self._group(binding)):
+            group.holders[channel] = group.holders.get(channel, 0) + 1
+            return group
         if port == 0:
             binding.port = self._choose(address)
         elif any(self._conflict(other, binding) for other in self._by_port.get(port, ())):
@@ -134,17 +140,19 @@ class Ports:
         """After a fork the child holds what its parent holds."""
         shared = self.of(parent)
         for binding in shared:
-            binding.holders.add(child)
+            binding.holders[child] = binding.holders[parent]
         return shared
 
     def of(self, channel: int) -> list[Binding]:
         """What the program holds."""
         return [binding for binding in self.bindings.values() if channel in binding.holders]
 
-    def release(self, channel: int, number: int) -> Binding:
-        """The program holds the binding no longer; without holders it is free again."""
+    def release(self, channel: int, number: int, *, dead: bool = False) -> Binding:
+        """The program has closed one socket of the binding, or all if it is dead; without holders it is free again."""
         binding = self.held(channel, number)
-        binding.holders.discard(channel)
+        binding.holders[channel] -= 1
+        if dead or not binding.holders[channel]:
+            del binding.holders[channel]
         if not binding.holders:
             del self.bindings[number]
             same = self._by_port[binding.port]
@@ -155,6 +163,11 @@ class Ports:
 
     def _count(self, channel: int) -> int:
         return sum(channel in binding.holders for binding in self.bindings.values())
+
+    def _group(self, new: Binding) -> Binding | None:
+        """The binding whose port the new one may share by SO_REUSEPORT."""
+        same = (b for b in self._by_port.get(new.port, ()) if b.reuse_port and b.uid == new.uid)
+        return next((b for b in same if b.address == new.address), None)
 
     @staticmethod
     def _conflict(old: Binding, new: Binding) -> bool:

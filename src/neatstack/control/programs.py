@@ -282,7 +282,10 @@ class Programs:
 
     def _release(self, program: Program, binding: Binding) -> list["asyncio.Future[None]"]:
         """The program gives up a binding; the last one takes it away."""
-        self.ports.release(program.channel, binding.number)
+        self.ports.release(program.channel, binding.number, dead=program.gone)
+        if program.channel in binding.holders:
+            self._store_binding(binding)
+            return []
         request = {"op": "revoke", "listener": binding.number, "channel": program.channel}
         if not binding.holders:
             request = {"op": "unlisten", "listener": binding.number}
