@@ -122,6 +122,7 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
     uint32_t next_in_list    # accept waiting list, or free list
     uint32_t prev_in_list    # accept waiting list
     uint8_t waiting          # in the accept waiting list of its listener
+    uint8_t untaken          # in a program's slot, and not yet accept()ed
     uint32_t wheel_next      # timer wheel list; index of a TCB; 0 end
     uint32_t wheel_prev
     uint32_t wheel_slot      # 0: not in the wheel; else slot + 1

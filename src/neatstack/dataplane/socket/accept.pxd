@@ -8,6 +8,7 @@ cdef int init_queues(Stack *s) noexcept nogil                                 # 
 cdef void destroy_queues(Stack *s) noexcept nogil
 cdef void arrived(Stack *s, uint32_t i) noexcept nogil                        # TCB i has just become ESTABLISHED
 cdef void taken(Stack *s, uint32_t i) noexcept nogil                          # accept() has returned TCB i
+cdef void forget_untaken(Stack *s, uint32_t i) noexcept nogil                 # nor will it
 cdef void requeue(Stack *s, uint32_t i) noexcept nogil                        # its program does not want TCB i after all
 cdef void leave_queue(Stack *s, uint32_t i) noexcept nogil                    # TCB i waits no more
 cdef bint post(Stack *s, uint32_t channel, uint32_t socket, uint32_t listener) noexcept nogil    # False: not allowed

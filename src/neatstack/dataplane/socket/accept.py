@@ -31,7 +31,7 @@ from cython.cimports.neatstack.dataplane.stack import (
 )
 from cython.cimports.neatstack.dataplane.tcp.listen import listener_numbered
 from cython.cimports.neatstack.dataplane.tcp.state import mark
-from cython.cimports.neatstack.dataplane.tcp.tcb import NO_CHANNEL, Tcb
+from cython.cimports.neatstack.dataplane.tcp.tcb import NO_CHANNEL, State, Tcb
 from cython.cimports.neatstack.dataplane.tcp.user import abort, accepted, received
 
 
@@ -267,6 +267,7 @@ def give(s: cython.pointer[Stack], q: cython.pointer[AcceptQueue], i: uint32_t, 
     memset(t.holders, 0, cython.sizeof(t.holders))
     set_bit(t.holders, channel)
     ch.untaken += 1
+    s.views[i].untaken = 1
     q.turn = channel
     mark(s, i, NEWS_LINES | NEWS_EVENT)
     if t.rcv.adv - t.rcv.nxt < 2 * cython.cast(uint32_t, t.rcv.mss):
@@ -287,9 +288,17 @@ def arrived(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
 
 
 def taken(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
-    """accept() has returned TCB i."""
-    s.channels[s.tcbs[i].channel].untaken -= 1
-    accepted(s, i)
+    """accept() has returned TCB i, perhaps after its end."""
+    forget_untaken(s, i)
+    if s.tcbs[i].state != State.CLOSED:
+        accepted(s, i)
+
+
+def forget_untaken(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """The program that TCB i was given to has taken it, or will not."""
+    if s.views[i].untaken:
+        s.views[i].untaken = 0
+        s.channels[s.tcbs[i].channel].untaken -= 1
 
 
 @cython.cfunc
@@ -317,7 +326,7 @@ def requeue(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     q: cython.pointer[AcceptQueue] = queue_of(s, i)
-    s.channels[t.channel].untaken -= 1
+    forget_untaken(s, i)
     memset(t.holders, 0, cython.sizeof(t.holders))
     if q == cython.NULL or s.views[i].rx_tail or s.views[i].tx_head:
         abort(s, i, ECONNABORTED)

@@ -35,7 +35,7 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
 )
 from cython.cimports.neatstack.dataplane.channel.rings import entry_op, load_entry
 from cython.cimports.neatstack.dataplane.ip.output import is_local
-from cython.cimports.neatstack.dataplane.socket.accept import post, requeue, taken, unpost
+from cython.cimports.neatstack.dataplane.socket.accept import forget_untaken, post, requeue, taken, unpost
 from cython.cimports.neatstack.dataplane.socket.commands import BUDGET, LEAST_RECEIVE_BUFFER, LOOPBACK_BE, RUN
 from cython.cimports.neatstack.dataplane.socket.slots import bind_slot, free_slot, put_event
 from cython.cimports.neatstack.dataplane.stack import (
@@ -50,9 +50,7 @@ from cython.cimports.neatstack.dataplane.stack import (
 )
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
-    TCB_ACCEPTED,
     TCB_FIN_QUEUED,
-    TCB_PASSIVE,
     TCB_READ_SHUT,
     State,
     Tcb,
@@ -293,7 +291,7 @@ def look(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     if load_acquire(cython.address(p.generation)) != t.generation:
         impossible(s)
         return
-    if t.flags & TCB_PASSIVE and not t.flags & TCB_ACCEPTED:
+    if v.untaken:
         if load16(cython.address(p.flags)) & NEAT_FLAG_TAKEN:
             taken(s, i)
         elif load8(cython.address(p.role)) == NEAT_ROLE_WITHDRAW:
@@ -358,8 +356,7 @@ def detach(s: cython.pointer[Stack], program: uint32_t, i: uint32_t) -> cython.v
     v.event_at = 0
     if any_bit(t.holders):
         return
-    if t.flags & TCB_PASSIVE and not t.flags & TCB_ACCEPTED:
-        s.channels[t.channel].untaken -= 1
+    forget_untaken(s, i)
     if t.state == State.CLOSED:
         mark(s, i, NEWS_GONE)
     else:

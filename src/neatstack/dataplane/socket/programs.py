@@ -33,7 +33,7 @@ from cython.cimports.neatstack.dataplane.stack import (
 )
 from cython.cimports.neatstack.dataplane.tcp.listen import listener_numbered, unlisten
 from cython.cimports.neatstack.dataplane.tcp.state import mark
-from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_ACCEPTED, TCB_PASSIVE, State, Tcb
+from cython.cimports.neatstack.dataplane.tcp.tcb import State, Tcb
 from cython.cimports.neatstack.dataplane.tcp.user import abort
 
 
@@ -53,14 +53,6 @@ def settle(s: cython.pointer[Stack], channel: uint32_t) -> cython.void:
     """Take all commands that the program has given so far."""
     if not s.channels[channel].gone:
         take_commands(s, channel, s.channels[channel].header.entries)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-@cython.inline
-def not_taken(t: cython.pointer[Tcb]) -> cython.bint:
-    return t.flags & TCB_PASSIVE and not t.flags & TCB_ACCEPTED
 
 
 # ---- fork ----
@@ -96,7 +88,7 @@ def inherit_sockets(s: cython.pointer[Stack], memory: uint32_t, channel: uint32_
     k: uint32_t
     for k in range(ch.header.sockets):
         i: uint32_t = ch.tcb_of[k]
-        if i and holds_bit(s.tcbs[i].holders, parent) and not not_taken(cython.address(s.tcbs[i])):
+        if i and holds_bit(s.tcbs[i].holders, parent) and not s.views[i].untaken:
             set_bit(s.tcbs[i].holders, channel)
             s.views[i].event_at = 0
 
@@ -147,7 +139,7 @@ def let_go(s: cython.pointer[Stack], memory: uint32_t, channel: uint32_t) -> cyt
             continue
         if t.state == State.CLOSED:
             mark(s, i, NEWS_GONE)
-        elif not_taken(t):
+        elif s.views[i].untaken:
             requeue(s, i)
         else:
             abort(s, i, ECONNRESET)
@@ -197,9 +189,8 @@ def revoke(s: cython.pointer[Stack], number: uint32_t, channel: uint32_t) -> cyt
     k: uint32_t
     for k in range(ch.header.sockets):
         i: uint32_t = ch.tcb_of[k]
-        if i and s.tcbs[i].listener == number and not_taken(cython.address(s.tcbs[i])):
-            if s.tcbs[i].state != State.CLOSED and holds_bit(s.tcbs[i].holders, channel):
-                requeue(s, i)
+        if i and s.views[i].untaken and s.tcbs[i].listener == number and s.tcbs[i].state != State.CLOSED:
+            requeue(s, i)
     return 0
 
 

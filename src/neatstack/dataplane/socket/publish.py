@@ -19,7 +19,7 @@ from cython.cimports.neatstack.dataplane.stack import (
     Stack,
     View,
 )
-from cython.cimports.neatstack.dataplane.tcp.table import release, remove
+from cython.cimports.neatstack.dataplane.tcp.table import release
 from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_DETACHED, State, Tcb
 
 
@@ -67,8 +67,7 @@ def tell(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         if news & NEWS_OUTPUT:  # the peer is still to be told
             v.news |= NEWS_GONE
         elif any_bit(t.holders):
-            leave_queue(s, i)
-            remove(s, i)  # the flow may be opened again while programs still hold the dead socket
+            leave_queue(s, i)  # and TCB and slot stay until every program has detached
         else:
             finish(s, i)
     elif t.flags & TCB_DETACHED and (t.state == State.FIN_WAIT_2 or t.state == State.TIME_WAIT):

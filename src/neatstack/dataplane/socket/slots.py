@@ -147,7 +147,7 @@ def write_lines(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     r.rx_base = t.rcv.base
     store_release(cython.address(r.rx_head), rx_head(t))  # after the base and the bytes
     store_release(cython.address(r.tx_tail), tx_tail(v, t))
-    store8_release(cython.address(r.seen), seen_of(v, t))    # after rx_head: who sees the end has seen the last byte
+    store8_release(cython.address(r.seen), seen_of(v, t))  # after rx_head: who sees the end has seen the last byte
     r.local_be = t.local_be
     r.remote_be = t.remote_be
     r.local_port_be = t.local_port_be
