@@ -125,21 +125,27 @@ void post_answered(struct sock *post)
     wake_socket(listener);
 }
 
+static bool all_answered(const struct sock *listener)
+{
+    for (const struct sock *post = listener->posts; post; post = post->link)
+        if (!answered(post))
+            return false;
+    return true;
+}
+
 /* The first posts: wait a moment until the replicas have seen them, so that a connection that was there before is found, as
  * a program may expect of accept() without blocking. */
-static void await_answers(void)
+static void await_answers(struct sock *listener)
 {
     for (int look = 0; look < ANSWER_LOOKS; look++) {
-        bool all = true;
-        for (unsigned r = 0; r < neat.replicas; r++)
-            all = all && commands_taken(r);
+        lock(&neat.lock);
+        bool all = all_answered(listener);
+        drain_locked();
+        unlock(&neat.lock);
         if (all)
             break;
         syscall(SYS_nanosleep, &(struct timespec){.tv_nsec = ANSWER_LOOK_NS}, NULL);
     }
-    lock(&neat.lock);
-    drain_locked();
-    unlock(&neat.lock);
 }
 
 /* The program polls for connections: from now on keep slots posted. The listener may be locked, neat.lock not. */
@@ -152,7 +158,7 @@ void listener_interest(struct sock *listener)
     bool added = post_up_to(listener, POSTS_PER_REPLICA);
     unlock(&neat.lock);
     if (added)
-        await_answers();
+        await_answers(listener);
 }
 
 /* Ask back all that accept() has not taken. Under neat.lock. */
@@ -190,7 +196,10 @@ void listener_forget(struct sock *listener)
     for (int i = 0; i < 2; i++)
         for (struct sock *post = lists[i], *next; post; post = next) {
             next = post->link;
-            slot_release(post);
+            if (answered(post) && load_acquire(&post->remote->state) == NEAT_STATE_OPEN)
+                slot_release(post); /* else there is no connection that the child could hold */
+            else
+                slot_forget(post);
             sock_free(post);
         }
     listener->posts = listener->arrived = NULL;

@@ -161,7 +161,9 @@ static bool slot_is_free(struct channel *ch, uint32_t slot)
         if (!taken(ch, ch->slots[slot].left_at))
             return false;
     }
-    return load_acquire(&ch->sockets[slot].replica.state) == NEAT_STATE_FREE;
+    const struct neat_socket *socket = &ch->sockets[slot];
+    return load_acquire(&socket->replica.state) == NEAT_STATE_FREE &&
+           load_acquire(&socket->replica.generation) == socket->program.generation;
 }
 
 /* The slot is given up: it is free once the replica has taken all up to `left_at` and says so. */
@@ -267,6 +269,13 @@ void slot_release(struct sock *s)
         slot_closing(ch, s->slot, position);
     else
         ch->slots[s->slot].sock = NULL;
+    s->program = NULL;
+}
+
+/* In a forked child: the slot is the parent's alone. */
+void slot_forget(struct sock *s)
+{
+    neat.known[s->channel]->at[s->replica].slots[s->slot].sock = NULL;
     s->program = NULL;
 }
 

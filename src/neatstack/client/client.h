@@ -340,6 +340,7 @@ bool slot_take(struct sock *s, unsigned replica);
 void slot_attach(struct sock *s, uint16_t channel, unsigned replica, uint32_t slot);
 void slot_start(struct sock *s, unsigned role);
 void slot_release(struct sock *s);
+void slot_forget(struct sock *s);
 void slot_withdraw(struct sock *s);
 void slots_recover(struct channel *ch, unsigned replica);
 static inline bool answered(const struct sock *s)
