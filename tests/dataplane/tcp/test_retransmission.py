@@ -50,7 +50,15 @@ def test_first_timeout_without_a_measurement_is_a_second():
 def test_the_timeout_follows_the_measured_round_trip():
     """Section 2: RTO = SRTT + max(G, 4 * RTTVAR)."""
     lab = Lab()
-    c = lab.accepted()
+    listener = lab.listening()
+    c = lab.connection()
+    c.sends("S", options=c.syn_options)
+    c.expects("SA")
+    lab.wait(0.5)
+    c.sends("A", seq=1)
+    c.socket = lab.program.accept(listener)
+    assert c.tcb["rtt"]["srtt"] == pytest.approx(500_000, rel=0.01)
+    assert c.tcb["rtt"]["rto"] == pytest.approx(1_500_000, rel=0.01)
     for _ in range(20):
         c.socket.send(b"x")
         lab.run()
