@@ -4,9 +4,12 @@ from libc.stdint cimport uint16_t, uint32_t
 
 from neatstack.dataplane.stack cimport Stack
 
-cdef int init(Stack *s) noexcept nogil          # 0, or -ENOMEM. s.tcbs, s.views, s.max_tcbs, s.random are set
+# 0, or -ENOMEM. Needs s.region, s.tcbs, s.views, s.max_tcbs, s.now, s.page; makes the lookup table, the free list, the index
+# of listeners, the timer wheel and the secrets, from whatever TCBs and listeners the region holds.
+cdef int init(Stack *s) noexcept nogil
 cdef void destroy(Stack *s) noexcept nogil      # frees what init() took
-cdef uint32_t find(Stack *s, uint32_t local_be, uint16_t local_port_be, uint32_t remote_be, uint16_t remote_port_be) noexcept nogil
+cdef uint32_t find(Stack *s, uint32_t local_be, uint16_t local_port_be, uint32_t remote_be,
+                   uint16_t remote_port_be) noexcept nogil
 cdef uint32_t allocate(Stack *s) noexcept nogil # index of a cleared TCB, not yet in the table; 0: none left
 cdef void insert(Stack *s, uint32_t i) noexcept nogil
 cdef void remove(Stack *s, uint32_t i) noexcept nogil

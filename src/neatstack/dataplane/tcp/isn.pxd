@@ -1,0 +1,17 @@
+"""Secrets, random numbers, initial sequence numbers (RFC 6528)."""
+
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+from neatstack.dataplane.stack cimport Stack
+
+cdef void draw_secrets(Stack *s) noexcept nogil
+cdef uint32_t initial_sequence(Stack *s, uint32_t local_be, uint16_t local_port_be, uint32_t remote_be,
+                               uint16_t remote_port_be) noexcept nogil
+cdef uint64_t siphash(const uint64_t *key, const uint64_t *words, uint32_t count, uint64_t last) noexcept nogil
+
+cdef inline uint32_t random32(Stack *s) noexcept nogil:
+    """xorshift64*: fast, for choices that only have to be spread."""
+    s.random ^= s.random >> 12
+    s.random ^= s.random << 25
+    s.random ^= s.random >> 27
+    return <uint32_t>((s.random * <uint64_t>0x2545F4914F6CDD1DULL) >> 32)

@@ -1,0 +1,122 @@
+"""Listeners: who accepts what. Found by port and by number in two small hash tables over Stack.listeners."""
+
+import cython
+from cython.cimports.libc.errno import ECONNABORTED, ENOBUFS
+from cython.cimports.libc.stdint import uint16_t, uint32_t
+from cython.cimports.libc.string import memset
+from cython.cimports.neatstack.dataplane.stack import LISTENER_SLOTS, MAX_LISTENERS, Listener, Stack
+from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_ACCEPTED, TCB_PASSIVE, State, Tcb
+from cython.cimports.neatstack.dataplane.tcp.user import abort
+
+
+def listen(
+    s: cython.pointer[Stack], number: uint32_t, address_be: uint32_t, port_be: uint16_t, backlog: uint32_t
+) -> cython.int:
+    """Accept connections as listener `number`, or give it a new backlog. 0, or -ENOBUFS: too many listeners."""
+    l: cython.pointer[Listener] = listener_numbered(s, number)
+    k: uint32_t
+    if l != cython.NULL:
+        l.backlog = backlog
+        return 0
+    for k in range(MAX_LISTENERS):
+        l = cython.address(s.listeners[k])
+        if not l.number:
+            memset(l, 0, cython.sizeof(Listener))
+            l.number = number
+            l.address_be = address_be
+            l.port_be = port_be
+            l.backlog = backlog
+            index_one(s, k)
+            return 0
+    return -ENOBUFS
+
+
+def unlisten(s: cython.pointer[Stack], number: uint32_t) -> cython.void:
+    """Stop, and reset what is half open or waits to be accept()ed."""
+    l: cython.pointer[Listener] = listener_numbered(s, number)
+    t: cython.pointer[Tcb]
+    i: uint32_t
+    if l == cython.NULL:
+        return
+    for i in range(1, s.region.tcbs_used):
+        t = cython.address(s.tcbs[i])
+        if t.listener == number and t.flags & (TCB_PASSIVE | TCB_ACCEPTED) == TCB_PASSIVE:
+            if t.state != State.CLOSED and t.state != State.FREE:
+                abort(s, i, ECONNABORTED)
+    memset(l, 0, cython.sizeof(Listener))
+    index_listeners(s)
+
+
+# ---- lookup ----
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def place(number: uint32_t) -> uint32_t:
+    """Where the probing for a number starts."""
+    return cython.cast(uint32_t, number * cython.cast(uint32_t, 2654435761)) >> 21 & (LISTENER_SLOTS - 1)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def by_port(address_be: uint32_t, port_be: uint16_t) -> uint32_t:
+    return place(address_be ^ (cython.cast(uint32_t, port_be) << 16 | port_be))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def index_one(s: cython.pointer[Stack], k: uint32_t) -> cython.void:
+    l: cython.pointer[Listener] = cython.address(s.listeners[k])
+    at: uint32_t = by_port(l.address_be, l.port_be)
+    while s.listeners_by_port[at]:
+        at = (at + 1) & (LISTENER_SLOTS - 1)
+    s.listeners_by_port[at] = cython.cast(uint16_t, k + 1)
+    at = place(l.number)
+    while s.listeners_by_number[at]:
+        at = (at + 1) & (LISTENER_SLOTS - 1)
+    s.listeners_by_number[at] = cython.cast(uint16_t, k + 1)
+
+
+def index_listeners(s: cython.pointer[Stack]) -> cython.void:
+    """Build both tables from the listeners in the region. Stopping to listen is rare enough for it, too."""
+    k: uint32_t
+    memset(s.listeners_by_port, 0, cython.sizeof(s.listeners_by_port))
+    memset(s.listeners_by_number, 0, cython.sizeof(s.listeners_by_number))
+    for k in range(MAX_LISTENERS):
+        if s.listeners[k].number:
+            index_one(s, k)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def exact(s: cython.pointer[Stack], address_be: uint32_t, port_be: uint16_t) -> cython.pointer[Listener]:
+    at: uint32_t = by_port(address_be, port_be)
+    l: cython.pointer[Listener]
+    while s.listeners_by_port[at]:
+        l = cython.address(s.listeners[s.listeners_by_port[at] - 1])
+        if l.port_be == port_be and l.address_be == address_be:
+            return l
+        at = (at + 1) & (LISTENER_SLOTS - 1)
+    return cython.NULL
+
+
+def find_listener(s: cython.pointer[Stack], address_be: uint32_t, port_be: uint16_t) -> cython.pointer[Listener]:
+    """The listener for a local address and port: one bound to that address before one bound to any; NULL: none."""
+    l: cython.pointer[Listener] = exact(s, address_be, port_be)
+    return l if l != cython.NULL else exact(s, 0, port_be)
+
+
+def listener_numbered(s: cython.pointer[Stack], number: uint32_t) -> cython.pointer[Listener]:
+    """The listener with the manager's number; NULL: none."""
+    at: uint32_t = place(number)
+    while s.listeners_by_number[at]:
+        if s.listeners[s.listeners_by_number[at] - 1].number == number:
+            return cython.address(s.listeners[s.listeners_by_number[at] - 1])
+        at = (at + 1) & (LISTENER_SLOTS - 1)
+    return cython.NULL

@@ -1,0 +1,79 @@
+"""TCP options (RFC 9293 section 3.2; window scale: RFC 7323 section 2), read and written on SYN segments only."""
+
+import cython
+from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
+from cython.cimports.libc.string import memset
+from cython.cimports.neatstack.dataplane.tcp.options import LONGEST_SHIFT
+from cython.cimports.neatstack.dataplane.wire.bytes import get16, put16
+from cython.cimports.neatstack.dataplane.wire.headers import Options
+
+END = cython.declare(uint8_t, 0)
+NOP = cython.declare(uint8_t, 1)
+MSS = cython.declare(uint8_t, 2)
+WSCALE = cython.declare(uint8_t, 3)
+SACK_PERMITTED = cython.declare(uint8_t, 4)
+TIMESTAMP = cython.declare(uint8_t, 8)
+
+
+def parse(
+    data: cython.pointer[cython.const[uint8_t]], length: uint32_t, options: cython.pointer[Options]
+) -> cython.void:
+    """Read the options that we know, at most 40 bytes of them.
+
+    An option that claims less than 2 bytes or more than there are ends the list (RFC 9293 MUST-7: an illegal length must
+    not harm); one of a known kind with another length than its own is passed over.
+    """
+    at: uint32_t = 0
+    size: uint32_t
+    kind: uint8_t
+    memset(options, 0, cython.sizeof(Options))
+    while at < length:
+        kind = data[at]
+        if kind == END:
+            return
+        if kind == NOP:
+            at += 1
+            continue
+        if at + 2 > length:
+            return
+        size = data[at + 1]
+        if size < 2 or at + size > length:
+            return
+        if kind == MSS and size == 4:
+            options.mss = get16(data + at + 2)
+        elif kind == WSCALE and size == 3:
+            options.has_wscale = 1
+            options.wscale = data[at + 2] if data[at + 2] < LONGEST_SHIFT else LONGEST_SHIFT
+        elif kind == SACK_PERMITTED and size == 2:
+            options.sack_permitted = 1
+        elif kind == TIMESTAMP and size == 10:
+            options.has_timestamp = 1
+        at += size
+
+
+def write_syn(to: cython.pointer[uint8_t], mss: uint16_t, scaling: cython.bint, wscale: uint8_t) -> uint32_t:
+    """Write the options of a SYN; how many bytes, a multiple of 4."""
+    to[0] = MSS
+    to[1] = 4
+    put16(to + 2, mss)
+    if not scaling:
+        return 4
+    to[4] = NOP
+    to[5] = WSCALE
+    to[6] = 3
+    to[7] = wscale
+    return 8
+
+
+def parse_bytes(data: bytes) -> dict:
+    """Probe: the options in `data`."""
+    options: Options
+    parse(data, len(data), cython.address(options))
+    return options
+
+
+def syn_bytes(mss: uint16_t, scaling: cython.bint, wscale: uint8_t) -> bytes:
+    """Probe: what write_syn() writes."""
+    room: uint8_t[8]
+    length: uint32_t = write_syn(room, mss, scaling, wscale)
+    return bytes([room[n] for n in range(length)])
