@@ -4,7 +4,9 @@ from libc.stdint cimport uint16_t, uint32_t
 
 from neatstack.dataplane.stack cimport Stack
 
-cdef int connect(Stack *s, uint32_t channel, uint32_t socket, uint32_t local_be, uint16_t local_port_be, uint32_t remote_be, uint16_t remote_port_be) noexcept nogil
+# The index of a TCB in SYN-SENT, or -errno. local_port_be 0: choose one.
+cdef int connect(Stack *s, uint32_t channel, uint32_t socket, uint32_t local_be, uint16_t local_port_be,
+                 uint32_t remote_be, uint16_t remote_port_be) noexcept nogil
 cdef void accepted(Stack *s, uint32_t i) noexcept nogil         # accept() has returned it: Listener.waiting falls
 cdef void sent(Stack *s, uint32_t i) noexcept nogil
 cdef void received(Stack *s, uint32_t i) noexcept nogil
@@ -13,3 +15,4 @@ cdef void shutdown_write(Stack *s, uint32_t i) noexcept nogil
 cdef void options_changed(Stack *s, uint32_t i) noexcept nogil  # v.options or the program's keepalive lines
 cdef void close(Stack *s, uint32_t i) noexcept nogil
 cdef void abort(Stack *s, uint32_t i, int error) noexcept nogil
+cdef void fin_wait_2_limit(Stack *s, uint32_t i) noexcept nogil

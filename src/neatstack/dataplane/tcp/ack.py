@@ -1,0 +1,149 @@
+"""Acknowledgments that come in (RFC 9293 section 3.10.7.4, fifth), and the limit on those that answer blind attacks."""
+
+import cython
+from cython.cimports.libc.stdint import uint32_t, uint64_t
+from cython.cimports.neatstack.dataplane.stack import (
+    DROP_BLIND_ATTACK,
+    DROP_OLD_ACK,
+    NEWS_EVENT,
+    NEWS_LINES,
+    NEWS_OUTPUT,
+    Stack,
+    View,
+)
+from cython.cimports.neatstack.dataplane.tcp import congestion, rtt
+from cython.cimports.neatstack.dataplane.tcp.isn import random32
+from cython.cimports.neatstack.dataplane.tcp.recovery import duplicate, repaired
+from cython.cimports.neatstack.dataplane.tcp.seq import after, before
+from cython.cimports.neatstack.dataplane.tcp.state import mark
+from cython.cimports.neatstack.dataplane.tcp.tcb import (
+    TCB_ACK_NOW,
+    TCB_FIN_SENT,
+    TCB_RECOVERY,
+    TCB_RTT_TIMING,
+    TIMER_PERSIST,
+    TIMER_RETRANSMIT,
+    Tcb,
+)
+from cython.cimports.neatstack.dataplane.tcp.timers import SECOND, clear_timer, set_timer
+from cython.cimports.neatstack.dataplane.wire.headers import FIN, SYN, Segment
+
+CHALLENGES = cython.declare(uint32_t, 1000)     # at most, in a second (RFC 5961 section 7)
+
+
+def acknowledge(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
+    """SEG.ACK and SEG.WND of a synchronized connection. False: the segment is to be dropped.
+
+    RFC 5961 section 5.2: an ACK of what was never sent, or older than any window could leave under way, is challenged.
+    """
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    if after(seg.ack, t.snd.max) or before(seg.ack, t.snd.una - t.snd.max_wnd):
+        challenge(s, i)
+        return False
+    if after(seg.ack, t.snd.una):
+        advance(s, i, seg.ack)
+    elif seg.ack == t.snd.una:
+        if is_duplicate(t, seg):
+            duplicate(s, i)
+    else:
+        s.counters.drops[cython.cast(cython.int, DROP_OLD_ACK)] += 1     # only its ACK; the text is taken
+    take_window(s, i, seg)
+    return True
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def is_duplicate(t: cython.pointer[Tcb], seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
+    """RFC 5681 section 2: something is outstanding, no text, no SYN or FIN, and the window is the same."""
+    return (
+        t.snd.una != t.snd.max
+        and seg.len == 0
+        and not seg.flags & (SYN | FIN)
+        and seg.wnd << t.snd.wscale == t.snd.wnd
+    )
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def advance(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.void:
+    """SND.UNA < SEG.ACK =< SND.MAX: bytes are acknowledged for the first time."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    acked: uint32_t = ack - t.snd.una
+    flight: uint32_t = t.snd.max - t.snd.una
+    news: uint32_t = NEWS_LINES | NEWS_OUTPUT
+    round_trip(s, i, ack)
+    # A program is woken for room in its send ring only when that was more than half full: it may be waiting for room.
+    if v.tx_head - (t.snd.una - (t.snd.iss + 1)) > v.tx_size // 2:
+        news |= NEWS_EVENT
+    t.snd.una = ack
+    if before(t.snd.nxt, ack):                  # sent before a timeout stepped back, and arrived after all
+        t.snd.nxt = ack
+    t.snd.backoff = 0
+    t.stalled_at = 0
+    if t.flags & TCB_RECOVERY:
+        repaired(s, i, acked)
+    else:
+        t.cc.dupacks = 0
+        congestion.grow(t, acked, flight)
+    if t.snd.una == t.snd.max:                  # RFC 6298 (5.2)
+        clear_timer(s, i, TIMER_RETRANSMIT)
+    else:                                       # (5.3)
+        set_timer(s, i, TIMER_RETRANSMIT, s.now + cython.cast(uint64_t, t.rtt.rto) * 1000)
+    mark(s, i, news)
+
+
+def round_trip(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.void:
+    """Take the round trip if `ack` covers the segment that is being timed (RFC 6298 section 3)."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    if t.flags & TCB_RTT_TIMING and after(ack, t.rtt.seq):
+        rtt.stop_timing(t)
+        rtt.measured(t, cython.cast(uint32_t, (s.now - t.rtt.sent_at) // 1000))
+
+
+def take_window(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.void:
+    """SND.WND from a segment that is not older than the last one that set it: SND.WL1, SND.WL2."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    window: uint32_t
+    if before(seg.seq, t.snd.wl1) or (seg.seq == t.snd.wl1 and before(seg.ack, t.snd.wl2)):
+        return
+    window = seg.wnd if seg.flags & SYN else seg.wnd << t.snd.wscale
+    t.snd.wl1 = seg.seq
+    t.snd.wl2 = seg.ack
+    if window == t.snd.wnd:
+        return
+    if not t.snd.wnd:                           # it opens: what the persist timer waited for
+        t.snd.backoff = 0
+        t.stalled_at = 0
+        clear_timer(s, i, TIMER_PERSIST)
+    t.snd.wnd = window
+    if window > t.snd.max_wnd:
+        t.snd.max_wnd = window
+    mark(s, i, NEWS_LINES | NEWS_OUTPUT)
+
+
+def fin_acknowledged(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    return t.flags & TCB_FIN_SENT and t.snd.una == t.snd.fin + 1
+
+
+def challenge(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """Answer a segment that may be forged with <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>: a true peer will say what it means.
+
+    At most CHALLENGES in a second for the whole stack (RFC 5961 section 7), and a random number fewer, so that the limit cannot
+    be used to count how many others have caused (Cao et al., "Off-Path TCP Exploits", 2016).
+    """
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    second: uint32_t = cython.cast(uint32_t, s.now // SECOND)
+    s.counters.drops[cython.cast(cython.int, DROP_BLIND_ATTACK)] += 1
+    if second != s.challenge_second:
+        s.challenge_second = second
+        s.challenges = random32(s) & 511
+    if s.challenges >= CHALLENGES:
+        return
+    s.challenges += 1
+    t.flags |= TCB_ACK_NOW
+    mark(s, i, NEWS_OUTPUT)

@@ -1,0 +1,151 @@
+"""Segments are built and planned: those of a connection, and the RST that answers a segment without one.
+
+Callers have seen to it that the outbox has room. A segment whose next hop is not known counts as sent and lost.
+"""
+
+import cython
+from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
+from cython.cimports.neatstack.dataplane.channel.buffers import tx_span
+from cython.cimports.neatstack.dataplane.driver.device import Outgoing
+from cython.cimports.neatstack.dataplane.ip.output import TCP_AT, begin, commit, outbox_full
+from cython.cimports.neatstack.dataplane.stack import NEWS_OUTPUT, Stack, View
+from cython.cimports.neatstack.dataplane.tcp.options import write_syn
+from cython.cimports.neatstack.dataplane.tcp.state import mark
+from cython.cimports.neatstack.dataplane.tcp.tcb import (
+    TCB_ACK_DELAYED,
+    TCB_ACK_NOW,
+    TCB_WINDOW_SCALING,
+    TIMER_DELAYED_ACK,
+    State,
+    Tcb,
+)
+from cython.cimports.neatstack.dataplane.tcp.timers import clear_timer
+from cython.cimports.neatstack.dataplane.tcp.window import RECEIVE_SHIFT, offer, offer_in_syn
+from cython.cimports.neatstack.dataplane.wire.bytes import put16, put32, set16
+from cython.cimports.neatstack.dataplane.wire.headers import ACK, FIN, RST, SYN, TCP_HEADER, Segment
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def write_header(
+    to: cython.pointer[uint8_t],
+    source_be: uint16_t,
+    destination_be: uint16_t,
+    seq: uint32_t,
+    ack: uint32_t,
+    length: uint32_t,
+    flags: uint8_t,
+    window: uint16_t,
+) -> cython.void:
+    """A TCP header of `length` bytes (RFC 9293 section 3.1); commit() writes the checksum."""
+    set16(to, source_be)
+    set16(to + 2, destination_be)
+    put32(to + 4, seq)
+    put32(to + 8, ack)
+    to[12] = cython.cast(uint8_t, length << 2)
+    to[13] = flags
+    put16(to + 14, window)
+    set16(to + 18, 0)
+
+
+def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t, flags: uint8_t) -> cython.void:
+    """Plan a segment of a synchronized connection with `length` bytes of the send ring. It carries every ACK that is owed."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    window: uint16_t = offer(v, t)
+    out: cython.pointer[Outgoing]
+    t.flags &= ~cython.cast(uint32_t, TCB_ACK_NOW | TCB_ACK_DELAYED)
+    clear_timer(s, i, TIMER_DELAYED_ACK)
+    out = begin(s, t.local_be, t.remote_be, v.tos, v.ttl)
+    if out == cython.NULL:
+        return
+    write_header(
+        out.header + TCP_AT, t.local_port_be, t.remote_port_be, seq, t.rcv.nxt, TCP_HEADER, flags | ACK, window
+    )
+    if length:
+        tx_span(
+            v,
+            seq - (t.snd.iss + 1),
+            length,
+            cython.address(out.first),
+            cython.address(out.first_length),
+            cython.address(out.second),
+        )
+        if out.first == cython.NULL:            # the ring has gone, so all of it has been acknowledged
+            return
+        out.second_length = length - out.first_length
+    commit(s, out, TCP_HEADER, length, t.snd.mss if length > t.snd.mss else 0)
+
+
+def emit_ack(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """Plan <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK> at once, or note that it is owed when there is no room."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    if outbox_full(s):
+        t.flags |= TCB_ACK_NOW
+        mark(s, i, NEWS_OUTPUT)
+        return
+    emit(s, i, t.snd.nxt, 0, 0)
+
+
+def emit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
+    """Plan a SYN (SYN-SENT) or SYN-ACK (SYN-RECEIVED). False: the next hop is not known, nothing leaves."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    active: cython.bint = t.state == State.SYN_SENT
+    scaling: cython.bint = active or t.flags & TCB_WINDOW_SCALING
+    window: uint16_t = offer_in_syn(v, t)
+    out: cython.pointer[Outgoing] = begin(s, t.local_be, t.remote_be, v.tos, v.ttl)
+    tcp: cython.pointer[uint8_t]
+    length: uint32_t
+    if out == cython.NULL:
+        return False
+    tcp = out.header + TCP_AT
+    length = TCP_HEADER + write_syn(tcp + TCP_HEADER, t.rcv.mss, scaling, RECEIVE_SHIFT)
+    write_header(
+        tcp, t.local_port_be, t.remote_port_be, t.snd.iss, t.rcv.nxt, length, SYN if active else SYN | ACK, window
+    )
+    commit(s, out, length, 0, 0)
+    if not active:
+        t.flags &= ~cython.cast(uint32_t, TCB_ACK_NOW | TCB_ACK_DELAYED)
+    return True
+
+
+def emit_reset(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """Plan the RST of a connection that we abort (RFC 9293 section 3.10.5), after all that was ever sent."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    out: cython.pointer[Outgoing] = begin(s, t.local_be, t.remote_be, v.tos, v.ttl)
+    if out == cython.NULL:
+        return
+    write_header(
+        out.header + TCP_AT, t.local_port_be, t.remote_port_be, t.snd.max, t.rcv.nxt, TCP_HEADER, RST | ACK, 0
+    )
+    commit(s, out, TCP_HEADER, 0, 0)
+
+
+def refuse(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Segment]], acknowledging: cython.bint) -> cython.void:
+    """Answer a segment with RST (RFC 9293 section 3.5.2): <SEQ=SEG.ACK>, or if it has no ACK <SEQ=0><ACK=SEG.SEQ+SEG.LEN>.
+
+    `acknowledging`: the segment has an ACK that counts. A full outbox loses the RST: the peer will try again.
+    """
+    out: cython.pointer[Outgoing] = begin(s, seg.local_be, seg.remote_be, 0, 0)
+    length: uint32_t = seg.len
+    if out == cython.NULL:
+        return
+    if seg.flags & SYN:
+        length += 1
+    if seg.flags & FIN:
+        length += 1
+    write_header(
+        out.header + TCP_AT,
+        seg.local_port_be,
+        seg.remote_port_be,
+        seg.ack if acknowledging else 0,
+        0 if acknowledging else seg.seq + length,
+        TCP_HEADER,
+        RST if acknowledging else RST | ACK,
+        0,
+    )
+    commit(s, out, TCP_HEADER, 0, 0)

@@ -1,0 +1,296 @@
+"""Opening a connection from a segment (RFC 9293 sections 3.10.7.1 to 3.10.7.3, and SYN-RECEIVED of 3.10.7.4)."""
+
+import cython
+from cython.cimports.libc.errno import ECONNREFUSED
+from cython.cimports.libc.stdint import uint16_t, uint32_t
+from cython.cimports.neatstack.dataplane.driver.flowhash import bucket, flow_hash
+from cython.cimports.neatstack.dataplane.stack import (
+    DROP_ACCEPT_QUEUE,
+    DROP_NO_MEMORY,
+    DROP_NO_PORT,
+    DROP_SYN_QUEUE,
+    DROP_WRONG_REPLICA,
+    HOLD_SIZE,
+    NEWS_EVENT,
+    NEWS_LINES,
+    NEWS_OUTPUT,
+    AcceptQueue,
+    Listener,
+    Stack,
+)
+from cython.cimports.neatstack.dataplane.tcp import congestion, rtt, table
+from cython.cimports.neatstack.dataplane.tcp.ack import round_trip, take_window
+from cython.cimports.neatstack.dataplane.tcp.bits import lowest
+from cython.cimports.neatstack.dataplane.tcp.emit import refuse
+from cython.cimports.neatstack.dataplane.tcp.isn import initial_sequence
+from cython.cimports.neatstack.dataplane.tcp.listen import find_listener, listener_numbered
+from cython.cimports.neatstack.dataplane.tcp.options import parse
+from cython.cimports.neatstack.dataplane.tcp.seq import after, least, most
+from cython.cimports.neatstack.dataplane.tcp.state import become, end, mark
+from cython.cimports.neatstack.dataplane.tcp.tcb import (
+    NO_CHANNEL,
+    TCB_ACK_NOW,
+    TCB_FIN_QUEUED,
+    TCB_LOOPBACK,
+    TCB_PASSIVE,
+    TCB_WINDOW_SCALING,
+    TIMER_RETRANSMIT,
+    State,
+    Tcb,
+)
+from cython.cimports.neatstack.dataplane.tcp.timeouts import keepalive_start
+from cython.cimports.neatstack.dataplane.tcp.timers import clear_timer
+from cython.cimports.neatstack.dataplane.tcp.window import RECEIVE_SHIFT
+from cython.cimports.neatstack.dataplane.wire.headers import (
+    ACK,
+    DEFAULT_MSS,
+    FIN,
+    IP_HEADER,
+    RST,
+    SYN,
+    TCP_HEADER,
+    Options,
+    Segment,
+)
+
+LEAST_MSS = cython.declare(uint32_t, 48)        # below it a peer only wants us to send many headers; Linux's floor
+LEAST_HALF_OPEN = cython.declare(uint32_t, 64)  # connections in SYN-RECEIVED that every listener may have
+
+
+# ---- CLOSED and LISTEN ----
+
+
+def no_connection(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Segment]]) -> cython.void:
+    """A segment of no connection: for a listener (3.10.7.2), or for nobody (3.10.7.1)."""
+    l: cython.pointer[Listener]
+    if not seg.loopback and steered_elsewhere(s, seg):
+        s.counters.drops[cython.cast(cython.int, DROP_WRONG_REPLICA)] += 1
+        return
+    l = find_listener(s, seg.local_be, seg.local_port_be)
+    if l == cython.NULL:
+        s.counters.drops[cython.cast(cython.int, DROP_NO_PORT)] += 1
+        if not seg.flags & RST:
+            refuse(s, seg, seg.flags & ACK)
+        return
+    if seg.flags & RST:                         # First
+        return
+    if seg.flags & ACK:                         # Second
+        refuse(s, seg, True)
+        return
+    if seg.flags & (SYN | FIN) == SYN:          # Third; with FIN it is no handshake, as for Linux. Fourth: anything else
+        passive_open(s, l, seg, 0)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def steered_elsewhere(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
+    """Whether later packets of this flow will go to another replica, which knows better what to answer."""
+    hashed: uint32_t
+    if s.page.replicas <= 1:
+        return False
+    hashed = flow_hash(s.page.hash_key, seg.remote_be, seg.local_be, seg.remote_port_be, seg.local_port_be)
+    return s.page.table[bucket(hashed)] != s.replica
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def passive_open(
+    s: cython.pointer[Stack], l: cython.pointer[Listener], seg: cython.pointer[cython.const[Segment]], least_iss: uint32_t
+) -> cython.void:
+    """Third: a SYN to a listener. SYN-RECEIVED, unless a queue is full. Text on the SYN is left for the peer to send again.
+
+    `least_iss` (0: any): our ISS shall lie beyond it, since the flow has just been used with numbers up to it.
+    """
+    i: uint32_t
+    t: cython.pointer[Tcb]
+    if l.waiting > l.backlog:                   # Linux: sk_acceptq_is_full()
+        s.counters.drops[cython.cast(cython.int, DROP_ACCEPT_QUEUE)] += 1
+        l.overflows += 1
+        return
+    if l.half_open >= most(2 * l.backlog, LEAST_HALF_OPEN):
+        s.counters.drops[cython.cast(cython.int, DROP_SYN_QUEUE)] += 1
+        l.overflows += 1
+        return
+    i = table.allocate(s)
+    if not i:
+        s.counters.drops[cython.cast(cython.int, DROP_NO_MEMORY)] += 1
+        return
+    t = cython.address(s.tcbs[i])
+    t.local_be = seg.local_be
+    t.remote_be = seg.remote_be
+    t.local_port_be = seg.local_port_be
+    t.remote_port_be = seg.remote_port_be
+    t.channel = NO_CHANNEL
+    t.listener = l.number
+    t.flags = TCB_PASSIVE | (TCB_LOOPBACK if seg.loopback else 0)
+    t.last_received = s.now
+    t.snd.iss = initial_sequence(s, t.local_be, t.local_port_be, t.remote_be, t.remote_port_be)
+    if least_iss and not after(t.snd.iss, least_iss):
+        t.snd.iss = least_iss + 1
+    t.snd.una = t.snd.nxt = t.snd.max = t.snd.small = t.cc.recover = t.snd.iss
+    t.rcv.mss = our_mss(s)
+    t.rcv.wnd = first_room(s, l)
+    take_syn(t, seg)
+    rtt.start(t)
+    table.insert(s, i)
+    become(s, i, State.SYN_RECEIVED)
+    mark(s, i, NEWS_OUTPUT)
+
+
+def our_mss(s: cython.pointer[Stack]) -> uint16_t:
+    """What the device's MTU leaves (RFC 9293 section 3.7.1)."""
+    return cython.cast(uint16_t, least(s.page.mtu, 65535) - IP_HEADER - TCP_HEADER)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def first_room(s: cython.pointer[Stack], l: cython.pointer[Listener]) -> uint32_t:
+    """What a SYN-ACK may offer: the ring of the program that waits for a connection, else the region's buffer."""
+    queue: cython.pointer[AcceptQueue] = cython.address(s.queues[l - s.listeners])
+    word: uint32_t
+    for word in range(4):
+        if queue.ready[word]:
+            return least(s.channels[64 * word + lowest(queue.ready[word])].header.rx_size, 65535)
+    return HOLD_SIZE
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def take_syn(t: cython.pointer[Tcb], seg: cython.pointer[cython.const[Segment]]) -> cython.void:
+    """What a SYN says about its sender: numbers, window and options. t.rcv.mss and t.rcv.wnd are ours."""
+    options: Options
+    parse(seg.options, seg.options_length, cython.address(options))
+    t.rcv.irs = seg.seq
+    t.rcv.nxt = seg.seq + 1
+    t.rcv.up = seg.seq
+    t.rcv.adv = t.rcv.nxt + t.rcv.wnd
+    t.snd.mss = cython.cast(
+        uint16_t, most(least(options.mss if options.mss else DEFAULT_MSS, t.rcv.mss), LEAST_MSS)
+    )
+    t.snd.wnd = t.snd.max_wnd = seg.wnd         # of a SYN: not scaled (RFC 7323 section 2.2)
+    t.snd.wl1 = seg.seq
+    t.snd.wl2 = seg.ack
+    if options.has_wscale:
+        t.flags |= TCB_WINDOW_SCALING
+        t.snd.wscale = options.wscale
+        t.rcv.wscale = RECEIVE_SHIFT
+
+
+def opens_anew(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
+    """A SYN for a flow in TIME-WAIT (RFC 9293 section 3.6.1, MAY-2): with a number beyond all of the old connection it ends that.
+
+    False: the segment is the old connection's.
+    """
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    l: cython.pointer[Listener]
+    used: uint32_t = t.snd.max + 65536          # beyond any old window, as Linux takes it
+    if seg.flags & (SYN | ACK | RST | FIN) != SYN or not after(seg.seq, t.rcv.nxt):
+        return False
+    l = find_listener(s, seg.local_be, seg.local_port_be)
+    if l == cython.NULL:
+        return False
+    end(s, i, 0)
+    passive_open(s, l, seg, used if used else 1)
+    return True
+
+
+# ---- SYN-SENT ----
+
+
+def syn_sent(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]) -> cython.bint:
+    """3.10.7.3. True: established, and the segment's text and FIN (sixth step and beyond) are still to be taken."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    # First, the ACK bit
+    if seg.flags & ACK and (not after(seg.ack, t.snd.iss) or after(seg.ack, t.snd.max)):
+        if not seg.flags & RST:
+            refuse(s, seg, True)
+        return False
+    # Second, the RST bit: it counts only with an acceptable ACK
+    if seg.flags & RST:
+        if seg.flags & ACK:
+            s.counters.connections_reset += 1
+            end(s, i, ECONNREFUSED)
+        return False
+    # Third, security: none. Fifth, neither SYN nor RST: drop
+    if not seg.flags & SYN:
+        return False
+    # Fourth, the SYN bit
+    take_syn(t, seg)
+    seg.seq += 1
+    seg.flags &= ~SYN
+    if seg.flags & ACK:
+        t.flags |= TCB_ACK_NOW
+        established(s, i, seg.ack)
+        return True
+    become(s, i, State.SYN_RECEIVED)            # simultaneous open: the SYN is sent again, as SYN-ACK
+    t.snd.nxt = t.snd.iss
+    t.snd.backoff = 0
+    clear_timer(s, i, TIMER_RETRANSMIT)
+    mark(s, i, NEWS_LINES | NEWS_OUTPUT)
+    return False
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def established(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.void:
+    """Our SYN is acknowledged, and we have the peer's."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    round_trip(s, i, ack)
+    t.snd.una = ack
+    t.snd.nxt = t.snd.max                       # a retransmission that has not left yet is not needed any more
+    t.snd.backoff = 0
+    t.cc.recover = ack
+    clear_timer(s, i, TIMER_RETRANSMIT)
+    congestion.start(t)
+    become(s, i, State.ESTABLISHED)
+    if t.flags & TCB_FIN_QUEUED:                # CLOSE was called before (3.10.4, SYN-RECEIVED)
+        become(s, i, State.FIN_WAIT_1)
+    keepalive_start(s, i)
+    mark(s, i, NEWS_LINES | NEWS_EVENT | NEWS_OUTPUT)
+
+
+# ---- SYN-RECEIVED ----
+
+
+def repeated_syn(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]) -> cython.bint:
+    """In SYN-RECEIVED, a segment whose SYN is the one that we know. True: that was all.
+
+    A bare SYN comes again because our SYN-ACK was lost: send that again. A SYN-ACK is the other half of a simultaneous open
+    (section 3.5, figure 8): without its SYN it is an ordinary acknowledgment.
+    """
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    if seg.flags & (SYN | RST) != SYN or seg.seq != t.rcv.irs:
+        return False
+    if seg.flags & ACK:
+        seg.seq += 1
+        seg.flags &= ~SYN
+        t.flags |= TCB_ACK_NOW
+        return False
+    t.snd.nxt = t.snd.iss
+    rtt.stop_timing(t)
+    mark(s, i, NEWS_OUTPUT)
+    return True
+
+
+def syn_received(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
+    """3.10.7.4, fifth, SYN-RECEIVED: the ACK that establishes the connection. False: the segment is to be dropped."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    l: cython.pointer[Listener]
+    if not after(seg.ack, t.snd.una) or after(seg.ack, t.snd.max):
+        refuse(s, seg, True)
+        return False
+    if t.flags & TCB_PASSIVE:
+        l = listener_numbered(s, t.listener)
+        if l != cython.NULL and l.waiting > l.backlog:
+            # As Linux: forget the ACK; our SYN-ACK will be sent again, and by then a program may have accepted.
+            s.counters.drops[cython.cast(cython.int, DROP_ACCEPT_QUEUE)] += 1
+            l.overflows += 1
+            return False
+    established(s, i, seg.ack)
+    take_window(s, i, seg)
+    return True

@@ -1,0 +1,301 @@
+"""What to send now (RFC 9293 section 3.8): called for a connection when something about it has changed.
+
+Sequence numbers of the sending side:   una ........ nxt ........ max ........ end
+                                        acknowledged | on its way | sent before | in the ring, never sent
+nxt is max except after a retransmission timeout, when it steps back to una and all is sent again as the windows allow.
+"""
+
+import cython
+from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
+from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_CORK, NEAT_FLAG_NODELAY
+from cython.cimports.neatstack.dataplane.ip.output import outbox_full
+from cython.cimports.neatstack.dataplane.stack import NEWS_OUTPUT, Stack, View
+from cython.cimports.neatstack.dataplane.tcp import congestion
+from cython.cimports.neatstack.dataplane.tcp.emit import emit, emit_ack, emit_reset, emit_syn
+from cython.cimports.neatstack.dataplane.tcp.rtt import begin_timing
+from cython.cimports.neatstack.dataplane.tcp.seq import after, before, later, least
+from cython.cimports.neatstack.dataplane.tcp.state import mark
+from cython.cimports.neatstack.dataplane.tcp.tcb import (
+    TCB_ACK_NOW,
+    TCB_FIN_QUEUED,
+    TCB_FIN_SENT,
+    TCB_FORCE,
+    TCB_RECOVERY,
+    TCB_RESET_OWED,
+    TCB_RETRANSMIT,
+    TIMER_PERSIST,
+    TIMER_RETRANSMIT,
+    State,
+    Tcb,
+)
+from cython.cimports.neatstack.dataplane.tcp.timeouts import retransmission_timeout
+from cython.cimports.neatstack.dataplane.tcp.timers import MILLISECOND, clear_timer, set_timer
+from cython.cimports.neatstack.dataplane.wire.headers import FIN, IP_HEADER, IP_LONGEST, PSH, TCP_HEADER
+
+LONGEST_TEXT = cython.declare(uint32_t, IP_LONGEST - IP_HEADER - TCP_HEADER)
+
+
+def output(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """Plan what connection i has to send. When the outbox is full the rest stays in its news, for the next batch."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    if t.state == State.CLOSED:
+        output_reset(s, i)
+        return
+    if t.state == State.SYN_SENT or t.state == State.SYN_RECEIVED:
+        output_syn(s, i)
+    elif t.state != State.FREE and t.state != State.TIME_WAIT:
+        output_text(s, i)
+    if t.flags & TCB_ACK_NOW:
+        emit_ack(s, i)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def output_reset(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    if not t.flags & TCB_RESET_OWED:
+        return
+    if outbox_full(s):
+        mark(s, i, NEWS_OUTPUT)
+        return
+    t.flags &= ~cython.cast(uint32_t, TCB_RESET_OWED)
+    emit_reset(s, i)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def output_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """Send SYN or SYN-ACK if snd.nxt stands before it. While the next hop is not known, try again soon instead."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    wait: uint64_t
+    if t.snd.nxt != t.snd.iss:
+        return
+    if outbox_full(s):
+        mark(s, i, NEWS_OUTPUT)
+        return
+    if not emit_syn(s, i):
+        wait = (s.now - t.last_received) // 2
+        if wait < 2 * MILLISECOND:
+            wait = 2 * MILLISECOND
+        set_timer(s, i, TIMER_RETRANSMIT, s.now + (wait if wait < 250 * MILLISECOND else 250 * MILLISECOND))
+        return
+    if not t.snd.backoff:
+        begin_timing(t, t.snd.iss, s.now)
+    t.snd.nxt = t.snd.iss + 1
+    t.snd.max = later(t.snd.max, t.snd.nxt)
+    set_timer(s, i, TIMER_RETRANSMIT, s.now + retransmission_timeout(s, i))
+
+
+# ---- text and FIN ----
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def end_of_text(v: cython.pointer[cython.const[View]], t: cython.pointer[cython.const[Tcb]]) -> uint32_t:
+    """The sequence number after the last byte that the user has given us: that of the FIN, once there is one."""
+    return t.snd.fin if t.flags & TCB_FIN_QUEUED else t.snd.iss + 1 + v.tx_head
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def output_text(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """Send what the windows and the rules against small segments allow, then see to the persist timer."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    end: uint32_t = end_of_text(v, t)
+    length: uint32_t
+    fin: uint8_t
+    if t.flags & TCB_RETRANSMIT and not resend_first(s, i, end):
+        return
+    if t.snd.una == t.snd.max and s.now - t.last_sent > cython.cast(uint64_t, t.rtt.rto) * 1000:
+        congestion.idle(t)
+    while True:
+        length = sendable(v, t, end)
+        fin = FIN if fin_follows(t, t.snd.nxt + length, end) else 0
+        if not length and not fin:
+            break
+        if outbox_full(s):
+            mark(s, i, NEWS_OUTPUT)
+            return
+        send(s, i, t.snd.nxt, length, fin, end)
+        t.snd.nxt += length + fin
+    see_to_persist(s, i, end)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def usable(t: cython.pointer[cython.const[Tcb]]) -> uint32_t:
+    """Bytes that the peer's window and the congestion window leave beyond snd.nxt.
+
+    Limited transmit (RFC 3042): the first two duplicate ACKs each let a new segment go beyond the congestion window.
+    """
+    congested: uint32_t = t.cc.cwnd
+    flight: uint32_t = t.snd.nxt - t.snd.una
+    window: uint32_t
+    if t.cc.dupacks and not t.flags & TCB_RECOVERY:
+        congested += least(t.cc.dupacks, 2) * t.snd.mss
+    window = least(t.snd.wnd, congested)
+    return window - flight if window > flight else 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def sendable(v: cython.pointer[View], t: cython.pointer[Tcb], end: uint32_t) -> uint32_t:
+    """How many bytes from snd.nxt should leave now as one (large) segment; 0: none.
+
+    Silly window avoidance of the sender (RFC 9293 section 3.8.6.2.1) and Nagle (3.7.4): full segments always; less than one
+    if that is all there is and no rule holds it, if it is half of what the peer can ever take, or when it is overdue.
+    """
+    waiting: uint32_t = end - t.snd.nxt if before(t.snd.nxt, end) else 0
+    window: uint32_t = usable(t)
+    length: uint32_t = least(waiting, window)
+    tail: uint32_t
+    if not length:
+        return 0
+    if length > t.snd.mss:                      # one division for as many segments as it carries
+        length = least(length, LONGEST_TEXT)
+        tail = length % t.snd.mss
+        return length - tail if length < waiting or held(v, t) else length
+    if length == t.snd.mss or before(t.snd.nxt, t.snd.max) or t.flags & TCB_FORCE:
+        return length
+    if length == waiting:
+        return 0 if held(v, t) else length
+    return length if 2 * length >= t.snd.max_wnd else 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def held(v: cython.pointer[cython.const[View]], t: cython.pointer[cython.const[Tcb]]) -> cython.bint:
+    """Whether a last piece shorter than a segment has to wait.
+
+    TCP_CORK holds it; Nagle's algorithm does while an earlier short one is not acknowledged (Minshall's form, as Linux has
+    it: full segments on their way do not count). A FIN takes it along; an overdue or repeated one goes.
+    """
+    if t.flags & (TCB_FIN_QUEUED | TCB_FORCE) or before(t.snd.nxt, t.snd.max):
+        return False
+    if v.options & NEAT_FLAG_CORK:
+        return True
+    if v.options & NEAT_FLAG_NODELAY:
+        return False
+    return after(t.snd.small, t.snd.una) and not after(t.snd.small, t.snd.nxt)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def fin_follows(t: cython.pointer[cython.const[Tcb]], at: uint32_t, end: uint32_t) -> cython.bint:
+    """Whether our FIN is next at sequence number `at`. It needs no buffer, so any window but a closed one has room for it."""
+    return t.flags & TCB_FIN_QUEUED and at == end and t.snd.wnd != 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def send(
+    s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t, fin: uint8_t, end: uint32_t
+) -> cython.void:
+    """Plan [seq, seq + length) and perhaps FIN (1 or 0), and keep the books: what is new, what is sent again."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    after_text: uint32_t = seq + length
+    fresh: uint32_t
+    emit(s, i, seq, length, (PSH if length and after_text == end else 0) | fin)
+    if before(seq, t.snd.max):
+        t.cc.retransmits += 1 if length <= t.snd.mss else (length + t.snd.mss - 1) // t.snd.mss
+        s.counters.retransmits += 1
+    if after(after_text, t.snd.max):
+        fresh = after_text - later(seq, t.snd.max)
+        t.bytes_out += fresh
+        if not before(seq, t.snd.max):
+            begin_timing(t, seq, s.now)
+        if length < t.snd.mss or length % t.snd.mss:
+            t.snd.small = after_text
+    if fin:
+        t.flags |= TCB_FIN_SENT
+    t.snd.max = later(t.snd.max, after_text + fin)
+    t.last_sent = s.now
+    if not t.timers[cython.cast(cython.int, TIMER_RETRANSMIT)]:      # RFC 6298 (5.1)
+        set_timer(s, i, TIMER_RETRANSMIT, s.now + retransmission_timeout(s, i))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def resend_first(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython.bint:
+    """Fast retransmit: the segment at snd.una. False: the outbox is full."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    length: uint32_t = least(least(end - t.snd.una, t.snd.mss), t.snd.max - t.snd.una)
+    fin: uint8_t = 0
+    if outbox_full(s):
+        mark(s, i, NEWS_OUTPUT)
+        return False
+    t.flags &= ~cython.cast(uint32_t, TCB_RETRANSMIT)
+    if t.flags & TCB_FIN_SENT and t.snd.una + length == end:
+        fin = FIN
+    if length or fin:
+        send(s, i, t.snd.una, length, fin, end)
+    return True
+
+
+# ---- nothing may go ----
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def see_to_persist(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython.void:
+    """With something to send and nothing on its way no ACK will come to wake us: the persist timer must.
+
+    It covers the closed window (RFC 9293 section 3.8.6.1), the silly window and the cork; when it has fired (TCB_FORCE) and still
+    nothing could be sent, the window is probed.
+    """
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    forced: cython.bint = t.flags & TCB_FORCE
+    wait: uint64_t
+    t.flags &= ~cython.cast(uint32_t, TCB_FORCE)
+    if t.snd.nxt != t.snd.una or not unsent(t, end):
+        clear_timer(s, i, TIMER_PERSIST)
+        return
+    if forced:
+        probe(s, i, end)
+    if not t.timers[cython.cast(cython.int, TIMER_PERSIST)]:
+        wait = retransmission_timeout(s, i)
+        if t.snd.wnd and wait > 200 * MILLISECOND:
+            wait = 200 * MILLISECOND            # RFC 9293 section 3.8.6.2.1: the override, 0.1 - 1 s; Linux's cork
+        set_timer(s, i, TIMER_PERSIST, s.now + wait)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def unsent(t: cython.pointer[cython.const[Tcb]], end: uint32_t) -> cython.bint:
+    """Whether text or our FIN lies at or beyond snd.nxt."""
+    return before(t.snd.nxt, end) or (t.flags & TCB_FIN_QUEUED and t.snd.nxt == end)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def probe(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython.void:
+    """Send the next byte, or the FIN, into a closed window, without counting on it: snd.nxt stays (RFC 9293 section 3.8.6.1)."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    length: uint32_t = 1 if before(t.snd.una, end) else 0
+    if outbox_full(s):
+        return
+    emit(s, i, t.snd.una, length, 0 if length else FIN)
+    if t.snd.una == t.snd.max:
+        t.bytes_out += length
+    if not length:
+        t.flags |= TCB_FIN_SENT
+    t.snd.max = later(t.snd.max, t.snd.una + 1)

@@ -1,0 +1,9 @@
+"""Text and FIN that come in (RFC 9293 section 3.10.7.4, seventh and eighth)."""
+
+from libc.stdint cimport uint32_t
+
+from neatstack.dataplane.stack cimport Stack
+from neatstack.dataplane.wire.headers cimport Segment
+
+cdef void text(Stack *s, uint32_t i, Segment *seg) noexcept nogil
+cdef void fin(Stack *s, uint32_t i, const Segment *seg) noexcept nogil

@@ -1,0 +1,223 @@
+"""Text and FIN that come in (RFC 9293 section 3.10.7.4, seventh and eighth).
+
+Text is copied from the frame to its place in the receive ring, also when it is out of order; what lies beyond rcv.nxt is
+remembered as a few ranges of sequence numbers, ascending and disjoint.
+"""
+
+import cython
+from cython.cimports.libc.stdint import uint32_t
+from cython.cimports.neatstack.dataplane.channel.buffers import rx_room, rx_write
+from cython.cimports.neatstack.dataplane.channel.hold import hold
+from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_QUICKACK
+from cython.cimports.neatstack.dataplane.stack import (
+    DROP_NO_MEMORY,
+    DROP_RANGES,
+    DROP_SEQUENCE,
+    NEWS_EVENT,
+    NEWS_LINES,
+    NEWS_OUTPUT,
+    Stack,
+    View,
+)
+from cython.cimports.neatstack.dataplane.tcp.emit import emit_ack
+from cython.cimports.neatstack.dataplane.tcp.seq import after, before, earlier, later
+from cython.cimports.neatstack.dataplane.tcp.state import become, mark
+from cython.cimports.neatstack.dataplane.tcp.tcb import (
+    RANGES,
+    TCB_ACK_DELAYED,
+    TCB_ACK_NOW,
+    TCB_FIN_RECEIVED,
+    TCB_FIN_SEEN,
+    TCB_READ_SHUT,
+    TIMER_DELAYED_ACK,
+    Range,
+    State,
+    Tcb,
+)
+from cython.cimports.neatstack.dataplane.tcp.timers import MILLISECOND, set_timer
+from cython.cimports.neatstack.dataplane.tcp.window import acknowledged
+from cython.cimports.neatstack.dataplane.wire.headers import FIN, Segment
+
+ACK_DELAY = cython.declare(uint32_t, 40)        # milliseconds, as Linux; RFC 9293 section 3.8.6.3 allows 500
+
+
+def text(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]) -> cython.void:
+    """Seventh: take the text of a segment that was cut to the window; at or beyond rcv.nxt. What cannot be kept is cut off."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    if not v.rx_size and not hold(s, i):
+        s.counters.drops[cython.cast(cython.int, DROP_NO_MEMORY)] += 1
+        cut(seg, 0)
+        return
+    if not fits(s, i, seg):
+        return
+    if seg.seq == t.rcv.nxt:
+        in_order(s, i, seg)
+    else:
+        out_of_order(s, i, seg)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def cut(seg: cython.pointer[Segment], length: uint32_t) -> cython.void:
+    """Keep the first `length` bytes of the text, and not the FIN."""
+    seg.len = length
+    seg.flags &= ~FIN
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def fits(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]) -> cython.bint:
+    """Cut the text to the room that there is: less than was offered when the buffer has become smaller since. False: none."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    ahead: uint32_t = seg.seq - t.rcv.nxt
+    free: uint32_t = rx_room(cython.address(s.views[i]), t)
+    if ahead + seg.len <= free:
+        return True
+    s.counters.drops[cython.cast(cython.int, DROP_SEQUENCE)] += 1
+    t.flags |= TCB_ACK_NOW
+    mark(s, i, NEWS_OUTPUT)
+    cut(seg, free - ahead if free > ahead else 0)
+    return seg.len != 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def in_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.void:
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    reordered: cython.bint = t.rcv.ranges != 0
+    before_text: uint32_t = t.rcv.nxt
+    if not t.flags & TCB_READ_SHUT:
+        rx_write(v, t, seg.seq - (t.rcv.irs + 1), seg.text, seg.len)
+    t.rcv.nxt += seg.len
+    if reordered:
+        absorb(t)
+    t.bytes_in += t.rcv.nxt - before_text
+    if t.flags & TCB_READ_SHUT:
+        v.rx_tail += t.rcv.nxt - before_text    # thrown away as it comes
+    owe(s, i, reordered)
+    mark(s, i, NEWS_LINES | NEWS_EVENT)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def owe(s: cython.pointer[Stack], i: uint32_t, at_once: cython.bint) -> cython.void:
+    """Text has come in order: when will it be acknowledged (RFC 9293 section 3.8.6.3, RFC 5681 section 4.2)?
+
+    At once for every second full-sized segment (a large one counts as what it carries) and when a gap was filled;
+    else within the delay, unless data leaves before.
+    """
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    if at_once or t.rcv.nxt - acknowledged(t) >= 2 * t.rcv.mss or s.views[i].options & NEAT_FLAG_QUICKACK:
+        t.flags |= TCB_ACK_NOW
+        mark(s, i, NEWS_OUTPUT)
+    elif not t.flags & TCB_ACK_DELAYED:
+        t.flags |= TCB_ACK_DELAYED
+        set_timer(s, i, TIMER_DELAYED_ACK, s.now + ACK_DELAY * MILLISECOND)
+
+
+# ---- out of order ----
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def out_of_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]) -> cython.void:
+    """Text beyond a gap: keep it, and say at once what is missing. Each such ACK counts for the peer (RFC 5681 section 4.2)."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    if t.flags & TCB_READ_SHUT:
+        cut(seg, 0)                             # it will come again in order
+    elif remember(t, seg.seq, seg.seq + seg.len):
+        rx_write(v, t, seg.seq - (t.rcv.irs + 1), seg.text, seg.len)
+        if seg.flags & FIN:
+            t.flags |= TCB_FIN_SEEN
+            t.rcv.fin = seg.seq + seg.len
+    else:
+        s.counters.drops[cython.cast(cython.int, DROP_RANGES)] += 1
+        cut(seg, 0)
+    emit_ack(s, i)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def remember(t: cython.pointer[Tcb], left: uint32_t, right: uint32_t) -> cython.bint:
+    """Add [left, right) to the ranges, joining those that it touches. False: there is no place for another."""
+    ranges: cython.pointer[Range] = t.rcv.range
+    first: uint32_t = 0
+    last: uint32_t
+    k: uint32_t
+    while first < t.rcv.ranges and before(ranges[first].right, left):
+        first += 1
+    last = first
+    while last < t.rcv.ranges and not after(ranges[last].left, right):
+        last += 1                               # ranges [first, last) touch the new one
+    if first == last:
+        if t.rcv.ranges == RANGES:
+            return False
+        for k in range(t.rcv.ranges, first, -1):
+            ranges[k] = ranges[k - 1]
+        t.rcv.ranges += 1
+        ranges[first].left = left
+        ranges[first].right = right
+        return True
+    ranges[first].left = earlier(left, ranges[first].left)
+    ranges[first].right = later(right, ranges[last - 1].right)
+    forget(t, first + 1, last)
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def forget(t: cython.pointer[Tcb], first: uint32_t, last: uint32_t) -> cython.void:
+    """Take ranges [first, last) out."""
+    k: uint32_t
+    for k in range(last, t.rcv.ranges):
+        t.rcv.range[first + k - last] = t.rcv.range[k]
+    t.rcv.ranges -= last - first
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def absorb(t: cython.pointer[Tcb]) -> cython.void:
+    """Let rcv.nxt run over the ranges that it has reached."""
+    reached: uint32_t = 0
+    while reached < t.rcv.ranges and not after(t.rcv.range[reached].left, t.rcv.nxt):
+        t.rcv.nxt = later(t.rcv.nxt, t.rcv.range[reached].right)
+        reached += 1
+    forget(t, 0, reached)
+
+
+# ---- FIN ----
+
+
+def fin(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.void:
+    """Eighth: the FIN bit of this segment, or of an earlier one that came out of order, if it is next now."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    here: cython.bint = seg.flags & FIN and seg.seq + seg.len == t.rcv.nxt
+    if seg.flags & FIN and seg.len == 0 and after(seg.seq, t.rcv.nxt):
+        t.flags |= TCB_FIN_SEEN                 # a bare FIN beyond a gap
+        t.rcv.fin = seg.seq
+        emit_ack(s, i)
+    if not here and not (t.flags & TCB_FIN_SEEN and t.rcv.fin == t.rcv.nxt):
+        return
+    t.rcv.nxt += 1
+    t.flags |= TCB_FIN_RECEIVED | TCB_ACK_NOW
+    mark(s, i, NEWS_LINES | NEWS_EVENT | NEWS_OUTPUT)
+    if t.state == State.ESTABLISHED:
+        become(s, i, State.CLOSE_WAIT)
+    elif t.state == State.FIN_WAIT_1:           # were our FIN acknowledged, it would be FIN-WAIT-2 by now
+        become(s, i, State.CLOSING)
+    elif t.state == State.FIN_WAIT_2:
+        become(s, i, State.TIME_WAIT)

@@ -1,0 +1,58 @@
+"""Loss found by duplicate ACKs, and repaired: fast retransmit and NewReno's fast recovery (RFC 6582 section 3.2).
+
+cc.recover is snd.max when the last loss was found: only when that has been acknowledged can another be.
+"""
+
+import cython
+from cython.cimports.libc.stdint import uint32_t
+from cython.cimports.neatstack.dataplane.stack import NEWS_OUTPUT, Stack
+from cython.cimports.neatstack.dataplane.tcp import congestion, rtt
+from cython.cimports.neatstack.dataplane.tcp.seq import before, least, most
+from cython.cimports.neatstack.dataplane.tcp.state import mark
+from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_RECOVERY, TCB_RETRANSMIT, Tcb
+
+THRESHOLD = cython.declare(uint32_t, 3)         # duplicate ACKs that mean a loss
+
+
+def duplicate(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """A duplicate ACK: something has arrived beyond what is acknowledged."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    if t.flags & TCB_RECOVERY:
+        t.cc.cwnd += t.snd.mss                  # step 3: what has arrived is no longer on its way
+    else:
+        t.cc.dupacks += 1
+        if t.cc.dupacks == THRESHOLD:
+            if before(t.snd.una, t.cc.recover):
+                t.cc.dupacks = 0                # step 1: echoes of what was sent again; no second reduction
+            else:
+                enter(t)
+    mark(s, i, NEWS_OUTPUT)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def enter(t: cython.pointer[Tcb]) -> cython.void:
+    """Step 2: halve, remember how far the loss may reach, send the first segment again."""
+    congestion.reduce(t, t.snd.max - t.snd.una)
+    t.cc.recover = t.snd.max
+    t.cc.cwnd = t.cc.ssthresh + THRESHOLD * t.snd.mss
+    t.flags |= TCB_RECOVERY | TCB_RETRANSMIT
+    rtt.stop_timing(t)
+
+
+def repaired(s: cython.pointer[Stack], i: uint32_t, acked: uint32_t) -> cython.void:
+    """In recovery, `acked` bytes have been acknowledged, up to snd.una."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    flight: uint32_t
+    if not before(t.snd.una, t.cc.recover):     # step 3, full acknowledgment; option 1, against a burst
+        flight = t.snd.max - t.snd.una
+        t.cc.cwnd = least(t.cc.ssthresh, most(flight, t.snd.mss) + t.snd.mss)
+        t.cc.dupacks = 0
+        t.flags &= ~cython.cast(uint32_t, TCB_RECOVERY | TCB_RETRANSMIT)
+        return
+    # Step 3, partial acknowledgment: the next hole starts at snd.una. The window is deflated by what has left the path.
+    t.flags |= TCB_RETRANSMIT
+    t.cc.cwnd = t.cc.cwnd - acked if t.cc.cwnd > acked else 0
+    if acked >= t.snd.mss or not t.cc.cwnd:
+        t.cc.cwnd += t.snd.mss

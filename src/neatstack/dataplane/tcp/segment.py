@@ -1,0 +1,319 @@
+"""A TCP segment has come in: RFC 9293 section 3.10.7, in its order.
+
+Handled elsewhere: no connection, SYN-SENT and SYN-RECEIVED in handshake.py, acknowledgments in ack.py, text and FIN in receive.py.
+"""
+
+import cython
+from cython.cimports.libc.errno import ECONNREFUSED, ECONNRESET, EPIPE
+from cython.cimports.libc.stdint import int32_t, uint8_t, uint32_t
+from cython.cimports.neatstack.dataplane.stack import (
+    DROP_SEQUENCE,
+    DROP_TCP_CHECKSUM,
+    DROP_TCP_HEADER,
+    NEWS_EVENT,
+    NEWS_LINES,
+    NEWS_OUTPUT,
+    Stack,
+)
+from cython.cimports.neatstack.dataplane.tcp import table
+from cython.cimports.neatstack.dataplane.tcp.ack import acknowledge, challenge, fin_acknowledged
+from cython.cimports.neatstack.dataplane.tcp.handshake import (
+    no_connection,
+    opens_anew,
+    repeated_syn,
+    syn_received,
+    syn_sent,
+)
+from cython.cimports.neatstack.dataplane.tcp.receive import fin, text
+from cython.cimports.neatstack.dataplane.tcp.seq import after, before
+from cython.cimports.neatstack.dataplane.tcp.state import become, end, mark, receives
+from cython.cimports.neatstack.dataplane.tcp.tcb import (
+    TCB_ACK_NOW,
+    TCB_DETACHED,
+    TCB_FIN_SEEN,
+    TCB_PASSIVE,
+    TIMER_TIME_WAIT,
+    State,
+    Tcb,
+)
+from cython.cimports.neatstack.dataplane.tcp.timers import SECOND, set_timer
+from cython.cimports.neatstack.dataplane.tcp.user import abort, fin_wait_2_limit
+from cython.cimports.neatstack.dataplane.tcp.window import acknowledged
+from cython.cimports.neatstack.dataplane.wire.bytes import get16, get32, raw16, raw32
+from cython.cimports.neatstack.dataplane.wire.checksum import add, fold, pseudo_header
+from cython.cimports.neatstack.dataplane.wire.headers import (
+    ACK,
+    FIN,
+    PROTOCOL_TCP,
+    RST,
+    SYN,
+    TCP_HEADER,
+    URG,
+    Segment,
+)
+
+
+def segment_arrives(
+    s: cython.pointer[Stack],
+    packet: cython.pointer[cython.const[uint8_t]],
+    length: uint32_t,
+    checked: cython.bint,
+    loopback: cython.bint,
+) -> cython.void:
+    """Take an IPv4 packet of `length` bytes that has been found good; `checked`: so is its TCP checksum."""
+    seg: Segment
+    i: uint32_t
+    if not parse(s, packet, length, checked, cython.address(seg)):
+        return
+    seg.loopback = loopback
+    i = table.find(s, seg.local_be, seg.local_port_be, seg.remote_be, seg.remote_port_be)
+    if not i:
+        no_connection(s, cython.address(seg))
+    elif cython.likely(predicted(cython.address(s.tcbs[i]), cython.address(seg))):
+        heard(s, i)
+        if acknowledge(s, i, cython.address(seg)) and seg.len:
+            text(s, i, cython.address(seg))
+    else:
+        in_its_order(s, i, cython.address(seg))
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def parse(
+    s: cython.pointer[Stack],
+    packet: cython.pointer[cython.const[uint8_t]],
+    length: uint32_t,
+    checked: cython.bint,
+    seg: cython.pointer[Segment],
+) -> cython.bint:
+    """Read the header (RFC 9293 section 3.1); False: it is no good, and was counted."""
+    ip_header: uint32_t = (packet[0] & 15) << 2
+    tcp: cython.pointer[cython.const[uint8_t]] = packet + ip_header
+    header: uint32_t
+    length -= ip_header
+    if length < TCP_HEADER:
+        s.counters.drops[cython.cast(cython.int, DROP_TCP_HEADER)] += 1
+        return False
+    header = cython.cast(uint32_t, tcp[12] >> 4) << 2
+    if header < TCP_HEADER or header > length:
+        s.counters.drops[cython.cast(cython.int, DROP_TCP_HEADER)] += 1
+        return False
+    seg.remote_be = raw32(packet + 12)
+    seg.local_be = raw32(packet + 16)
+    if not checked and fold(add(pseudo_header(seg.remote_be, seg.local_be, PROTOCOL_TCP, length), tcp, length)) != 0xFFFF:
+        s.counters.drops[cython.cast(cython.int, DROP_TCP_CHECKSUM)] += 1
+        return False
+    seg.remote_port_be = raw16(tcp)
+    seg.local_port_be = raw16(tcp + 2)
+    seg.seq = get32(tcp + 4)
+    seg.ack = get32(tcp + 8)
+    seg.flags = tcp[13] & (FIN | SYN | RST | ACK | URG)      # PSH says nothing to us: all text is delivered at once
+    seg.wnd = get16(tcp + 14)
+    seg.up = get16(tcp + 18)
+    seg.text = tcp + header
+    seg.len = length - header
+    seg.options = tcp + TCP_HEADER
+    seg.options_length = header - TCP_HEADER
+    return True
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def predicted(t: cython.pointer[cython.const[Tcb]], seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
+    """Header prediction (Jacobson 1990): an established connection, and the segment is what comes next, within the window.
+
+    Then the steps before the fifth have nothing to find.
+    """
+    return (
+        t.state == State.ESTABLISHED
+        and seg.flags == ACK
+        and seg.seq == t.rcv.nxt
+        and seg.len <= t.rcv.adv - t.rcv.nxt
+        and not t.rcv.ranges
+        and not t.flags & TCB_FIN_SEEN
+    )
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def heard(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """The peer is alive."""
+    s.tcbs[i].last_received = s.now
+    s.tcbs[i].keep_probes = 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def in_its_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]) -> cython.void:
+    """3.10.7.3 and 3.10.7.4, step by step."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    if t.state == State.SYN_SENT:
+        heard(s, i)
+        if syn_sent(s, i, seg):
+            take_text_and_fin(s, i, seg)
+        return
+    if t.state == State.TIME_WAIT and opens_anew(s, i, seg):
+        return
+    if t.state == State.SYN_RECEIVED and repeated_syn(s, i, seg):
+        return
+    # Fourth, the SYN bit, before the first: wherever it lies, it is challenged (RFC 5961 section 4.2)
+    if seg.flags & (SYN | RST) == SYN:
+        challenge(s, i)
+        return
+    # First, the sequence number. Second, the RST bit
+    if seg.flags & RST:
+        reset(s, i, seg)
+        return
+    if not acceptable(s, i, seg):
+        return
+    heard(s, i)
+    # Third, security: none. Fifth, the ACK field
+    if not seg.flags & ACK or not take_ack(s, i, seg):
+        return
+    # Sixth, the URG bit: the pointer is kept, the bytes are part of the stream (RFC 6093 section 3.2)
+    if seg.flags & URG and after(seg.seq + seg.up, t.rcv.up):
+        t.rcv.up = seg.seq + seg.up
+    take_text_and_fin(s, i, seg)
+
+
+# ---- first and second ----
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def acceptable(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]) -> cython.bint:
+    """First: does part of the segment lie in the window? Cut off what does not. False: it is dropped, and answered with an ACK."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    window: uint32_t = t.rcv.adv - t.rcv.nxt
+    length: uint32_t = seg.len + (1 if seg.flags & FIN else 0)
+    old: int32_t = t.rcv.nxt - seg.seq          # bytes before the window
+    ahead: uint32_t
+    if length == 0:
+        # An ACK that text has overtaken on the way says nothing wrong, so anything since our last ACK will do, as for Linux;
+        # and the right edge itself, where a peer is that has filled the window.
+        if not before(seg.seq, acknowledged(t)) and not after(seg.seq, t.rcv.adv):
+            return True
+        return unacceptable(s, i, seg)
+    if old > 0:
+        if cython.cast(uint32_t, old) >= length:
+            return unacceptable(s, i, seg)
+        seg.text += old
+        seg.seq += old
+        seg.len -= old
+    ahead = seg.seq - t.rcv.nxt
+    if ahead == 0 and window == 0:              # "special allowance should be made to accept valid ACKs"
+        s.counters.drops[cython.cast(cython.int, DROP_SEQUENCE)] += 1
+        seg.len = 0
+        seg.flags &= ~FIN
+        t.flags |= TCB_ACK_NOW
+        mark(s, i, NEWS_OUTPUT)
+        return True
+    if ahead >= window:
+        return unacceptable(s, i, seg)
+    if seg.len > window - ahead or (seg.flags & FIN and seg.len == window - ahead):
+        seg.len = window - ahead
+        seg.flags &= ~FIN
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def unacceptable(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
+    """Answer with <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>. False, for the caller to return.
+
+    For segments without text the number of answers is limited, lest two confused peers answer each other for ever.
+    """
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    s.counters.drops[cython.cast(cython.int, DROP_SEQUENCE)] += 1
+    if not seg.len and not seg.flags & FIN:
+        challenge(s, i)
+        return False
+    if t.state == State.TIME_WAIT and seg.flags & FIN:      # our ACK was lost: "restart the 2 MSL time-wait timeout"
+        table.wait_remove(s, i)
+        table.wait_add(s, i)
+        set_timer(s, i, TIMER_TIME_WAIT, s.now + 60 * SECOND)
+    t.flags |= TCB_ACK_NOW
+    mark(s, i, NEWS_OUTPUT)
+    return False
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def reset(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.void:
+    """Second: RST. RFC 5961 section 3.2: believed at exactly rcv.nxt, challenged elsewhere in the window, dropped outside."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    if t.state == State.TIME_WAIT:              # RFC 1337: it must not end TIME-WAIT
+        return
+    if seg.seq != t.rcv.nxt:
+        if seg.seq - t.rcv.nxt < t.rcv.adv - t.rcv.nxt:
+            challenge(s, i)
+        else:
+            s.counters.drops[cython.cast(cython.int, DROP_SEQUENCE)] += 1
+        return
+    if t.state == State.SYN_RECEIVED and t.flags & TCB_PASSIVE:
+        end(s, i, 0)                            # back to LISTEN; no program has heard of it
+        return
+    s.counters.connections_reset += 1
+    if t.state == State.SYN_RECEIVED:
+        end(s, i, ECONNREFUSED)
+    elif t.state == State.CLOSE_WAIT:
+        end(s, i, EPIPE)                        # as Linux: the peer's FIN has been seen, only our sending fails
+    elif t.state == State.CLOSING or t.state == State.LAST_ACK:
+        end(s, i, 0)
+    else:
+        end(s, i, ECONNRESET)
+
+
+# ---- fifth and later ----
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def take_ack(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
+    """Fifth: the ACK field, in each state. False: the segment goes no further."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    if t.state == State.SYN_RECEIVED:
+        return syn_received(s, i, seg)
+    if not acknowledge(s, i, seg):
+        return False
+    if t.state == State.FIN_WAIT_1 and fin_acknowledged(s, i):
+        become(s, i, State.FIN_WAIT_2)
+        mark(s, i, NEWS_LINES | NEWS_EVENT)
+        if t.flags & TCB_DETACHED:
+            fin_wait_2_limit(s, i)
+    elif t.state == State.CLOSING and fin_acknowledged(s, i):
+        become(s, i, State.TIME_WAIT)
+        mark(s, i, NEWS_LINES | NEWS_EVENT)
+        return False
+    elif t.state == State.LAST_ACK and fin_acknowledged(s, i):
+        end(s, i, 0)
+        return False
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def take_text_and_fin(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]) -> cython.void:
+    """Seventh, the segment text, and eighth, the FIN bit: only where the peer has not said FIN yet."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    if not receives(t.state):
+        return
+    if seg.len:
+        if t.flags & TCB_DETACHED:              # nobody will read it: the peer shall know (RFC 2525 section 2.17)
+            abort(s, i, 0)
+            return
+        text(s, i, seg)
+    if seg.flags & FIN or t.flags & TCB_FIN_SEEN:
+        fin(s, i, seg)

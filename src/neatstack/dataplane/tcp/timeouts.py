@@ -1,0 +1,267 @@
+"""What happens when a timer of a connection fires."""
+
+import cython
+from cython.cimports.libc.errno import EHOSTUNREACH, ETIMEDOUT
+from cython.cimports.libc.stdint import uint32_t, uint64_t
+from cython.cimports.neatstack.dataplane.channel.atomic import load32
+from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_KEEPALIVE
+from cython.cimports.neatstack.dataplane.ip.output import outbox_full
+from cython.cimports.neatstack.dataplane.stack import NEWS_LINES, NEWS_OUTPUT, Stack, View
+from cython.cimports.neatstack.dataplane.tcp import congestion, rtt
+from cython.cimports.neatstack.dataplane.tcp.emit import emit
+from cython.cimports.neatstack.dataplane.tcp.rtt import RTO_MOST
+from cython.cimports.neatstack.dataplane.tcp.state import end, mark
+from cython.cimports.neatstack.dataplane.tcp.tcb import (
+    TCB_ACK_DELAYED,
+    TCB_ACK_NOW,
+    TCB_DETACHED,
+    TCB_FORCE,
+    TCB_RECOVERY,
+    TCB_RETRANSMIT,
+    TIMER_DELAYED_ACK,
+    TIMER_KEEPALIVE,
+    TIMER_PERSIST,
+    TIMER_RETRANSMIT,
+    TIMER_TIME_WAIT,
+    State,
+    Tcb,
+)
+from cython.cimports.neatstack.dataplane.tcp.timeouts import (
+    DATA_GIVE_UP,
+    DATA_RETRIES,
+    KEEP_COUNT,
+    KEEP_IDLE,
+    KEEP_INTERVAL,
+    ORPHAN_RETRIES,
+    ROUTE_PATIENCE,
+    SYN_ACK_RETRIES,
+    SYN_RETRIES,
+)
+from cython.cimports.neatstack.dataplane.tcp.timers import MILLISECOND, SECOND, clear_timer, set_timer
+from cython.cimports.neatstack.dataplane.tcp.user import abort
+
+LONGEST_KEEPALIVE = cython.declare(uint32_t, 32767)         # seconds, and
+MOST_PROBES = cython.declare(uint32_t, 127)                 # as Linux bounds them
+
+
+def expire(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """Act on every deadline of TCB i that has passed."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    if due(s, t, TIMER_RETRANSMIT):
+        clear_timer(s, i, TIMER_RETRANSMIT)
+        if t.state == State.SYN_SENT or t.state == State.SYN_RECEIVED:
+            retransmit_syn(s, i)
+        else:
+            retransmit(s, i)
+    if due(s, t, TIMER_PERSIST):
+        clear_timer(s, i, TIMER_PERSIST)
+        persist(s, i)
+    if due(s, t, TIMER_DELAYED_ACK):
+        clear_timer(s, i, TIMER_DELAYED_ACK)
+        if t.flags & TCB_ACK_DELAYED:
+            t.flags |= TCB_ACK_NOW
+            mark(s, i, NEWS_OUTPUT)
+    if due(s, t, TIMER_KEEPALIVE):
+        clear_timer(s, i, TIMER_KEEPALIVE)
+        keepalive(s, i)
+    if due(s, t, TIMER_TIME_WAIT):
+        clear_timer(s, i, TIMER_TIME_WAIT)
+        end(s, i, 0)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def due(s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]], timer: cython.int) -> cython.bint:
+    return t.timers[timer] != 0 and t.timers[timer] <= s.now
+
+
+# ---- retransmission ----
+
+
+def retransmission_timeout(s: cython.pointer[Stack], i: uint32_t) -> uint64_t:
+    """RTO << backoff, bounded (RFC 6298 section 5.5), ns."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    timeout: uint64_t = cython.cast(uint64_t, t.rtt.rto) << (t.snd.backoff if t.snd.backoff < 16 else 16)
+    return 1000 * (timeout if timeout < RTO_MOST else RTO_MOST)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def retransmit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """SYN or SYN-ACK was not answered, or could not leave yet because the next hop's hardware address is not known."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    active: cython.bint = t.state == State.SYN_SENT
+    if t.snd.nxt == t.snd.iss:
+        if s.now - t.last_received > ROUTE_PATIENCE * SECOND:
+            end(s, i, EHOSTUNREACH)
+            return
+    elif t.snd.backoff >= (SYN_RETRIES if active else SYN_ACK_RETRIES) or overdue(s, i):
+        end(s, i, ETIMEDOUT)
+        return
+    else:
+        stalled(s, i)
+        t.snd.backoff += 1
+        t.snd.nxt = t.snd.iss
+        rtt.stop_timing(t)
+    mark(s, i, NEWS_OUTPUT)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def retransmit(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """Nothing was acknowledged for an RTO (RFC 6298 section 5.4 to 5.6): start again from snd.una, with one segment."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    if given_up(s, i):
+        end(s, i, ETIMEDOUT)
+        return
+    stalled(s, i)
+    congestion.timed_out(t, t.snd.max - t.snd.una)
+    t.snd.backoff += 1
+    t.snd.nxt = t.snd.una
+    t.cc.recover = t.snd.max                    # RFC 6582 section 4
+    t.cc.dupacks = 0
+    t.flags &= ~cython.cast(uint32_t, TCB_RECOVERY | TCB_RETRANSMIT)
+    rtt.stop_timing(t)
+    mark(s, i, NEWS_OUTPUT | NEWS_LINES)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def stalled(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """Remember since when the peer does not acknowledge: since what timed out was sent."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    if not t.stalled_at:
+        t.stalled_at = s.now - retransmission_timeout(s, i)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def user_timeout(s: cython.pointer[Stack], i: uint32_t) -> uint64_t:
+    """TCP_USER_TIMEOUT (RFC 5482), ns; 0: the default."""
+    v: cython.pointer[View] = cython.address(s.views[i])
+    if v.program == cython.NULL:
+        return 0
+    return load32(cython.address(v.program.user_timeout_ms)) * MILLISECOND
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def overdue(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
+    """Whether the user's own limit on waiting for an acknowledgment has passed."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    limit: uint64_t = user_timeout(s, i)
+    return limit != 0 and t.stalled_at != 0 and s.now - t.stalled_at >= limit
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def given_up(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
+    """R2 of RFC 9293 section 3.8.3: the user's limit, or Linux's number of retries and the time that these come to."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    if user_timeout(s, i):
+        return overdue(s, i)
+    if t.snd.backoff >= (ORPHAN_RETRIES if t.flags & TCB_DETACHED else DATA_RETRIES):
+        return True
+    return t.stalled_at != 0 and s.now - t.stalled_at >= DATA_GIVE_UP * SECOND
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def persist(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """There is something to send, and the window, or a rule against small segments, has not let it go.
+
+    A peer that answers is probed for ever (RFC 9293 section 3.8.6.1), unless no program has the connection any more: else a peer
+    could keep the memory of as many connections as it likes.
+    """
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    silent: uint64_t = s.now - t.last_received
+    if not t.snd.wnd:
+        if t.flags & TCB_DETACHED and t.snd.backoff >= ORPHAN_RETRIES:
+            abort(s, i, ETIMEDOUT)
+            return
+        if overdue(s, i) or (t.snd.backoff >= DATA_RETRIES and silent >= DATA_GIVE_UP * SECOND):
+            end(s, i, ETIMEDOUT)
+            return
+        stalled(s, i)
+        if t.snd.backoff < 255:
+            t.snd.backoff += 1
+    t.flags |= TCB_FORCE
+    mark(s, i, NEWS_OUTPUT)
+
+
+# ---- keepalive ----
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def chosen(value: uint32_t, default: uint32_t, limit: uint32_t) -> uint32_t:
+    if not value:
+        return default
+    return value if value < limit else limit
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def keep_idle(v: cython.pointer[View]) -> uint64_t:
+    """ns without a word from the peer before it is probed."""
+    return chosen(load32(cython.address(v.program.keep_idle_s)), KEEP_IDLE, LONGEST_KEEPALIVE) * SECOND
+
+
+def keepalive_start(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """Start or stop keepalive (RFC 9293 section 3.8.4), as the socket's options say."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    at: uint64_t
+    if v.program == cython.NULL or not v.options & NEAT_FLAG_KEEPALIVE or not synchronized(t):
+        clear_timer(s, i, TIMER_KEEPALIVE)
+        return
+    at = t.last_received + keep_idle(v)
+    set_timer(s, i, TIMER_KEEPALIVE, at if at > s.now else s.now)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def synchronized(t: cython.pointer[cython.const[Tcb]]) -> cython.bint:
+    return t.state in (
+        State.ESTABLISHED, State.CLOSE_WAIT, State.FIN_WAIT_1, State.FIN_WAIT_2, State.CLOSING, State.LAST_ACK
+    )
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def keepalive(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """Probe a silent peer with an old sequence number, or give it up. What is on its way is a probe already."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    if v.program == cython.NULL or not v.options & NEAT_FLAG_KEEPALIVE or not synchronized(t):
+        return
+    if t.snd.una != t.snd.max:
+        set_timer(s, i, TIMER_KEEPALIVE, s.now + keep_idle(v))
+        return
+    if s.now - t.last_received < keep_idle(v):
+        set_timer(s, i, TIMER_KEEPALIVE, t.last_received + keep_idle(v))
+        return
+    if t.keep_probes >= chosen(load32(cython.address(v.program.keep_count)), KEEP_COUNT, MOST_PROBES):
+        abort(s, i, ETIMEDOUT)
+        return
+    t.keep_probes += 1
+    if not outbox_full(s):
+        emit(s, i, t.snd.nxt - 1, 0, 0)
+    interval: uint64_t = chosen(load32(cython.address(v.program.keep_interval_s)), KEEP_INTERVAL, LONGEST_KEEPALIVE)
+    set_timer(s, i, TIMER_KEEPALIVE, s.now + interval * SECOND)

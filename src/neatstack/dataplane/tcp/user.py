@@ -1,0 +1,197 @@
+"""What the layer above asks of a connection (RFC 9293 sections 3.10.1 to 3.10.6)."""
+
+import cython
+from cython.cimports.libc.errno import EADDRNOTAVAIL, EINVAL, ENETUNREACH, ENOBUFS
+from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
+from cython.cimports.neatstack.dataplane.channel.buffers import refresh_rx, rx_head
+from cython.cimports.neatstack.dataplane.ip.output import is_local, routable
+from cython.cimports.neatstack.dataplane.stack import NEWS_OUTPUT, Listener, Stack, View
+from cython.cimports.neatstack.dataplane.tcp import ports, rtt, table
+from cython.cimports.neatstack.dataplane.tcp.handshake import our_mss
+from cython.cimports.neatstack.dataplane.tcp.isn import initial_sequence
+from cython.cimports.neatstack.dataplane.tcp.listen import listener_numbered
+from cython.cimports.neatstack.dataplane.tcp.state import become, end, mark
+from cython.cimports.neatstack.dataplane.tcp.tcb import (
+    TCB_ACCEPTED,
+    TCB_ACK_NOW,
+    TCB_DETACHED,
+    TCB_FIN_QUEUED,
+    TCB_FIN_RECEIVED,
+    TCB_LOOPBACK,
+    TCB_PASSIVE,
+    TCB_READ_SHUT,
+    TCB_RESET_OWED,
+    TIMER_TIME_WAIT,
+    State,
+    Tcb,
+)
+from cython.cimports.neatstack.dataplane.tcp.timeouts import keepalive_start
+from cython.cimports.neatstack.dataplane.tcp.timers import SECOND, set_timer
+from cython.cimports.neatstack.dataplane.tcp.window import update_due
+
+FIN_WAIT_2_SECONDS = cython.declare(uint32_t, 60)           # Linux: tcp_fin_timeout
+
+
+# ---- 3.10.1 OPEN ----
+
+
+def connect(
+    s: cython.pointer[Stack],
+    channel: uint32_t,
+    socket: uint32_t,
+    local_be: uint32_t,
+    local_port_be: uint16_t,
+    remote_be: uint32_t,
+    remote_port_be: uint16_t,
+) -> cython.int:
+    """Active open, for a socket of a channel. The index of the TCB, in SYN-SENT; the SYN leaves with this batch's output.
+
+    -EADDRNOTAVAIL: the local address is not ours, or the flow is in use, or not steered here, or no port is left; -EINVAL: from
+    a loopback address to elsewhere; -ENETUNREACH: no way there; -ENOBUFS: no TCB is left.
+    """
+    i: uint32_t
+    if not is_local(s, local_be):
+        return -EADDRNOTAVAIL
+    if local_be & 0xFF == 127 and not is_local(s, remote_be):
+        return -EINVAL
+    if not routable(s, remote_be):
+        return -ENETUNREACH
+    if local_port_be == 0:
+        local_port_be = ports.choose(s, local_be, remote_be, remote_port_be)
+        if local_port_be == 0:
+            return -EADDRNOTAVAIL
+    elif not ports.usable(s, local_be, local_port_be, remote_be, remote_port_be):
+        return -EADDRNOTAVAIL                   # as Linux: EADDRINUSE is bind()'s
+    i = table.allocate(s)
+    if not i:
+        return -ENOBUFS
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    t.local_be = local_be
+    t.remote_be = remote_be
+    t.local_port_be = local_port_be
+    t.remote_port_be = remote_port_be
+    t.channel = cython.cast(uint16_t, channel)
+    t.socket = socket
+    t.flags = TCB_LOOPBACK if is_local(s, remote_be) else 0
+    t.last_received = s.now
+    t.snd.iss = initial_sequence(s, local_be, local_port_be, remote_be, remote_port_be)
+    t.snd.una = t.snd.nxt = t.snd.max = t.snd.small = t.cc.recover = t.snd.iss
+    t.rcv.mss = our_mss(s)
+    rtt.start(t)
+    table.insert(s, i)
+    become(s, i, State.SYN_SENT)
+    mark(s, i, NEWS_OUTPUT)
+    return i
+
+
+def accepted(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """accept() has returned the connection: it no longer counts for the listener's backlog."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    l: cython.pointer[Listener]
+    if t.flags & (TCB_PASSIVE | TCB_ACCEPTED) != TCB_PASSIVE:
+        return
+    t.flags |= TCB_ACCEPTED
+    l = listener_numbered(s, t.listener)
+    if l != cython.NULL:
+        l.waiting -= 1
+
+
+# ---- 3.10.2 SEND, 3.10.3 RECEIVE ----
+
+
+def sent(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """The send ring has grown."""
+    mark(s, i, NEWS_OUTPUT)
+
+
+def received(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """The program has read (or there is a larger ring): perhaps the peer should hear of the room."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    if t.state == State.SYN_SENT or t.flags & TCB_FIN_RECEIVED:
+        return
+    if update_due(cython.address(s.views[i]), t):
+        t.flags |= TCB_ACK_NOW
+        mark(s, i, NEWS_OUTPUT)
+
+
+def options_changed(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """TCP_NODELAY or TCP_CORK may let something go; keepalive starts or stops; SO_RCVBUF may have opened the window."""
+    keepalive_start(s, i)
+    mark(s, i, NEWS_OUTPUT)
+
+
+# ---- 3.10.4 CLOSE ----
+
+
+def shutdown_read(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """The user wants no more data: what comes is acknowledged and thrown away."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    t.flags |= TCB_READ_SHUT
+    refresh_rx(cython.address(s.views[i]), t)
+    received(s, i)
+
+
+def shutdown_write(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """The user has no more data to send: a FIN follows the last byte of the send ring."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    if t.flags & TCB_FIN_QUEUED or t.state == State.CLOSED:
+        return
+    t.flags |= TCB_FIN_QUEUED
+    t.snd.fin = t.snd.iss + 1 + s.views[i].tx_head
+    if t.state == State.ESTABLISHED:
+        become(s, i, State.FIN_WAIT_1)
+    elif t.state == State.CLOSE_WAIT:
+        become(s, i, State.LAST_ACK)
+    mark(s, i, NEWS_OUTPUT)                     # before ESTABLISHED: established() goes on
+
+
+def close(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """No program holds the connection any more."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    t.flags |= TCB_DETACHED
+    if t.state == State.CLOSED:
+        return
+    if t.state == State.SYN_SENT:
+        end(s, i, 0)
+        return
+    if unread(s, i):                            # RFC 2525 section 2.17: the peer must not think that it was read
+        abort(s, i, 0)
+        return
+    shutdown_write(s, i)
+    if t.state == State.FIN_WAIT_2:
+        fin_wait_2_limit(s, i)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def unread(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
+    """Whether data has been acknowledged that no program has read."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    if not v.rx_size or t.state == State.TIME_WAIT:
+        return False
+    refresh_rx(v, t)
+    return rx_head(t) != v.rx_tail
+
+
+def fin_wait_2_limit(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """A peer may keep its side open for ever; when nobody listens here any more, we do not."""
+    set_timer(s, i, TIMER_TIME_WAIT, s.now + FIN_WAIT_2_SECONDS * SECOND)
+
+
+# ---- 3.10.5 ABORT ----
+
+
+def abort(s: cython.pointer[Stack], i: uint32_t, error: cython.int) -> cython.void:
+    """End the connection now; the peer hears it by RST, where RFC 9293 section 3.10.5 wants one. `error`: for the program."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    state: uint8_t = t.state
+    if state == State.CLOSED or state == State.FREE:
+        return
+    s.counters.connections_reset += 1
+    end(s, i, error)
+    if state == State.SYN_SENT or state == State.TIME_WAIT:
+        return
+    t.flags |= TCB_RESET_OWED
+    mark(s, i, NEWS_OUTPUT)
