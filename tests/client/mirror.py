@@ -23,8 +23,17 @@ from pathlib import Path
 from typing import Any
 
 from neatstack.dataplane.channel.create import channel_size, create_channel
-from tests.support.layout import STRUCTURES, ChannelHeader, ChannelProgram, ChannelReplica, Entry, ReplicaPage, Socket
-from tests.support.layout import StackPage, neat
+from tests.support.layout import (
+    STRUCTURES,
+    ChannelHeader,
+    ChannelProgram,
+    ChannelReplica,
+    Entry,
+    ReplicaPage,
+    Socket,
+    StackPage,
+    neat,
+)
 
 LIBRARY = Path(__file__).parents[2] / "src/neatstack/client/libneat.so"
 ADDRESS = "10.66.0.2"
@@ -139,7 +148,12 @@ class Mirror:
 
     def spawn(self, *argv: object, **options: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [str(a) for a in argv], env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+            [str(a) for a in argv],
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            **options,
         )
 
     def python(self, script: str, *arguments: object) -> subprocess.Popen[str]:
@@ -402,6 +416,9 @@ class Mirror:
                 peer.error, peer.closed = error, True
             peer.eof = peer.eof or not error
             peer.peer = None
+            if peer.leaving and peer.channel:
+                self._free(peer.channel, peer.slot)
+                return
             self._lines(peer)
             if peer.channel:
                 self._tell(peer)

@@ -1,0 +1,278 @@
+"""Waiting: select, poll, epoll, with kernel descriptors among the sockets; timeouts, signals, threads."""
+
+# ruff: noqa: PLC0415, F403, F405 - a body that runs in a process of its own imports for itself
+from __future__ import annotations
+
+from tests.client.inside import *
+from tests.client.script import on_stack
+
+
+@on_stack
+def test_selectors() -> None:
+    """The same story by select, poll and epoll: a listener, a connection, a pipe."""
+    import selectors
+
+    for kind in (selectors.SelectSelector, selectors.PollSelector, selectors.EpollSelector):
+        with kind() as selector:
+            accepting, port = listener()
+            accepting.setblocking(False)
+            read_end, write_end = os.pipe()
+            selector.register(accepting, selectors.EVENT_READ)
+            selector.register(read_end, selectors.EVENT_READ)
+
+            def ready(timeout: float = 2, selector: selectors.BaseSelector = selector) -> set[int]:
+                return {key.fd for key, _ in selector.select(timeout)}
+
+            assert not ready(0)
+            with takes(0.05, 0.5):
+                assert not ready(0.05)
+            os.write(write_end, b"x")
+            assert ready() == {read_end}
+            os.read(read_end, 1)
+            client = socket.socket()
+            client.setblocking(False)
+            client.connect_ex((ADDRESS, port))
+            assert ready() == {accepting.fileno()}
+            server, _ = accepting.accept()
+            with raises(errno.EAGAIN):
+                accepting.accept()
+            selector.register(client, selectors.EVENT_WRITE)
+            assert ready() == {client.fileno()}
+            selector.modify(client, selectors.EVENT_READ)
+            assert not ready(0)
+            server.sendall(b"hi")
+            assert ready() == ready() == {client.fileno()}  # until it is read
+            assert client.recv(10) == b"hi"
+            assert not ready(0)
+            server.close()
+            assert ready() == {client.fileno()}
+            assert client.recv(10) == b""
+            os.close(read_end)
+            os.close(write_end)
+
+
+@on_stack
+def test_room_to_send() -> None:
+    import select
+
+    client, server = pair()
+    sent = fill(client)
+    assert not select.select([], [client], [], 0)[1]
+    received = 0
+    while received < sent:
+        received += len(server.recv(65536))
+    assert select.select([], [client], [], 2)[1]
+
+
+@on_stack
+def test_edges() -> None:
+    """EPOLLET tells once for each change."""
+    import select
+
+    client, server = pair()
+    with select.epoll() as epoll:
+        epoll.register(server, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET | select.EPOLLRDHUP)
+        assert [event for _, event in epoll.poll(1)] == [select.EPOLLOUT]
+        assert not epoll.poll(0.02)
+        for _ in range(2):
+            client.send(b"abc")
+            assert [event for _, event in epoll.poll(1)] == [select.EPOLLIN | select.EPOLLOUT]
+            assert not epoll.poll(0.02)
+        client.close()
+        assert epoll.poll(1)[0][1] & select.EPOLLRDHUP
+        assert server.recv(100) == b"abcabc"
+
+
+@on_stack
+def test_edge_of_room() -> None:
+    import select
+
+    client, server = pair()
+    with select.epoll() as epoll:
+        epoll.register(client, select.EPOLLOUT | select.EPOLLET)
+        assert epoll.poll(1)
+        sent = fill(client)
+        assert not epoll.poll(0)
+        received = 0
+        while received < sent:
+            received += len(server.recv(65536))
+        assert [event for _, event in epoll.poll(1)] == [select.EPOLLOUT]
+        assert not epoll.poll(0.02)
+
+
+@on_stack
+def test_one_shot() -> None:
+    import select
+
+    client, server = pair()
+    with select.epoll() as epoll:
+        epoll.register(server, select.EPOLLIN | select.EPOLLONESHOT)
+        client.send(b"x")
+        assert epoll.poll(1)
+        client.send(b"y")
+        assert not epoll.poll(0.05)
+        epoll.modify(server, select.EPOLLIN | select.EPOLLONESHOT)
+        assert epoll.poll(1)
+
+
+@on_stack
+def test_epoll_bookkeeping() -> None:
+    import select
+
+    client, server = pair()
+    with select.epoll() as epoll:
+        with raises(errno.ENOENT):
+            epoll.modify(client, select.EPOLLIN)
+        epoll.register(client, select.EPOLLIN)
+        with raises(errno.EEXIST):
+            epoll.register(client, select.EPOLLIN)
+        server.send(b"x")
+        assert epoll.poll(1)
+        epoll.unregister(client)
+        assert not epoll.poll(0)
+        epoll.register(client, select.EPOLLIN)
+        client.close()  # takes it out
+        assert not epoll.poll(0)
+
+
+@on_stack
+def test_kernel_descriptors_do_not_starve() -> None:
+    """A socket that is always ready, and a pipe."""
+    import select
+
+    client, server = pair()
+    client.send(b"x")
+    read_end, write_end = os.pipe()
+    with select.epoll() as epoll:
+        epoll.register(server, select.EPOLLIN)
+        epoll.register(read_end, select.EPOLLIN)
+        assert epoll.poll(1) == [(server.fileno(), select.EPOLLIN)]
+        os.write(write_end, b"x")
+        assert any(fd == read_end for _ in range(20) for fd, _ in epoll.poll(1))
+
+
+@on_stack
+def test_timeouts() -> None:
+    import struct
+
+    client, server = pair()
+    for option, call in (
+        (socket.SO_RCVTIMEO, lambda: server.recv(1)),
+        (socket.SO_SNDTIMEO, lambda: server.send(b"x" * 1_000_000) and server.send(b"x")),
+    ):
+        server.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", 0, 100_000))
+        with takes(0.09, 1), raises(errno.EAGAIN):
+            call()
+    assert client
+
+
+@on_stack
+def test_signal_interrupts() -> None:
+    import select
+    import signal
+
+    class Rang(Exception):
+        pass
+
+    def ring(*_: object) -> None:
+        raise Rang
+
+    signal.signal(signal.SIGALRM, ring)
+    client, server = pair()
+    poll = select.poll()
+    poll.register(server, select.POLLIN)
+    epoll = select.epoll()
+    epoll.register(server, select.EPOLLIN)
+    waits = (
+        lambda: server.recv(1),
+        poll.poll,
+        epoll.poll,
+        lambda: select.select([server], [], []),
+        listener()[0].accept,
+    )
+    for wait in waits:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        try:
+            wait()
+        except Rang:
+            continue
+        raise AssertionError(wait)
+    assert client
+
+
+@on_stack
+def test_threads_wait_for_their_own() -> None:
+    """Many threads block, each for its socket: each wakes when its data comes, and only then."""
+    import threading
+
+    pairs = [pair() for _ in range(12)]
+    got: dict[int, bytes] = {}
+
+    def wait(n: int) -> None:
+        got[n] = pairs[n][1].recv(10)
+
+    threads = [threading.Thread(target=wait, args=(n,)) for n in range(12)]
+    for thread in threads:
+        thread.start()
+    for n in reversed(range(12)):
+        pairs[n][0].send(b"%d" % n)
+        threads[n].join(5)
+        assert got.get(n) == b"%d" % n
+        assert len(got) == 12 - n
+
+
+@on_stack
+def test_thread_adds_to_a_set_that_another_sleeps_on() -> None:
+    import select
+    import threading
+
+    client, server = pair()
+    epoll = select.epoll()
+    found: list[tuple[int, int]] = []
+    thread = threading.Thread(target=lambda: found.extend(epoll.poll(5)))
+    thread.start()
+    time.sleep(0.1)
+    epoll.register(server, select.EPOLLIN)
+    time.sleep(0.05)
+    client.send(b"x")
+    thread.join(5)
+    assert found == [(server.fileno(), select.EPOLLIN)]
+
+
+@on_stack
+def test_shutdown_wakes_a_blocked_thread() -> None:
+    import threading
+
+    _, server = pair()
+    got: list[bytes] = []
+    thread = threading.Thread(target=lambda: got.append(server.recv(1)))
+    thread.start()
+    time.sleep(0.05)
+    server.shutdown(socket.SHUT_RD)
+    thread.join(5)
+    assert got == [b""]
+
+
+@on_stack
+def test_asyncio() -> None:
+    import asyncio
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def client(port: int, data: bytes) -> None:
+        reader, writer = await asyncio.open_connection(ADDRESS, port)
+        writer.write(data)
+        writer.write_eof()
+        assert await reader.read() == data
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(echo, "0.0.0.0", 0)
+        port = server.sockets[0].getsockname()[1]
+        await asyncio.gather(*(client(port, os.urandom(2000 * n)) for n in range(1, 40)))
+
+    asyncio.run(main())
