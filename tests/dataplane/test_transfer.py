@@ -126,7 +126,7 @@ def test_a_very_bad_wire():
 
 def test_many_connections_of_random_sizes_at_once():
     wire = Wire(Faults(delay=0.002, loss=0.01, reorder=0.02, duplicate=0.01), seed=7, rings=16384, max_tcbs=512)
-    listener = wire.b.program.listen(80, post=40)
+    listener = wire.b.program.listen(80, post=20)
     wire.b.engine.run()
     sizes = [wire.random.randrange(1, 60_000) for _ in range(40)]
     clients = [End(wire.a.program.connect("10.0.0.2", 80), n, left=size) for n, size in enumerate(sizes)]

@@ -90,7 +90,7 @@ def test_a_listener_on_127_0_0_1_is_not_seen_from_outside():
 
 
 def test_many_connections_inside():
-    lab = Lab(sockets=256, max_tcbs=512)
+    lab = Lab(sockets=512, max_tcbs=512)
     listener = lab.listening(80, post=100)
     clients = [lab.program.connect("127.0.0.1", 80) for _ in range(100)]
     lab.run()

@@ -49,7 +49,7 @@ def test_probing_goes_on_for_ever_while_the_peer_answers():
         assert c.receives(), "a probe at least every two minutes"
         c.sends(window=0, ack=1)
     assert c.socket.state == neat.STATE_OPEN
-    c.sends(window=1000)
+    c.sends(window=1000, ack=1)
     c.expects("A", data=b"waiting")
 
 

@@ -86,8 +86,7 @@ def test_a_partial_acknowledgment_retransmits_the_next_hole():
     una = sent[0].seq
     for _ in range(3):
         c.sends(ack=una)
-    c.expects("A", seq=una)
-    c.receives()
+    assert una in [s.seq for s in c.receives()]
     c.sends(ack=sent[3].seq)  # the fourth is lost too
     again = c.receives()
     assert again[0].seq == sent[3].seq

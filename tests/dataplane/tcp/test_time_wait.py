@@ -113,7 +113,7 @@ def test_it_holds_no_buffers():
 def test_connect_may_reuse_a_local_port_in_time_wait_only_upwards():
     """Linux allows it by timestamps; without them the same four-tuple is refused, or opened with a higher ISS."""
     lab = Lab()
-    c = lab.connected(80, lines={"local_port_be": 0x5000})
+    c = lab.connected(80, lines={"local_port": 5000})
     c.socket.close()
     lab.run()
     c.expects("FA")

@@ -30,6 +30,7 @@ def test_a_scaled_window_is_read_and_written_scaled():
     assert sum(len(s.payload) for s in c.receives()) <= 1600
     c.sends(data=b"y" * 1460, window=100)
     c.sends(data=b"y" * 1460, window=100)
+    lab.wait(0.1)
     acks = [s for s in c.receives() if s.ack == 2921]
     assert acks
     assert (1 << 20) - 2920 - (1 << shift) < acks[-1].window << shift <= (1 << 20) - 2920

@@ -5,6 +5,7 @@ Callers have seen to it that the outbox has room. A segment whose next hop is no
 
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
+from cython.cimports.neatstack.dataplane.channel.atomic import load16
 from cython.cimports.neatstack.dataplane.channel.buffers import tx_span
 from cython.cimports.neatstack.dataplane.driver.device import Outgoing
 from cython.cimports.neatstack.dataplane.ip.output import TCP_AT, begin, commit, outbox_full
@@ -23,6 +24,8 @@ from cython.cimports.neatstack.dataplane.tcp.timers import clear_timer
 from cython.cimports.neatstack.dataplane.tcp.window import RECEIVE_SHIFT, offer, offer_in_syn
 from cython.cimports.neatstack.dataplane.wire.bytes import put16, put32, set16
 from cython.cimports.neatstack.dataplane.wire.headers import ACK, FIN, RST, SYN, TCP_HEADER, Segment
+
+LEAST_MAXSEG = cython.declare(uint16_t, 88)     # bytes, as Linux's TCP_MAXSEG
 
 
 @cython.cfunc
@@ -89,16 +92,28 @@ def emit_ack(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     emit(s, i, t.snd.nxt, 0, 0)
 
 
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def limit_mss(t: cython.pointer[Tcb], mss: uint16_t) -> cython.void:
+    """TCP_MAXSEG, which may lower what we announce, and so what we send; 0: not set."""
+    if mss and mss < t.rcv.mss:
+        t.rcv.mss = mss if mss > LEAST_MAXSEG else LEAST_MAXSEG
+
+
 def emit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     """Plan a SYN (SYN-SENT) or SYN-ACK (SYN-RECEIVED). False: the next hop is not known, nothing leaves."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
     active: cython.bint = t.state == State.SYN_SENT
     scaling: cython.bint = active or t.flags & TCB_WINDOW_SCALING
-    window: uint16_t = offer_in_syn(v, t)
-    out: cython.pointer[Outgoing] = begin(s, t.local_be, t.remote_be, v.tos, v.ttl)
+    window: uint16_t
+    if active and t.snd.max == t.snd.iss and v.program != cython.NULL:
+        limit_mss(t, load16(cython.address(v.program.mss)))
+    window = offer_in_syn(v, t)
     tcp: cython.pointer[uint8_t]
     length: uint32_t
+    out: cython.pointer[Outgoing] = begin(s, t.local_be, t.remote_be, v.tos, v.ttl)
     if out == cython.NULL:
         return False
     tcp = out.header + TCP_AT

@@ -9,6 +9,7 @@ from cython.cimports.neatstack.dataplane.stack import (
     DROP_NO_MEMORY,
     DROP_NO_PORT,
     DROP_SYN_QUEUE,
+    DROP_TCP_HEADER,
     DROP_WRONG_REPLICA,
     HOLD_SIZE,
     NEWS_EVENT,
@@ -63,6 +64,9 @@ LEAST_HALF_OPEN = cython.declare(uint32_t, 64)  # connections in SYN-RECEIVED th
 def no_connection(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Segment]]) -> cython.void:
     """A segment of no connection: for a listener (3.10.7.2), or for nobody (3.10.7.1)."""
     l: cython.pointer[Listener]
+    if not seg.remote_port_be or not seg.local_port_be:      # reserved: there is nobody to answer
+        s.counters.drops[cython.cast(cython.int, DROP_TCP_HEADER)] += 1
+        return
     if not seg.loopback and steered_elsewhere(s, seg):
         s.counters.drops[cython.cast(cython.int, DROP_WRONG_REPLICA)] += 1
         return

@@ -112,11 +112,17 @@ def in_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.c
 def owe(s: cython.pointer[Stack], i: uint32_t, at_once: cython.bint) -> cython.void:
     """Text has come in order: when will it be acknowledged (RFC 9293 section 3.8.6.3, RFC 5681 section 4.2)?
 
-    At once for every second full-sized segment (a large one counts as what it carries) and when a gap was filled;
-    else within the delay, unless data leaves before.
+    At once for every second full-sized segment (a large one counts as what it carries), when a gap was filled, and when the
+    peer may be short of window; else within the delay, unless data leaves before.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
-    if at_once or t.rcv.nxt - acknowledged(t) >= 2 * t.rcv.mss or s.views[i].options & NEAT_FLAG_QUICKACK:
+    full: uint32_t = 2 * t.rcv.mss
+    if (
+        at_once
+        or t.rcv.nxt - acknowledged(t) >= full
+        or t.rcv.adv - t.rcv.nxt < full
+        or s.views[i].options & NEAT_FLAG_QUICKACK
+    ):
         t.flags |= TCB_ACK_NOW
         mark(s, i, NEWS_OUTPUT)
     elif not t.flags & TCB_ACK_DELAYED:

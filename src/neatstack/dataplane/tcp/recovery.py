@@ -33,8 +33,11 @@ def duplicate(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def enter(t: cython.pointer[Tcb]) -> cython.void:
-    """Step 2: halve, remember how far the loss may reach, send the first segment again."""
-    congestion.reduce(t, t.snd.max - t.snd.una)
+    """Step 2: halve, remember how far the loss may reach, send the first segment again.
+
+    What limited transmit has sent beyond the window is not part of the flight (RFC 5681 section 3.2, step 2).
+    """
+    congestion.reduce(t, least(t.snd.max - t.snd.una, t.cc.cwnd))
     t.cc.recover = t.snd.max
     t.cc.cwnd = t.cc.ssthresh + THRESHOLD * t.snd.mss
     t.flags |= TCB_RECOVERY | TCB_RETRANSMIT

@@ -309,6 +309,8 @@ def take_text_and_fin(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer
     """Seventh, the segment text, and eighth, the FIN bit: only where the peer has not said FIN yet."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     if not receives(t.state):
+        if seg.len:                             # ignored, but the peer is told where we stand
+            challenge(s, i)
         return
     if seg.len:
         if t.flags & TCB_DETACHED:              # nobody will read it: the peer shall know (RFC 2525 section 2.17)

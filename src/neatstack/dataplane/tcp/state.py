@@ -42,6 +42,8 @@ def become(s: cython.pointer[Stack], i: uint32_t, state: State) -> cython.void:
     old: uint8_t = t.state
     check(_legal[old] >> cython.cast(cython.int, state) & 1)
     t.state = cython.cast(uint8_t, state)
+    if old == State.FREE:
+        s.counters.connections += 1
     if t.flags & TCB_PASSIVE:
         count_queues(s, i, old, state)
     if old == State.TIME_WAIT:
@@ -56,6 +58,7 @@ def become(s: cython.pointer[Stack], i: uint32_t, state: State) -> cython.void:
         memset(t.timers, 0, cython.sizeof(t.timers))
         timers.disarm(s, i)
         table.remove(s, i)
+        s.counters.connections -= 1
         s.counters.connections_closed += 1
     if state != State.FREE:
         mark(s, i, NEWS_LINES)

@@ -51,9 +51,9 @@ def restore(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         s.views[i].next_in_list = s.free_tcbs
         s.free_tcbs = i
         return
-    s.counters.connections += 1
     if t.state == State.CLOSED:
         return
+    s.counters.connections += 1
     insert(s, i)
     if t.state == State.TIME_WAIT:
         wait_add(s, i)
@@ -149,7 +149,6 @@ def allocate(s: cython.pointer[Stack]) -> uint32_t:
             return 0
     memset(cython.address(s.tcbs[i]), 0, cython.sizeof(Tcb))
     memset(cython.address(s.views[i]), 0, cython.sizeof(View))
-    s.counters.connections += 1
     return i
 
 
@@ -180,7 +179,6 @@ def recycle(s: cython.pointer[Stack]) -> uint32_t:
 def release(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Give TCB i back; it is CLOSED, and nothing refers to it."""
     become(s, i, State.FREE)
-    s.counters.connections -= 1
     s.views[i].next_in_list = s.free_tcbs
     s.free_tcbs = i
 
