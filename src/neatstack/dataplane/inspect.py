@@ -42,6 +42,9 @@ DROP_NAMES = (
 )
 STATE_NAMES = {int(state): state.name for state in State}
 
+FREE = cython.declare(uint8_t, State.FREE)
+CLOSED = cython.declare(uint8_t, State.CLOSED)  # nothing is left but what a program has not closed yet
+
 if len(DROP_NAMES) != DROPS:
     raise ImportError("DROP_NAMES does not name the reasons of enum Drop")
 
@@ -140,7 +143,7 @@ def connections_of(
     for i in range(1, header.tcbs_used):
         if len(found) >= limit:
             break
-        if tcbs[i].state:
+        if tcbs[i].state != FREE and tcbs[i].state != CLOSED:
             found.append(connection_of(i, cython.address(tcbs[i])))
     return found
 
