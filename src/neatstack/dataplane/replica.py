@@ -177,6 +177,8 @@ class Replica:
             raise MemoryError
         if config.get("faults"):
             self.engine.add_faults(**config["faults"])
+        # the last incarnation may have died asleep: programs would take us for awake while we sleep
+        s.replica_page.sleep_seq += s.replica_page.sleep_seq & 1
         self.engine.now = clock()
         self.loop.s = s
         self.loop.control = config["control"]
