@@ -36,7 +36,7 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
 from cython.cimports.neatstack.dataplane.channel.rings import entry_op, load_entry
 from cython.cimports.neatstack.dataplane.ip.output import is_local
 from cython.cimports.neatstack.dataplane.socket.accept import forget_untaken, post, requeue, taken, unpost
-from cython.cimports.neatstack.dataplane.socket.commands import BUDGET, LEAST_MSS, LEAST_RECEIVE_BUFFER, LOOPBACK_BE, RUN
+from cython.cimports.neatstack.dataplane.socket.commands import BUDGET, LEAST_RECEIVE_BUFFER, LOOPBACK_BE, RUN
 from cython.cimports.neatstack.dataplane.socket.slots import bind_slot, free_slot, put_event
 from cython.cimports.neatstack.dataplane.stack import (
     DROP_COMMAND,
@@ -228,9 +228,6 @@ def open_connection(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_
     if i <= 0:
         refuse(s, channel, socket, -i)
         return
-    mss: uint16_t = load16(cython.address(lines.mss))
-    if mss and mss < s.tcbs[i].rcv.mss:  # TCP_MAXSEG
-        s.tcbs[i].rcv.mss = mss if mss > LEAST_MSS else LEAST_MSS
     bind_slot(s, i, channel, socket)
     set_bit(s.tcbs[i].holders, channel)
     apply_options(s, i)
