@@ -11,9 +11,9 @@ ROOT = Path(__file__).parents[2]
 DATAPLANE = ROOT / "src/neatstack/dataplane"
 LONGEST = 600  # lines that a sitting can take in
 
-# Each layer may import those before it. Types alone (struct and enum declarations) are everybody's.
+# Each layer may import those before it. Types and checks are everybody's.
 LAYERS = ["wire", "channel", "driver", "ip", "tcp", "socket", "inspect", "engine"]  # whatever else there is comes last
-TYPES = {"stack", "tcp.tcb", "tcp.state", "driver.device", "channel.layout", "channel.atomic"}
+TYPES = {"check", "stack", "tcp.tcb", "tcp.state", "driver.device", "channel.layout", "channel.atomic"}
 UPWARD = {
     ("ip.input", "tcp.segment"),  # run to completion: a packet is handed on by a call
 }
