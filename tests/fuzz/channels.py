@@ -24,7 +24,7 @@ class Hostility:
         self.random = random.Random(seed)
         self.lab = Lab(max_tcbs=512, sockets=64, rings=8192)
         self.honest = self.lab.accepted(80)
-        self.lab.listening(81, backlog=16, post=8)
+        self.listeners = [self.honest.listener, self.lab.listening(81, backlog=16, post=8)]
         self.channel = 2
         self.attach()
 
@@ -78,6 +78,10 @@ class Hostility:
         self.lab.engine.drop_channel(self.channel)
         self.lab.engine.unlisten(self.number)
         self.lab.run()
+        for listener in self.listeners:  # it has connected to the honest program, too
+            while (socket := self.lab.program.accept(listener)) is not None:
+                socket.close()
+                self.lab.run()
         self.lab.wait(130)
         self.lab.left.clear()
         assert self.lab.engine.counters()["connections"] == 1
