@@ -1,7 +1,8 @@
-"""A stack without a network: the manager's and the replicas' side of the contract, where connections lead back into the same stack.
+"""A stack without a network: the manager's and the replicas' side of the contract, leading connections back into itself.
 
 Programs run on it with the socket library as they would on a real stack; what one sends to a port, the one that
-listens there receives. No TCP, no interfaces, no privileges: so a test of the library fails only for the library's faults.
+listens there receives. No TCP, no interfaces, no privileges: so a test of the library fails only for faults of the
+library.
 """
 
 from __future__ import annotations
