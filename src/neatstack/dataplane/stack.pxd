@@ -113,6 +113,7 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
     uint32_t tx_head         # checked copies
     uint32_t tx_base
     uint32_t rx_tail
+    uint32_t tx_told         # send cursor acknowledged, as the program was last told
     uint16_t options         # enum neat_flag
     uint8_t tos              # checked copies; ttl 0: default
     uint8_t ttl

@@ -5,7 +5,8 @@ All of it is derived from TCBs that are committed, and may be done again without
 
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint32_t
-from cython.cimports.neatstack.dataplane.channel.atomic import fence, store_release
+from cython.cimports.neatstack.dataplane.channel.atomic import fence, load32, store_release
+from cython.cimports.neatstack.dataplane.channel.buffers import tx_tail
 from cython.cimports.neatstack.dataplane.channel.channel import any_bit
 from cython.cimports.neatstack.dataplane.channel.hold import release_hold
 from cython.cimports.neatstack.dataplane.socket.accept import arrived, leave_queue
@@ -52,6 +53,27 @@ def publish(s: cython.pointer[Stack]) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def made_room(v: cython.pointer[View], t: cython.pointer[Tcb]) -> cython.bint:
+    """Whether the program may wait for room in its send ring, and now has it: a third of the ring, as Linux wants it.
+
+    Asked after the new tail was published and a fence: a program that has seen the old tail, and waits, has written its
+    head before. So the head is loaded anew, for our copy may be older.
+    """
+    if v.program == cython.NULL:
+        return False
+    tail: uint32_t = tx_tail(v, t)
+    told: uint32_t = v.tx_told
+    if tail == told:
+        return False
+    v.tx_told = tail
+    head: uint32_t = load32(cython.address(v.program.tx_head))
+    enough: uint32_t = v.tx_size - v.tx_size // 3
+    return head - told > enough and head - tail <= enough
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def tell(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Events of one TCB whose lines are written; then what its end leaves to do.
 
@@ -61,7 +83,7 @@ def tell(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     news: uint32_t = v.news
     v.news = cython.cast(uint8_t, news & NEWS_OUTPUT)
-    if news & (NEWS_EVENT | NEWS_GONE):
+    if made_room(v, t) or news & (NEWS_EVENT | NEWS_GONE):
         put_events(s, i)
     if news & NEWS_GONE:
         if news & NEWS_OUTPUT:  # the peer is still to be told

@@ -57,6 +57,7 @@ def bind_slot(s: cython.pointer[Stack], i: uint32_t, channel: uint32_t, socket: 
     v.tx_size = ch.header.tx_size
     v.tx_head = 0
     v.tx_base = 0
+    v.tx_told = 0
     v.event_at = 0
 
 

@@ -5,11 +5,9 @@ from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.neatstack.dataplane.stack import (
     DROP_BLIND_ATTACK,
     DROP_OLD_ACK,
-    NEWS_EVENT,
     NEWS_LINES,
     NEWS_OUTPUT,
     Stack,
-    View,
 )
 from cython.cimports.neatstack.dataplane.tcp import congestion, rtt
 from cython.cimports.neatstack.dataplane.tcp.isn import random32
@@ -71,14 +69,9 @@ def is_duplicate(t: cython.pointer[Tcb], seg: cython.pointer[cython.const[Segmen
 def advance(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.void:
     """SND.UNA < SEG.ACK =< SND.MAX: bytes are acknowledged for the first time."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
-    v: cython.pointer[View] = cython.address(s.views[i])
     acked: uint32_t = ack - t.snd.una
     flight: uint32_t = t.snd.max - t.snd.una
-    news: uint32_t = NEWS_LINES | NEWS_OUTPUT
     round_trip(s, i, ack)
-    # A program is woken for room in its send ring only when that was more than half full: it may be waiting for room.
-    if v.tx_head - (t.snd.una - (t.snd.iss + 1)) > v.tx_size // 2:
-        news |= NEWS_EVENT
     t.snd.una = ack
     if before(t.snd.nxt, ack):                  # sent before a timeout stepped back, and arrived after all
         t.snd.nxt = ack
@@ -93,7 +86,7 @@ def advance(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.void
         clear_timer(s, i, TIMER_RETRANSMIT)
     else:                                       # (5.3)
         set_timer(s, i, TIMER_RETRANSMIT, s.now + cython.cast(uint64_t, t.rtt.rto) * 1000)
-    mark(s, i, news)
+    mark(s, i, NEWS_LINES | NEWS_OUTPUT)
 
 
 def round_trip(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.void:
