@@ -6,8 +6,8 @@ import random
 import struct
 
 import pytest
-from neatstack.dataplane.engine import Engine
 
+from neatstack.dataplane.engine import Engine
 from tests.support.lab import PEER, STACK, STACK_MAC, START, Lab
 from tests.support.layout import StackPage, neat
 from tests.support.packet import address

@@ -6,8 +6,8 @@ import struct
 import time
 
 import pytest
-from neatstack.dataplane.engine import Engine
 
+from neatstack.dataplane.engine import Engine
 from neatstack.dataplane.stack import sizes
 from tests.support.lab import PEER_MAC, SECOND, STACK, STACK_MAC, START
 from tests.support.packet import Segment, build, option, parse

@@ -70,7 +70,7 @@ def neighbour(s: cython.pointer[Stack], address_be: uint32_t) -> cython.pointer[
 @cython.nogil
 @cython.exceptval(check=False)
 def want(s: cython.pointer[Stack], address_be: uint32_t) -> cython.void:
-    """Put a neighbour on the list that the replica's loop hands to link; when it is full, a later segment asks again."""
+    """Put a neighbour on the list that the replica's loop hands to link. When it is full, a later segment asks."""
     k: uint32_t
     for k in range(s.wanted_count):
         if s.wanted[k] == address_be:

@@ -126,8 +126,8 @@ def fin_acknowledged(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
 def challenge(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Answer a segment that may be forged with <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>: a true peer will say what it means.
 
-    At most CHALLENGES in a second for the whole stack (RFC 5961 section 7), and a random number fewer, so that the limit cannot
-    be used to count how many others have caused (Cao et al., "Off-Path TCP Exploits", 2016).
+    At most CHALLENGES in a second for the whole stack (RFC 5961 section 7), and a random number fewer, so that the
+    limit cannot be used to count how many others have caused (Cao et al., "Off-Path TCP Exploits", 2016).
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     second: uint32_t = cython.cast(uint32_t, s.now // SECOND)

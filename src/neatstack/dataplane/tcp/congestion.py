@@ -1,6 +1,7 @@
 """Congestion control: slow start and congestion avoidance (RFC 5681 section 3.1), in bytes.
 
-How loss is found and repaired (NewReno) is in recovery.py; here is only how much may be in flight. All of it is in Tcb.cc.
+How loss is found and repaired (NewReno) is in recovery.py; here is only how much may be in flight. All of it is in
+Tcb.cc.
 """
 
 import cython
@@ -36,8 +37,8 @@ def grow(t: cython.pointer[Tcb], acked: uint32_t, flight: uint32_t) -> cython.vo
     if 2 * flight < t.cc.cwnd:
         return
     if t.cc.cwnd < t.cc.ssthresh:
-        # Slow start by bytes (RFC 3465 section 2.2). Its limit of 2 segments an ACK is lifted: receivers that take large
-        # segments acknowledge many at once, and what leaves in a burst is bounded by the GSO size.
+        # Slow start by bytes (RFC 3465 section 2.2). Its limit of 2 segments an ACK is lifted: receivers that take
+        # large segments acknowledge many at once, and what leaves in a burst is bounded by the GSO size.
         t.cc.cwnd = least(t.cc.cwnd + acked, LARGEST)
         return
     t.cc.acked += acked                         # congestion avoidance (RFC 3465 section 2.1): an MSS a window
@@ -68,7 +69,10 @@ def idle(t: cython.pointer[Tcb]) -> cython.void:
 
 
 def window_after(mss: cython.int, steps: list) -> dict:
-    """Probe: cwnd and ssthresh after steps ("grow", acked, flight), ("reduce", flight), ("timed_out", flight), ("idle",)."""
+    """Probe: cwnd and ssthresh after steps.
+
+    A step is ("grow", acked, flight), ("reduce", flight), ("timed_out", flight) or ("idle",).
+    """
     t: Tcb
     t.snd.mss = mss
     t.snd.backoff = 0

@@ -54,7 +54,10 @@ def write_header(
 
 
 def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t, flags: uint8_t) -> cython.void:
-    """Plan a segment of a synchronized connection with `length` bytes of the send ring. It carries every ACK that is owed."""
+    """Plan a segment of a synchronized connection with `length` bytes of the send ring.
+
+    It carries every ACK that is owed.
+    """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
     window: uint16_t = offer(v, t)
@@ -140,9 +143,12 @@ def emit_reset(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     commit(s, out, TCP_HEADER, 0, 0)
 
 
-def refuse(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Segment]], acknowledging: cython.bint) -> cython.void:
-    """Answer a segment with RST (RFC 9293 section 3.5.2): <SEQ=SEG.ACK>, or if it has no ACK <SEQ=0><ACK=SEG.SEQ+SEG.LEN>.
+def refuse(
+    s: cython.pointer[Stack], seg: cython.pointer[cython.const[Segment]], acknowledging: cython.bint
+) -> cython.void:
+    """Answer a segment with RST (RFC 9293 section 3.5.2).
 
+    With an ACK: <SEQ=SEG.ACK><CTL=RST>; without: <SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK>.
     `acknowledging`: the segment has an ACK that counts. A full outbox loses the RST: the peer will try again.
     """
     out: cython.pointer[Outgoing] = begin(s, seg.local_be, seg.remote_be, 0, 0)

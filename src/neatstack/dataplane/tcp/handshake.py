@@ -63,15 +63,15 @@ LEAST_HALF_OPEN = cython.declare(uint32_t, 64)  # connections in SYN-RECEIVED th
 
 def no_connection(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Segment]]) -> cython.void:
     """A segment of no connection: for a listener (3.10.7.2), or for nobody (3.10.7.1)."""
-    l: cython.pointer[Listener]
+    listener: cython.pointer[Listener]
     if not seg.remote_port_be or not seg.local_port_be:      # reserved: there is nobody to answer
         s.counters.drops[cython.cast(cython.int, DROP_TCP_HEADER)] += 1
         return
     if not seg.loopback and steered_elsewhere(s, seg):
         s.counters.drops[cython.cast(cython.int, DROP_WRONG_REPLICA)] += 1
         return
-    l = find_listener(s, seg.local_be, seg.local_port_be)
-    if l == cython.NULL:
+    listener = find_listener(s, seg.local_be, seg.local_port_be)
+    if listener == cython.NULL:
         s.counters.drops[cython.cast(cython.int, DROP_NO_PORT)] += 1
         if not seg.flags & RST:
             refuse(s, seg, seg.flags & ACK)
@@ -81,8 +81,9 @@ def no_connection(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Seg
     if seg.flags & ACK:                         # Second
         refuse(s, seg, True)
         return
-    if seg.flags & (SYN | FIN) == SYN:          # Third; with FIN it is no handshake, as for Linux. Fourth: anything else
-        passive_open(s, l, seg, 0)
+    # Third; with FIN it is no handshake, as for Linux. Fourth, anything else: drop
+    if seg.flags & (SYN | FIN) == SYN:
+        passive_open(s, listener, seg, 0)
 
 
 @cython.cfunc
@@ -101,21 +102,25 @@ def steered_elsewhere(s: cython.pointer[Stack], seg: cython.pointer[cython.const
 @cython.nogil
 @cython.exceptval(check=False)
 def passive_open(
-    s: cython.pointer[Stack], l: cython.pointer[Listener], seg: cython.pointer[cython.const[Segment]], least_iss: uint32_t
+    s: cython.pointer[Stack],
+    listener: cython.pointer[Listener],
+    seg: cython.pointer[cython.const[Segment]],
+    least_iss: uint32_t,
 ) -> cython.void:
-    """Third: a SYN to a listener. SYN-RECEIVED, unless a queue is full. Text on the SYN is left for the peer to send again.
+    """Third: a SYN to a listener. SYN-RECEIVED, unless a queue is full.
 
+    Text on the SYN is left for the peer to send again.
     `least_iss` (0: any): our ISS shall lie beyond it, since the flow has just been used with numbers up to it.
     """
     i: uint32_t
     t: cython.pointer[Tcb]
-    if l.waiting > l.backlog:                   # Linux: sk_acceptq_is_full()
+    if listener.waiting > listener.backlog:                   # Linux: sk_acceptq_is_full()
         s.counters.drops[cython.cast(cython.int, DROP_ACCEPT_QUEUE)] += 1
-        l.overflows += 1
+        listener.overflows += 1
         return
-    if l.half_open >= most(2 * l.backlog, LEAST_HALF_OPEN):
+    if listener.half_open >= most(2 * listener.backlog, LEAST_HALF_OPEN):
         s.counters.drops[cython.cast(cython.int, DROP_SYN_QUEUE)] += 1
-        l.overflows += 1
+        listener.overflows += 1
         return
     i = table.allocate(s)
     if not i:
@@ -127,7 +132,7 @@ def passive_open(
     t.local_port_be = seg.local_port_be
     t.remote_port_be = seg.remote_port_be
     t.channel = NO_CHANNEL
-    t.listener = l.number
+    t.listener = listener.number
     t.flags = TCB_PASSIVE | (TCB_LOOPBACK if seg.loopback else 0)
     t.last_received = s.now
     t.snd.iss = initial_sequence(s, t.local_be, t.local_port_be, t.remote_be, t.remote_port_be)
@@ -135,7 +140,7 @@ def passive_open(
         t.snd.iss = least_iss + 1
     t.snd.una = t.snd.nxt = t.snd.max = t.snd.small = t.cc.recover = t.snd.iss
     t.rcv.mss = our_mss(s)
-    t.rcv.wnd = first_room(s, l)
+    t.rcv.wnd = first_room(s, listener)
     take_syn(t, seg)
     rtt.start(t)
     table.insert(s, i)
@@ -151,9 +156,9 @@ def our_mss(s: cython.pointer[Stack]) -> uint16_t:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def first_room(s: cython.pointer[Stack], l: cython.pointer[Listener]) -> uint32_t:
+def first_room(s: cython.pointer[Stack], listener: cython.pointer[Listener]) -> uint32_t:
     """What a SYN-ACK may offer: the ring of the program that waits for a connection, else the region's buffer."""
-    queue: cython.pointer[AcceptQueue] = cython.address(s.queues[l - s.listeners])
+    queue: cython.pointer[AcceptQueue] = cython.address(s.queues[listener - s.listeners])
     word: uint32_t
     for word in range(4):
         if queue.ready[word]:
@@ -185,20 +190,20 @@ def take_syn(t: cython.pointer[Tcb], seg: cython.pointer[cython.const[Segment]])
 
 
 def opens_anew(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
-    """A SYN for a flow in TIME-WAIT (RFC 9293 section 3.6.1, MAY-2): with a number beyond all of the old connection it ends that.
+    """A SYN for a flow in TIME-WAIT: with a number beyond the old connection's it ends that (RFC 9293 3.6.1, MAY-2).
 
     False: the segment is the old connection's.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
-    l: cython.pointer[Listener]
+    listener: cython.pointer[Listener]
     used: uint32_t = t.snd.max + 65536          # beyond any old window, as Linux takes it
     if seg.flags & (SYN | ACK | RST | FIN) != SYN or not after(seg.seq, t.rcv.nxt):
         return False
-    l = find_listener(s, seg.local_be, seg.local_port_be)
-    if l == cython.NULL:
+    listener = find_listener(s, seg.local_be, seg.local_port_be)
+    if listener == cython.NULL:
         return False
     end(s, i, 0)
-    passive_open(s, l, seg, used if used else 1)
+    passive_open(s, listener, seg, used if used else 1)
     return True
 
 
@@ -264,8 +269,8 @@ def established(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.
 def repeated_syn(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]) -> cython.bint:
     """In SYN-RECEIVED, a segment whose SYN is the one that we know. True: that was all.
 
-    A bare SYN comes again because our SYN-ACK was lost: send that again. A SYN-ACK is the other half of a simultaneous open
-    (section 3.5, figure 8): without its SYN it is an ordinary acknowledgment.
+    A bare SYN comes again because our SYN-ACK was lost: send that again. A SYN-ACK is the other half of a simultaneous
+    open (section 3.5, figure 8): without its SYN it is an ordinary acknowledgment.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     if seg.flags & (SYN | RST) != SYN or seg.seq != t.rcv.irs:
@@ -284,16 +289,16 @@ def repeated_syn(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segm
 def syn_received(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
     """3.10.7.4, fifth, SYN-RECEIVED: the ACK that establishes the connection. False: the segment is to be dropped."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
-    l: cython.pointer[Listener]
+    listener: cython.pointer[Listener]
     if not after(seg.ack, t.snd.una) or after(seg.ack, t.snd.max):
         refuse(s, seg, True)
         return False
     if t.flags & TCB_PASSIVE:
-        l = listener_numbered(s, t.listener)
-        if l != cython.NULL and l.waiting > l.backlog:
+        listener = listener_numbered(s, t.listener)
+        if listener != cython.NULL and listener.waiting > listener.backlog:
             # As Linux: forget the ACK; our SYN-ACK will be sent again, and by then a program may have accepted.
             s.counters.drops[cython.cast(cython.int, DROP_ACCEPT_QUEUE)] += 1
-            l.overflows += 1
+            listener.overflows += 1
             return False
     established(s, i, seg.ack)
     take_window(s, i, seg)

@@ -1,13 +1,12 @@
 """Initial sequence numbers: ISN = M + F(localip, localport, remoteip, remoteport, secretkey) (RFC 6528 section 3).
 
-M is a clock of 4.096 us; F is SipHash-2-4 (Aumasson, Bernstein 2012). The key lies in the state region, so that the numbers
-of a flow go on growing when a new incarnation takes over.
+M is a clock of 4.096 us; F is SipHash-2-4 (Aumasson, Bernstein 2012). The key lies in the state region, so that the
+numbers of a flow go on growing when a new incarnation takes over.
 """
 
 import cython
 from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
 from cython.cimports.neatstack.dataplane.stack import Stack
-
 from cython.cimports.neatstack.dataplane.tcp.entropy import fill_random
 
 
@@ -74,7 +73,7 @@ def siphash(
     count: uint32_t,
     last: uint64_t,
 ) -> uint64_t:
-    """SipHash-2-4 of `count` whole words and `last`, which holds the 0-7 bytes left over and the length in its top byte."""
+    """SipHash-2-4 of `count` whole words and `last`: the 0-7 bytes left over, and the length in its top byte."""
     v: uint64_t[4]
     k: uint32_t
     v[0] = key[0] ^ cython.cast(uint64_t, 0x736F6D6570736575)
@@ -85,7 +84,7 @@ def siphash(
         absorb(v, words[k])
     absorb(v, last)
     v[2] ^= 0xFF
-    for k in range(4):
+    for _ in range(4):
         sip_round(v)
     return v[0] ^ v[1] ^ v[2] ^ v[3]
 

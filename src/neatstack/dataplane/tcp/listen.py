@@ -13,19 +13,19 @@ def listen(
     s: cython.pointer[Stack], number: uint32_t, address_be: uint32_t, port_be: uint16_t, backlog: uint32_t
 ) -> cython.int:
     """Accept connections as listener `number`, or give it a new backlog. 0, or -ENOBUFS: too many listeners."""
-    l: cython.pointer[Listener] = listener_numbered(s, number)
+    listener: cython.pointer[Listener] = listener_numbered(s, number)
     k: uint32_t
-    if l != cython.NULL:
-        l.backlog = backlog
+    if listener != cython.NULL:
+        listener.backlog = backlog
         return 0
     for k in range(MAX_LISTENERS):
-        l = cython.address(s.listeners[k])
-        if not l.number:
-            memset(l, 0, cython.sizeof(Listener))
-            l.number = number
-            l.address_be = address_be
-            l.port_be = port_be
-            l.backlog = backlog
+        listener = cython.address(s.listeners[k])
+        if not listener.number:
+            memset(listener, 0, cython.sizeof(Listener))
+            listener.number = number
+            listener.address_be = address_be
+            listener.port_be = port_be
+            listener.backlog = backlog
             index_one(s, k)
             return 0
     return -ENOBUFS
@@ -33,17 +33,17 @@ def listen(
 
 def unlisten(s: cython.pointer[Stack], number: uint32_t) -> cython.void:
     """Stop, and reset what is half open or waits to be accept()ed."""
-    l: cython.pointer[Listener] = listener_numbered(s, number)
+    listener: cython.pointer[Listener] = listener_numbered(s, number)
     t: cython.pointer[Tcb]
     i: uint32_t
-    if l == cython.NULL:
+    if listener == cython.NULL:
         return
     for i in range(1, s.region.tcbs_used):
         t = cython.address(s.tcbs[i])
         if t.listener == number and t.flags & (TCB_PASSIVE | TCB_ACCEPTED) == TCB_PASSIVE:
             if t.state != State.CLOSED and t.state != State.FREE:
                 abort(s, i, ECONNABORTED)
-    memset(l, 0, cython.sizeof(Listener))
+    memset(listener, 0, cython.sizeof(Listener))
     index_listeners(s)
 
 
@@ -71,12 +71,12 @@ def by_port(address_be: uint32_t, port_be: uint16_t) -> uint32_t:
 @cython.nogil
 @cython.exceptval(check=False)
 def index_one(s: cython.pointer[Stack], k: uint32_t) -> cython.void:
-    l: cython.pointer[Listener] = cython.address(s.listeners[k])
-    at: uint32_t = by_port(l.address_be, l.port_be)
+    listener: cython.pointer[Listener] = cython.address(s.listeners[k])
+    at: uint32_t = by_port(listener.address_be, listener.port_be)
     while s.listeners_by_port[at]:
         at = (at + 1) & (LISTENER_SLOTS - 1)
     s.listeners_by_port[at] = cython.cast(uint16_t, k + 1)
-    at = place(l.number)
+    at = place(listener.number)
     while s.listeners_by_number[at]:
         at = (at + 1) & (LISTENER_SLOTS - 1)
     s.listeners_by_number[at] = cython.cast(uint16_t, k + 1)
@@ -97,19 +97,19 @@ def index_listeners(s: cython.pointer[Stack]) -> cython.void:
 @cython.exceptval(check=False)
 def exact(s: cython.pointer[Stack], address_be: uint32_t, port_be: uint16_t) -> cython.pointer[Listener]:
     at: uint32_t = by_port(address_be, port_be)
-    l: cython.pointer[Listener]
+    listener: cython.pointer[Listener]
     while s.listeners_by_port[at]:
-        l = cython.address(s.listeners[s.listeners_by_port[at] - 1])
-        if l.port_be == port_be and l.address_be == address_be:
-            return l
+        listener = cython.address(s.listeners[s.listeners_by_port[at] - 1])
+        if listener.port_be == port_be and listener.address_be == address_be:
+            return listener
         at = (at + 1) & (LISTENER_SLOTS - 1)
     return cython.NULL
 
 
 def find_listener(s: cython.pointer[Stack], address_be: uint32_t, port_be: uint16_t) -> cython.pointer[Listener]:
     """The listener for a local address and port: one bound to that address before one bound to any; NULL: none."""
-    l: cython.pointer[Listener] = exact(s, address_be, port_be)
-    return l if l != cython.NULL else exact(s, 0, port_be)
+    listener: cython.pointer[Listener] = exact(s, address_be, port_be)
+    return listener if listener != cython.NULL else exact(s, 0, port_be)
 
 
 def listener_numbered(s: cython.pointer[Stack], number: uint32_t) -> cython.pointer[Listener]:

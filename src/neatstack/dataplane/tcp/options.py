@@ -20,8 +20,8 @@ def parse(
 ) -> cython.void:
     """Read the options that we know, at most 40 bytes of them.
 
-    An option that claims less than 2 bytes or more than there are ends the list (RFC 9293 MUST-7: an illegal length must
-    not harm); one of a known kind with another length than its own is passed over.
+    An option that claims less than 2 bytes or more than there are ends the list (RFC 9293 MUST-7: an illegal length
+    must not harm); one of a known kind with another length than its own is passed over.
     """
     at: uint32_t = 0
     size: uint32_t

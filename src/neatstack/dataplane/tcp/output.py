@@ -151,8 +151,9 @@ def usable(t: cython.pointer[cython.const[Tcb]]) -> uint32_t:
 def sendable(v: cython.pointer[View], t: cython.pointer[Tcb], end: uint32_t) -> uint32_t:
     """How many bytes from snd.nxt should leave now as one (large) segment; 0: none.
 
-    Silly window avoidance of the sender (RFC 9293 section 3.8.6.2.1) and Nagle (3.7.4): full segments always; less than one
-    if that is all there is and no rule holds it, if it is half of what the peer can ever take, or when it is overdue.
+    Silly window avoidance of the sender (RFC 9293 section 3.8.6.2.1) and Nagle (3.7.4): full segments always; less than
+    one if that is all there is and no rule holds it, if it is half of what the peer can ever take, or when it is
+    overdue.
     """
     waiting: uint32_t = end - t.snd.nxt if before(t.snd.nxt, end) else 0
     window: uint32_t = usable(t)
@@ -178,8 +179,8 @@ def sendable(v: cython.pointer[View], t: cython.pointer[Tcb], end: uint32_t) -> 
 def held(v: cython.pointer[cython.const[View]], t: cython.pointer[cython.const[Tcb]]) -> cython.bint:
     """Whether a last piece shorter than a segment has to wait.
 
-    TCP_CORK holds it; Nagle's algorithm does while an earlier short one is not acknowledged (Minshall's form, as Linux has
-    it: full segments on their way do not count). A FIN takes it along; an overdue or repeated one goes.
+    TCP_CORK holds it; Nagle's algorithm does while an earlier short one is not acknowledged (Minshall's form, as Linux
+    has it: full segments on their way do not count). A FIN takes it along; an overdue or repeated one goes.
     """
     if t.flags & (TCB_FIN_QUEUED | TCB_FORCE) or before(t.snd.nxt, t.snd.max):
         return False
@@ -195,7 +196,10 @@ def held(v: cython.pointer[cython.const[View]], t: cython.pointer[cython.const[T
 @cython.nogil
 @cython.exceptval(check=False)
 def fin_follows(t: cython.pointer[cython.const[Tcb]], at: uint32_t, end: uint32_t) -> cython.bint:
-    """Whether our FIN is next at sequence number `at`. It needs no buffer, so any window but a closed one has room for it."""
+    """Whether our FIN is next at sequence number `at`.
+
+    It needs no buffer, so any window but a closed one has room for it.
+    """
     return t.flags & TCB_FIN_QUEUED and at == end and t.snd.wnd != 0
 
 
@@ -256,8 +260,8 @@ def resend_first(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython
 def see_to_persist(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython.void:
     """With something to send and nothing on its way no ACK will come to wake us: the persist timer must.
 
-    It covers the closed window (RFC 9293 section 3.8.6.1), the silly window and the cork; when it has fired (TCB_FORCE) and still
-    nothing could be sent, the window is probed.
+    It covers the closed window (RFC 9293 section 3.8.6.1), the silly window and the cork; when it has fired (TCB_FORCE)
+    and still nothing could be sent, the window is probed.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     forced: cython.bint = t.flags & TCB_FORCE
@@ -288,7 +292,10 @@ def unsent(t: cython.pointer[cython.const[Tcb]], end: uint32_t) -> cython.bint:
 @cython.nogil
 @cython.exceptval(check=False)
 def probe(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython.void:
-    """Send the next byte, or the FIN, into a closed window, without counting on it: snd.nxt stays (RFC 9293 section 3.8.6.1)."""
+    """Send the next byte, or the FIN, into a closed window (RFC 9293 section 3.8.6.1).
+
+    Nothing counts on its arrival: snd.nxt stays.
+    """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     length: uint32_t = 1 if before(t.snd.una, end) else 0
     if outbox_full(s):

@@ -1,4 +1,4 @@
-"""Local ports of connections that we open: random (RFC 6056 algorithm 1), and such that the return flow comes to this replica."""
+"""Local ports of connections that we open: random (RFC 6056 algorithm 1), and the return flow comes to this replica."""
 
 import cython
 from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
@@ -34,8 +34,7 @@ def choose(s: cython.pointer[Stack], local_be: uint32_t, remote_be: uint32_t, re
     """A port in network order; 0: none was found. A listener's own port is left to it."""
     at: uint32_t = cython.cast(uint32_t, cython.cast(uint64_t, random32(s)) * COUNT >> 32)
     port_be: uint16_t
-    tries: uint32_t
-    for tries in range(TRIES):
+    for _ in range(TRIES):
         port_be = swap16(cython.cast(uint16_t, FIRST + at))
         if usable(s, local_be, port_be, remote_be, remote_port_be):
             if find_listener(s, local_be, port_be) == cython.NULL:

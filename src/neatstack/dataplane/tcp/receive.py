@@ -1,7 +1,7 @@
 """Text and FIN that come in (RFC 9293 section 3.10.7.4, seventh and eighth).
 
-Text is copied from the frame to its place in the receive ring, also when it is out of order; what lies beyond rcv.nxt is
-remembered as a few ranges of sequence numbers, ascending and disjoint.
+Text is copied from the frame to its place in the receive ring, also when it is out of order; what lies beyond rcv.nxt
+is remembered as a few ranges of sequence numbers, ascending and disjoint.
 """
 
 import cython
@@ -42,7 +42,10 @@ ACK_DELAY = cython.declare(uint32_t, 40)        # milliseconds, as Linux; RFC 92
 
 
 def text(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]) -> cython.void:
-    """Seventh: take the text of a segment that was cut to the window; at or beyond rcv.nxt. What cannot be kept is cut off."""
+    """Seventh: take the text of a segment that was cut to the window; at or beyond rcv.nxt.
+
+    What cannot be kept is cut off.
+    """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
     if not v.rx_size and not hold(s, i):
@@ -72,7 +75,10 @@ def cut(seg: cython.pointer[Segment], length: uint32_t) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def fits(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]) -> cython.bint:
-    """Cut the text to the room that there is: less than was offered when the buffer has become smaller since. False: none."""
+    """Cut the text to the room that there is: less than was offered when the buffer has become smaller since.
+
+    False: none.
+    """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     ahead: uint32_t = seg.seq - t.rcv.nxt
     free: uint32_t = rx_room(cython.address(s.views[i]), t)
@@ -112,8 +118,8 @@ def in_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.c
 def owe(s: cython.pointer[Stack], i: uint32_t, at_once: cython.bint) -> cython.void:
     """Text has come in order: when will it be acknowledged (RFC 9293 section 3.8.6.3, RFC 5681 section 4.2)?
 
-    At once for every second full-sized segment (a large one counts as what it carries), when a gap was filled, and when the
-    peer may be short of window; else within the delay, unless data leaves before.
+    At once for every second full-sized segment (a large one counts as what it carries), when a gap was filled, and when
+    the peer may be short of window; else within the delay, unless data leaves before.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     full: uint32_t = 2 * t.rcv.mss
@@ -137,7 +143,10 @@ def owe(s: cython.pointer[Stack], i: uint32_t, at_once: cython.bint) -> cython.v
 @cython.nogil
 @cython.exceptval(check=False)
 def out_of_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]) -> cython.void:
-    """Text beyond a gap: keep it, and say at once what is missing. Each such ACK counts for the peer (RFC 5681 section 4.2)."""
+    """Text beyond a gap: keep it, and say at once what is missing.
+
+    Each such ACK counts for the peer (RFC 5681 section 4.2).
+    """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
     if t.flags & TCB_READ_SHUT:

@@ -1,11 +1,12 @@
 """A TCP segment has come in: RFC 9293 section 3.10.7, in its order.
 
-Handled elsewhere: no connection, SYN-SENT and SYN-RECEIVED in handshake.py, acknowledgments in ack.py, text and FIN in receive.py.
+Handled elsewhere: no connection, SYN-SENT and SYN-RECEIVED in handshake.py, acknowledgments in ack.py, text and FIN in
+receive.py.
 """
 
 import cython
 from cython.cimports.libc.errno import ECONNREFUSED, ECONNRESET, EPIPE
-from cython.cimports.libc.stdint import int32_t, uint8_t, uint32_t
+from cython.cimports.libc.stdint import int32_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.neatstack.dataplane.stack import (
     DROP_SEQUENCE,
     DROP_TCP_CHECKSUM,
@@ -92,6 +93,7 @@ def parse(
     ip_header: uint32_t = (packet[0] & 15) << 2
     tcp: cython.pointer[cython.const[uint8_t]] = packet + ip_header
     header: uint32_t
+    pseudo: uint64_t
     length -= ip_header
     if length < TCP_HEADER:
         s.counters.drops[cython.cast(cython.int, DROP_TCP_HEADER)] += 1
@@ -102,7 +104,8 @@ def parse(
         return False
     seg.remote_be = raw32(packet + 12)
     seg.local_be = raw32(packet + 16)
-    if not checked and fold(add(pseudo_header(seg.remote_be, seg.local_be, PROTOCOL_TCP, length), tcp, length)) != 0xFFFF:
+    pseudo = pseudo_header(seg.remote_be, seg.local_be, PROTOCOL_TCP, length)
+    if not checked and fold(add(pseudo, tcp, length)) != 0xFFFF:
         s.counters.drops[cython.cast(cython.int, DROP_TCP_CHECKSUM)] += 1
         return False
     seg.remote_port_be = raw16(tcp)
@@ -124,7 +127,7 @@ def parse(
 @cython.nogil
 @cython.exceptval(check=False)
 def predicted(t: cython.pointer[cython.const[Tcb]], seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
-    """Header prediction (Jacobson 1990): an established connection, and the segment is what comes next, within the window.
+    """Header prediction (Jacobson 1990): the connection is established, and the segment comes next, within the window.
 
     Then the steps before the fifth have nothing to find.
     """
@@ -190,15 +193,18 @@ def in_its_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segm
 @cython.nogil
 @cython.exceptval(check=False)
 def acceptable(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]) -> cython.bint:
-    """First: does part of the segment lie in the window? Cut off what does not. False: it is dropped, and answered with an ACK."""
+    """First: does part of the segment lie in the window? Cut off what does not.
+
+    False: it is dropped, and answered with an ACK.
+    """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     window: uint32_t = t.rcv.adv - t.rcv.nxt
     length: uint32_t = seg.len + (1 if seg.flags & FIN else 0)
     old: int32_t = t.rcv.nxt - seg.seq          # bytes before the window
     ahead: uint32_t
     if length == 0:
-        # An ACK that text has overtaken on the way says nothing wrong, so anything since our last ACK will do, as for Linux;
-        # and the right edge itself, where a peer is that has filled the window.
+        # An ACK that text has overtaken on the way says nothing wrong, so anything since our last ACK will do, as for
+        # Linux; and the right edge itself, where a peer is that has filled the window.
         if not before(seg.seq, acknowledged(t)) and not after(seg.seq, t.rcv.adv):
             return True
         return unacceptable(s, i, seg)
@@ -250,7 +256,10 @@ def unacceptable(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cyth
 @cython.nogil
 @cython.exceptval(check=False)
 def reset(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.void:
-    """Second: RST. RFC 5961 section 3.2: believed at exactly rcv.nxt, challenged elsewhere in the window, dropped outside."""
+    """Second: RST.
+
+    RFC 5961 section 3.2: believed at exactly rcv.nxt, challenged elsewhere in the window, dropped outside.
+    """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     if t.state == State.TIME_WAIT:              # RFC 1337: it must not end TIME-WAIT
         return

@@ -70,26 +70,29 @@ def become(s: cython.pointer[Stack], i: uint32_t, state: State) -> cython.void:
 def count_queues(s: cython.pointer[Stack], i: uint32_t, old: uint8_t, state: State) -> cython.void:
     """Keep a listener's queues: half_open counts SYN-RECEIVED, waiting what is established and not accept()ed."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
-    l: cython.pointer[Listener] = listener_numbered(s, t.listener)
+    listener: cython.pointer[Listener] = listener_numbered(s, t.listener)
     if state == State.ESTABLISHED:
         s.counters.connections_accepted += 1
         mark(s, i, NEWS_ACCEPT)
-    if l == cython.NULL:
+    if listener == cython.NULL:
         return
     if state == State.SYN_RECEIVED:
-        l.half_open += 1
+        listener.half_open += 1
     elif old == State.SYN_RECEIVED:
-        l.half_open -= 1
+        listener.half_open -= 1
         if state == State.ESTABLISHED:
-            l.waiting += 1
+            listener.waiting += 1
     elif state == State.CLOSED and not t.flags & TCB_ACCEPTED:
-        l.waiting -= 1
+        listener.waiting -= 1
     if state == State.CLOSED:
         t.flags |= TCB_ACCEPTED                 # counted out
 
 
 def end(s: cython.pointer[Stack], i: uint32_t, error: cython.int) -> cython.void:
-    """The connection is over, and the peer knows or does not matter. `error`: errno for the program; 0: an orderly end."""
+    """The connection is over, and the peer knows or does not matter.
+
+    `error`: errno for the program; 0: an orderly end.
+    """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     if error and not t.error:
         t.error = cython.cast(uint8_t, error)

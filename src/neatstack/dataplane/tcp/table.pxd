@@ -4,8 +4,8 @@ from libc.stdint cimport uint16_t, uint32_t
 
 from neatstack.dataplane.stack cimport Stack
 
-# 0, or -ENOMEM. Needs s.region, s.tcbs, s.views, s.max_tcbs, s.now, s.page; makes the lookup table, the free list, the index
-# of listeners, the timer wheel and the secrets, from whatever TCBs and listeners the region holds.
+# 0, or -ENOMEM. Needs s.region, s.tcbs, s.views, s.max_tcbs and s.now; makes the lookup table, the free list, the
+# index of listeners, the timer wheel and the secrets, from whatever TCBs and listeners the region holds.
 cdef int init(Stack *s) noexcept nogil
 cdef void destroy(Stack *s) noexcept nogil      # frees what init() took
 cdef uint32_t find(Stack *s, uint32_t local_be, uint16_t local_port_be, uint32_t remote_be,

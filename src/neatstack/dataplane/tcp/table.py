@@ -1,8 +1,9 @@
 """All TCBs of a replica: found by flow, taken and given back, each in constant time.
 
-The table is open addressing with linear probing over entries hash << 32 | index, at most half full. An entry is compared by
-its hash before its TCB is touched, and taken out by moving later entries of its cluster back (Knuth, volume 3, 6.4,
-algorithm R), so that churn leaves no debris. The hash is keyed and strongly universal: a peer cannot aim at a cluster.
+The table is open addressing with linear probing over entries hash << 32 | index, at most half full. An entry is
+compared by its hash before its TCB is touched, and taken out by moving later entries of its cluster back (Knuth, volume
+3, 6.4, algorithm R), so that churn leaves no debris. The hash is keyed and strongly universal: a peer cannot aim at a
+cluster.
 """
 
 import cython
@@ -156,10 +157,12 @@ def allocate(s: cython.pointer[Stack]) -> uint32_t:
 @cython.nogil
 @cython.exceptval(check=False)
 def recycle(s: cython.pointer[Stack]) -> uint32_t:
-    """End the oldest TIME-WAIT that nobody holds. A few that a program still holds are passed over, to the end of the list."""
+    """End the oldest TIME-WAIT that nobody holds.
+
+    A few that a program still holds are passed over, to the end of the list.
+    """
     i: uint32_t
-    tries: uint32_t
-    for tries in range(RELEASE_AHEAD):
+    for _ in range(RELEASE_AHEAD):
         i = s.wait_first
         if not i:
             return 0

@@ -180,8 +180,8 @@ def given_up(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
 def persist(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """There is something to send, and the window, or a rule against small segments, has not let it go.
 
-    A peer that answers is probed for ever (RFC 9293 section 3.8.6.1), unless no program has the connection any more: else a peer
-    could keep the memory of as many connections as it likes.
+    A peer that answers is probed for ever (RFC 9293 section 3.8.6.1), unless no program has the connection any more:
+    else a peer could keep the memory of as many connections as it likes.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     silent: uint64_t = s.now - t.last_received

@@ -1,12 +1,12 @@
 """The timer wheel: one entry for each TCB that waits, at its earliest deadline; every operation takes constant time.
 
-Four levels of 256 slots. An entry that is due in tick e lies on the level of the highest byte in which e and the current tick
-differ, in the slot that this byte of e names; when the wheel comes to that slot, the entry moves down a level, or is due.
-So all slots in use lie ahead of the hand, and bit maps tell the next one without walking (Varghese, Lauck 1987, scheme 7).
-The top level wraps round: an entry is put at most one turn, some 52 days, ahead.
+Four levels of 256 slots. An entry that is due in tick e lies on the level of the highest byte in which e and the
+current tick differ, in the slot that this byte of e names; when the wheel comes to that slot, the entry moves down a
+level, or is due. So all slots in use lie ahead of the hand, and bit maps tell the next one without walking (Varghese,
+Lauck 1987, scheme 7). The top level wraps round: an entry is put at most one turn, some 52 days, ahead.
 
-Entries are lazy: switching a timer off, or putting it off, leaves the entry where it is, and when its time comes it is looked at
-and moved on. A connection that sends and is answered all the time hardly ever touches the wheel.
+Entries are lazy: switching a timer off, or putting it off, leaves the entry where it is, and when its time comes it is
+looked at and moved on. A connection that sends and is answered all the time hardly ever touches the wheel.
 """
 
 import cython

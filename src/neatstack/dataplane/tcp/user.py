@@ -44,10 +44,10 @@ def connect(
     remote_be: uint32_t,
     remote_port_be: uint16_t,
 ) -> cython.int:
-    """Active open, for a socket of a channel. The index of the TCB, in SYN-SENT; the SYN leaves with this batch's output.
+    """Active open, for a socket of a channel. The index of the TCB, in SYN-SENT; the SYN leaves with this batch.
 
-    -EADDRNOTAVAIL: the local address is not ours, or the flow is in use, or not steered here, or no port is left; -EINVAL: from
-    a loopback address to elsewhere; -ENETUNREACH: no way there; -ENOBUFS: no TCB is left.
+    -EADDRNOTAVAIL: the local address is not ours, or the flow is in use, or not steered here, or no port is left;
+    -EINVAL: from a loopback address to elsewhere; -ENETUNREACH: no way there; -ENOBUFS: no TCB is left.
     """
     i: uint32_t
     if not is_local(s, local_be):
@@ -87,13 +87,13 @@ def connect(
 def accepted(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """accept() has returned the connection: it no longer counts for the listener's backlog."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
-    l: cython.pointer[Listener]
+    listener: cython.pointer[Listener]
     if t.flags & (TCB_PASSIVE | TCB_ACCEPTED) != TCB_PASSIVE:
         return
     t.flags |= TCB_ACCEPTED
-    l = listener_numbered(s, t.listener)
-    if l != cython.NULL:
-        l.waiting -= 1
+    listener = listener_numbered(s, t.listener)
+    if listener != cython.NULL:
+        listener.waiting -= 1
 
 
 # ---- 3.10.2 SEND, 3.10.3 RECEIVE ----
@@ -184,7 +184,10 @@ def fin_wait_2_limit(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
 
 
 def abort(s: cython.pointer[Stack], i: uint32_t, error: cython.int) -> cython.void:
-    """End the connection now; the peer hears it by RST, where RFC 9293 section 3.10.5 wants one. `error`: for the program."""
+    """End the connection now; the peer hears it by RST, where RFC 9293 section 3.10.5 wants one.
+
+    `error`: for the program.
+    """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     state: uint8_t = t.state
     if state == State.CLOSED or state == State.FREE:

@@ -1,7 +1,7 @@
 """The receive window: what is offered, and when a change of it is worth a segment (RFC 9293 section 3.8.6).
 
-rcv.adv is the right edge of all that was ever offered, and what is accepted; it never moves left. rcv.wnd is the distance to it
-from rcv.nxt when the last ACK was sent.
+rcv.adv is the right edge of all that was ever offered, and what is accepted; it never moves left. rcv.wnd is the
+distance to it from rcv.nxt when the last ACK was sent.
 """
 
 import cython
@@ -18,8 +18,8 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_WINDOW_SCALING, Tcb
 def room(v: cython.pointer[View], t: cython.pointer[Tcb]) -> uint32_t:
     """Bytes that can be taken beyond rcv.nxt.
 
-    The program's cursor, a cache line of another core, is looked at only when the room that we know of gets short. Without a
-    buffer (no program has the connection yet, or none any more) what was offered stands.
+    The program's cursor, a cache line of another core, is looked at only when the room that we know of gets short.
+    Without a buffer (no program has the connection yet, or none any more) what was offered stands.
     """
     free: uint32_t
     if not v.rx_size:
@@ -59,8 +59,8 @@ def offer_in_syn(v: cython.pointer[View], t: cython.pointer[Tcb]) -> uint16_t:
 def update_due(v: cython.pointer[View], t: cython.pointer[cython.const[Tcb]]) -> cython.bint:
     """Whether the peer should hear now that the program has read.
 
-    Only when the peer may be short of window, and the edge can move by two segments or half the buffer: otherwise the next
-    ACK will tell it.
+    Only when the peer may be short of window, and the edge can move by two segments or half the buffer: otherwise the
+    next ACK will tell it.
     """
     left: uint32_t = t.rcv.adv - t.rcv.nxt
     gain: int32_t = t.rcv.nxt + rx_room(v, t) - t.rcv.adv

@@ -12,6 +12,8 @@ cdef inline uint16_t fold(uint64_t total) noexcept nogil:
     total = (total & 0xFFFF) + (total >> 16)
     return <uint16_t>((total & 0xFFFF) + (total >> 16))
 
-cdef inline uint64_t pseudo_header(uint32_t source_be, uint32_t destination_be, uint8_t protocol, uint32_t length) noexcept nogil:
+cdef inline uint64_t pseudo_header(uint32_t source_be, uint32_t destination_be, uint8_t protocol,
+                                   uint32_t length) noexcept nogil:
     """Sum of the pseudo header (RFC 9293 section 3.1); `length` is that of the TCP header and its text, up to 65535."""
-    return <uint64_t>source_be + destination_be + ((<uint32_t>protocol << 8) | ((length & 0xFF) << 24) | ((length & 0xFF00) << 8))
+    cdef uint32_t last = (<uint32_t>protocol << 8) | ((length & 0xFF) << 24) | ((length & 0xFF00) << 8)
+    return <uint64_t>source_be + destination_be + last

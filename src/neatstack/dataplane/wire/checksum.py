@@ -28,7 +28,7 @@ def add(total: uint64_t, data: cython.pointer[cython.const[uint8_t]], length: ui
 def add_piece(
     total: uint64_t, offset: uint32_t, data: cython.pointer[cython.const[uint8_t]], length: uint32_t
 ) -> uint64_t:
-    """`add` for a piece that starts at `offset` of the whole: at an odd one its sum is swapped (RFC 1071 section 2 B)."""
+    """`add` for a piece that starts at `offset`: at an odd one its sum is swapped (RFC 1071 section 2 B)."""
     if offset & 1:
         return total + swap16(fold(add(0, data, length)))
     return add(total, data, length)
