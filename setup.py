@@ -19,11 +19,12 @@ BUILD = os.environ.get("NEAT_BUILD", "release")
 JOBS = int(os.environ.get("NEAT_JOBS", 0)) or os.cpu_count() or 1
 SANITIZE = ["-fsanitize=address,undefined"] if BUILD == "asan" else []
 FLAGS = {
-    "release": ["-O3", "-fno-strict-aliasing", "-Wno-unused-function"],
+    "release": ["-O3", "-fno-strict-aliasing"],
     "debug": ["-O1", "-g", "-fno-strict-aliasing", "-DNEAT_CHECKS"],
     "asan": ["-O1", "-g", "-fno-strict-aliasing", "-DNEAT_CHECKS", "-fno-omit-frame-pointer", *SANITIZE],
 }[BUILD]
 LIBRARY_FLAGS = ["-O2"] if BUILD == "release" else [flag for flag in FLAGS if flag != "-fno-strict-aliasing"]
+QUIET = ["-Wno-unused-function", "-Wno-sign-compare", "-Wno-discarded-qualifiers"]  # said of generated code
 DIRECTIVES = {
     "language_level": 3,
     "cdivision": True,
@@ -44,7 +45,7 @@ def modules() -> list[Extension]:
             [str(p)],
             include_dirs=["src"],
             depends=HEADERS,
-            extra_compile_args=FLAGS,
+            extra_compile_args=[*FLAGS, *QUIET],
             extra_link_args=SANITIZE,
         )
         for p in files

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Pair
+from tests.support.netns import Lab
 
 SIZES = {"empty": 0, "small": 20, "page": 100_000, "large": 20_000_000}
 
@@ -16,27 +17,26 @@ LIGHTTPD = """
 server.port = {port}
 server.bind = "0.0.0.0"
 server.document-root = "{root}"
-server.max-keep-alive-requests = 1000000
+server.max-keep-alive-requests = 65535
 """
 
 NGINX = """
-daemon off; worker_processes 2; pid {root}/nginx.pid; error_log stderr warn;
+daemon off; worker_processes 2; pid {place}/nginx.pid; error_log stderr warn;
 events {{ worker_connections 512; }}
 http {{
-    log_format worker "$pid"; access_log {root}/access.log worker;
-    client_body_temp_path {root}/body; proxy_temp_path {root}/proxy; fastcgi_temp_path {root}/fastcgi;
-    uwsgi_temp_path {root}/uwsgi; scgi_temp_path {root}/scgi;
+    log_format worker "$pid"; access_log {place}/access.log worker;
+    client_body_temp_path {place}/body; proxy_temp_path {place}/proxy; fastcgi_temp_path {place}/fastcgi;
+    uwsgi_temp_path {place}/uwsgi; scgi_temp_path {place}/scgi;
     server {{ listen {port} backlog=1024; root {root}; sendfile on; }}
 }}
 """
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of files to serve, readable by everybody."""
-    made = tmp_path_factory.mktemp("www")
-    for place in (made, made.parent, made.parent.parent):
-        place.chmod(0o755)
+def root(lab: Lab) -> Path:
+    """A directory of files to serve, readable by servers that have given up root."""
+    made = lab.directory / "www"
+    made.mkdir()
     for name, size in SIZES.items():
         (made / name).write_bytes(hashlib.shake_128(name.encode()).digest(size))
     return made
@@ -49,7 +49,7 @@ def server(request: pytest.FixtureRequest, pair: Pair, root: Path, tmp_path: Pat
         config.write_text(LIGHTTPD.format(port=pair.port, root=root))
         pair.serve("lighttpd", "-D", "-f", config)
     elif request.param == "nginx":
-        config.write_text(NGINX.format(port=pair.port, root=root))
+        config.write_text(NGINX.format(port=pair.port, root=root, place=tmp_path))
         pair.serve("nginx", "-p", tmp_path, "-c", config)
     else:
         pair.serve("python3", "-m", "http.server", pair.port, "--bind", "0.0.0.0", "--directory", root)
@@ -87,12 +87,8 @@ def test_wrk(server: Pair, headers: list[str]) -> None:
 
 
 def test_both_nginx_workers_serve(pair: Pair, root: Path, tmp_path: Path) -> None:
-    config = tmp_path / "server.conf"
-    config.write_text(NGINX.format(port=pair.port, root=tmp_path))
-    for place in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        place.chmod(0o755)
-    (tmp_path / "small").write_bytes(b"x" * 20)
+    config, log = tmp_path / "server.conf", tmp_path / "access.log"
+    config.write_text(NGINX.format(port=pair.port, root=root, place=tmp_path))
     pair.serve("nginx", "-p", tmp_path, "-c", config)
     pair.client.run("wrk", "-t1", "-c16", "-d1s", "-H", "Connection: close", f"{pair.url}/small")
-    workers = (tmp_path / "access.log").read_text().split()
-    assert len(set(workers)) == 2
+    assert len(set(log.read_text().split())) == 2
