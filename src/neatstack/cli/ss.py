@@ -8,6 +8,7 @@ import typer
 from neatstack.control import rundir
 
 EXAMPLES = "Examples: [bold]neat ss[/] · [bold]neat ss --stack web --json[/]"
+UNKNOWN_SSTHRESH = 1 << 30  # bytes: no loss yet
 ROW = "{:<11} {:>7} {:>7} {:>22} {:>22}  {:<7} {}"
 
 
@@ -37,7 +38,8 @@ def _print_connection(connection: dict[str, Any]) -> None:
     queues = connection.get("recv_q", 0), connection.get("send_q", 0)
     print(ROW.format(connection["state"], *queues, local, remote, connection["replica"], user).rstrip())
     shown = ("rto", "rtt", "rttvar", "mss", "cwnd", "ssthresh", "wscale", "bytes_in", "bytes_out", "retransmits")
-    details = " ".join(f"{name}:{connection[name]}" for name in shown if connection.get(name))
+    known = {name: connection.get(name) for name in shown if name != "ssthresh" or connection[name] < UNKNOWN_SSTHRESH}
+    details = " ".join(f"{name}:{value}" for name, value in known.items() if value)
     if details:
         print(f"\t {details}")
 
