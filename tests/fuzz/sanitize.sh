@@ -1,5 +1,6 @@
 #!/bin/bash
-# Build the data plane with AddressSanitizer and UndefinedBehaviorSanitizer into build/asan, and run the fuzzers on it.
+# Build the data plane with AddressSanitizer and UndefinedBehaviorSanitizer into build/asan; run the fuzzers and the tests
+# in virtual time on it.
 # usage: tests/fuzz/sanitize.sh [PYTHON]      FRAMES=1000000 ROUNDS=10000 SEED=1 for a longer run
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -11,5 +12,8 @@ NEAT_BUILD=asan "$python" setup.py -q build_py --build-lib "$tree" build_ext --b
 export PYTHONPATH="$tree:." PYTHONMALLOC=malloc
 export LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
 export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+"$python" -c 'import neatstack.dataplane.engine as e; assert "build/asan" in e.__file__, e.__file__'
 "$python" -m tests.fuzz.frames --count "${FRAMES:-60000}" --seed "${SEED:-1}"
 "$python" -m tests.fuzz.channels --rounds "${ROUNDS:-800}" --seed "${SEED:-1}"
+"$python" -m pytest -q -m "not heavy" -p no:cacheprovider tests/dataplane/tcp tests/dataplane/socket tests/dataplane/channel \
+    tests/dataplane/test_ip.py tests/dataplane/test_transfer.py
