@@ -52,7 +52,7 @@ def server(request: pytest.FixtureRequest, pair: Pair, root: Path, tmp_path: Pat
         config.write_text(NGINX.format(port=pair.port, root=root, place=tmp_path))
         pair.serve("nginx", "-p", tmp_path, "-c", config)
     else:
-        pair.serve("python3", "-m", "http.server", pair.port, "--bind", "0.0.0.0", "--directory", root)
+        pair.serve("python3", "-m", "http.server", pair.port, "--directory", root)
     return pair
 
 

@@ -1,0 +1,23 @@
+/* Names. The stack speaks IPv4: a program that takes any family is given addresses that it can use.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "preload.h"
+
+/* Without this, a program that binds to the first address it is offered would be offered `::` wherever the host has IPv6. */
+EXPORT int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **found)
+{
+    struct addrinfo ipv4 = {.ai_family = AF_INET, .ai_flags = AI_V4MAPPED | AI_ADDRCONFIG}; /* what no hints mean */
+
+    if (!neat.directory || (hints && hints->ai_family != AF_UNSPEC))
+        return real()->getaddrinfo(node, service, hints, found);
+    if (hints) {
+        ipv4.ai_flags = hints->ai_flags;
+        ipv4.ai_socktype = hints->ai_socktype;
+        ipv4.ai_protocol = hints->ai_protocol;
+    }
+    int error = real()->getaddrinfo(node, service, &ipv4, found);
+    if (error == EAI_NONAME || error == EAI_NODATA || error == EAI_ADDRFAMILY)
+        return real()->getaddrinfo(node, service, hints, found); /* it has IPv6 addresses alone */
+    return error;
+}
