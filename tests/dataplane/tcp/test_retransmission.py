@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.lab import Lab
 from tests.support.layout import neat
+from tests.support.wire import Faults, Wire
 
 
 def gaps(moments: list[float]) -> list[float]:
@@ -236,3 +237,30 @@ def test_retransmissions_are_counted():
     assert copies >= 2
     assert lab.engine.counters()["retransmits"] == copies
     assert c.tcb["cc"]["retransmits"] == copies
+
+
+def test_acks_after_a_timeout_carry_the_highest_number_sent():
+    """SND.NXT of RFC 9293 never steps back: a peer that has received everything would drop an older number."""
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"x" * 4380)
+    lab.run()
+    lab.wait(0.25)
+    assert [s.seq for s in c.receives()] == [1, 1461, 2921, 1]
+    c.sends(data=b"y" * 3000, ack=1)
+    assert c.expects("A", ack=3001).seq == 4381
+
+
+def test_two_stacks_that_both_time_out_hear_each_other():
+    """Both have received what the other sends again, and have lost the other's ACKs."""
+    wire = Wire(Faults(delay=0.2))
+    left, right = wire.connect()
+    for socket in (left, right):
+        socket.send(b"x" * 10_000)
+    wire.run()
+    wire.wait(0.1)
+    wire.faults = Faults(delay=0.2, loss=1.0)
+    wire.wait(0.9)  # the data arrives; the acknowledgments and what is sent again do not
+    wire.faults = Faults(delay=0.2)
+    wire.until(lambda: not left.unacknowledged and not right.unacknowledged, limit=10)
+    assert left.recv() == right.recv() == b"x" * 10_000

@@ -11,6 +11,7 @@ from cython.cimports.neatstack.dataplane.driver.device import Outgoing
 from cython.cimports.neatstack.dataplane.ip.output import TCP_AT, begin, commit, outbox_full
 from cython.cimports.neatstack.dataplane.stack import NEWS_OUTPUT, Stack, View
 from cython.cimports.neatstack.dataplane.tcp.options import write_syn
+from cython.cimports.neatstack.dataplane.tcp.seq import earlier, later
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_ACK_DELAYED,
@@ -86,13 +87,18 @@ def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t,
 
 
 def emit_ack(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
-    """Plan <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK> at once, or note that it is owed when there is no room."""
+    """Plan <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK> at once, or note that it is owed when there is no room.
+
+    The RFC's SND.NXT never steps back as ours does after a timeout: that is snd.max here. A peer that had received all of
+    it would drop an ACK with a lower number as old, and two peers that both do that would never hear of each other. What
+    went beyond the peer's window, like a probe, does not count.
+    """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     if outbox_full(s):
         t.flags |= TCB_ACK_NOW
         mark(s, i, NEWS_OUTPUT)
         return
-    emit(s, i, t.snd.nxt, 0, 0)
+    emit(s, i, later(t.snd.nxt, earlier(t.snd.max, t.snd.una + t.snd.wnd)), 0, 0)
 
 
 @cython.cfunc
