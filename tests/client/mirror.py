@@ -123,6 +123,8 @@ class Mirror:
         self.page.mtu, self.page.tcp_backlog_max, self.page.generation = 1500, 4096, 1
         self.page.hash_key[:] = (3, 5, 7)
         self.replica_pages = [self._page(ReplicaPage) for _ in range(replicas)]
+        for _, page in self.replica_pages:
+            page.incarnation = 1
         self.bells = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(replicas)]
         self.channels: dict[int, list[Channel]] = {}
         self.doorbells: dict[int, int] = {}
@@ -322,7 +324,8 @@ class Mirror:
             end.taken = True
         if op == neat.OP_DETACH:
             end.holders.discard(number)
-            if not end.holders and (end.lines.rx_head != program.rx_tail or not end.peer):
+            unread = end.lines.rx_head != program.rx_tail
+            if not end.holders and (unread or not end.peer or program.shut & neat.SHUT_ABORT):
                 self._shut(end, errno.ECONNRESET)
             elif not end.holders:
                 end.leaving = True

@@ -121,6 +121,8 @@ def test_sigpipe() -> None:
 
 @on_stack
 def test_flags() -> None:
+    import threading
+
     client, server = pair()
     with raises(errno.EAGAIN):
         server.recv(1, socket.MSG_DONTWAIT)
@@ -128,6 +130,9 @@ def test_flags() -> None:
     assert server.recv(3, socket.MSG_PEEK) == b"abc"
     assert server.recv(2) == b"ab"
     assert server.recv(4, socket.MSG_WAITALL) == b"cdef"
+    client.sendall(b"gh")
+    threading.Timer(0.05, client.sendall, [b"ij"]).start()
+    assert server.recv(4, socket.MSG_PEEK | socket.MSG_WAITALL) == b"ghij" == server.recv(4)
     with raises(errno.EOPNOTSUPP):
         client.send(b"x", socket.MSG_OOB)
 

@@ -47,15 +47,14 @@ static bool post_one(struct sock *listener, unsigned replica)
     return true;
 }
 
-/* See to it that every active replica has `wanted` posts. Whether any were added. */
+/* See to it that every replica has `wanted` posts, also those that are not started yet. Whether any were added. */
 static bool post_up_to(struct sock *listener, uint32_t wanted)
 {
-    uint32_t active = load_acquire(&neat.page->active);
     bool any = false;
 
     for (unsigned r = 0; r < neat.replicas; r++) {
         bool added = false;
-        while ((active >> r & 1) && listener->posted[r] < wanted && post_one(listener, r))
+        while (listener->posted[r] < wanted && post_one(listener, r))
             added = true;
         if (added) {
             fence();
@@ -63,18 +62,17 @@ static bool post_up_to(struct sock *listener, uint32_t wanted)
             any = true;
         }
     }
-    listener->posted_generation = load_relaxed(&neat.page->generation);
     return any;
 }
 
-/* Once fewer than half are left, or the set of replicas has changed. */
+/* Once fewer than half are left. */
 static void refill(struct sock *listener)
 {
-    bool low = load_relaxed(&neat.page->generation) != listener->posted_generation;
-    for (unsigned r = 0; r < neat.replicas && !low; r++)
-        low = listener->posted[r] < POSTS_PER_REPLICA / 2 && (neat.page->active >> r & 1);
-    if (low)
-        post_up_to(listener, POSTS_PER_REPLICA);
+    for (unsigned r = 0; r < neat.replicas; r++)
+        if (listener->posted[r] < POSTS_PER_REPLICA / 2) {
+            post_up_to(listener, POSTS_PER_REPLICA);
+            return;
+        }
 }
 
 /* Ask back what is posted or has arrived and was not taken. */
@@ -128,7 +126,7 @@ void post_answered(struct sock *post)
 static bool all_answered(const struct sock *listener)
 {
     for (const struct sock *post = listener->posts; post; post = post->link)
-        if (!answered(post))
+        if (!answered(post) && replica_runs(post->replica))
             return false;
     return true;
 }

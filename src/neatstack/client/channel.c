@@ -12,6 +12,7 @@
 
 #define FULL_RING_NS 100000  /* between looks at a full ring */
 #define FULL_RING_LOOKS 50000 /* 5 s: the replica is not coming back */
+#define TAKEN_LOOK_NS 50000
 #define RECLAIM_LOOKS 4
 
 /* Map the memory of `ch->memory_fd`. 0 or -errno. */
@@ -145,11 +146,25 @@ uint32_t tell_detach(unsigned replica, uint16_t channel, uint32_t slot)
     return position;
 }
 
-/* Whether the replica has taken all that we have told it. */
-bool commands_taken(unsigned replica)
+/* Slots of the stack whose replica was never started have no incarnation, and answer nothing. */
+bool replica_runs(unsigned replica)
+{
+    return load_relaxed(&neat.peers[replica].page->incarnation) != 0;
+}
+
+static bool commands_taken(unsigned replica)
 {
     struct channel *own = &neat.own->at[replica];
-    return load_acquire(&own->remote->commands_tail) == own->commands_head;
+    return !replica_runs(replica) || load_acquire(&own->remote->commands_tail) == own->commands_head;
+}
+
+/* Wait until the replicas have taken all that we have told them, up to `most_ns`. */
+void await_commands(int64_t most_ns)
+{
+    int64_t deadline = deadline_after(most_ns);
+    for (unsigned r = 0; r < neat.replicas; r++)
+        while (!commands_taken(r) && now_ns() < deadline)
+            syscall(SYS_nanosleep, &(struct timespec){.tv_nsec = TAKEN_LOOK_NS}, NULL);
 }
 
 /* ---- slots: of our own channels, under neat.lock ---- */

@@ -126,7 +126,6 @@ struct sock {
     uint32_t accepting; /* threads in a blocking accept() */
     uint32_t arrivals;  /* connections ever */
     uint32_t posted[NEAT_MAX_REPLICAS];
-    uint32_t posted_generation; /* of the stack page, when slots were last posted */
     struct sock *posts;         /* PHASE_POSTED, by `link` */
     struct sock *arrived, **arrived_end;
     /* posted or arrived */
@@ -223,6 +222,7 @@ struct neat {
     uint32_t lock; /* tables, slots, epoll sets, sleepers, event rings */
     pid_t pid;
     bool open;     /* the manager has let us in */
+    bool ended;    /* exit() has closed everything */
     bool reported; /* that it cannot be reached */
     const char *directory;
     uint64_t token;
@@ -336,7 +336,8 @@ void ring_replica(unsigned replica);
 void tell(struct sock *s);
 void tell_quietly(struct sock *s);
 uint32_t tell_detach(unsigned replica, uint16_t channel, uint32_t slot);
-bool commands_taken(unsigned replica);
+bool replica_runs(unsigned replica);
+void await_commands(int64_t most_ns);
 bool slot_take(struct sock *s, unsigned replica);
 void slot_attach(struct sock *s, uint16_t channel, unsigned replica, uint32_t slot);
 void slot_start(struct sock *s, unsigned role);

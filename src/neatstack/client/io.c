@@ -8,6 +8,8 @@
  */
 #include "client.h"
 
+#define PEEK_LOOK_NS 1000000
+
 struct cursor { /* a place in the caller's buffers */
     const struct iovec *iov;
     int left;
@@ -130,6 +132,14 @@ static ssize_t receive_now(struct sock *s, struct cursor *at, size_t most, int f
     return (ssize_t)copied;
 }
 
+/* MSG_PEEK with MSG_WAITALL: readiness cannot tell that there is more than was seen already, so look from time to time. */
+static int wait_for_more(int64_t deadline)
+{
+    if (deadline != FOREVER && now_ns() >= deadline)
+        return -EAGAIN;
+    return syscall(SYS_nanosleep, &(struct timespec){.tv_nsec = PEEK_LOOK_NS}, NULL) < 0 ? -errno : 0;
+}
+
 /* All of the recv() family. Bytes or -errno. */
 ssize_t sock_receive(struct sock *s, const struct iovec *iov, int count, int flags)
 {
@@ -160,7 +170,7 @@ ssize_t sock_receive(struct sock *s, const struct iovec *iov, int count, int fla
         if (!deadline)
             deadline = deadline_after(timeout ? timeout : -1);
         sock_unlock(s);
-        int error = wait_for(s, EPOLLIN, deadline);
+        int error = done && (flags & MSG_PEEK) ? wait_for_more(deadline) : wait_for(s, EPOLLIN, deadline);
         if (sock_relock(s, serial))
             return done ? (ssize_t)done : -EBADF;
         if (error && !(error == -EINTR && restarts(timeout))) {

@@ -10,8 +10,7 @@
  */
 #include "client.h"
 
-#define EXIT_LOOK_NS 50000
-#define EXIT_LOOKS 400 /* 20 ms: the replicas have had their chance to see that we close */
+#define EXIT_NS 20000000 /* how long the replicas have to see that we close */
 
 static struct kin child;    /* between fork_prepare() and what follows it */
 static bool child_expected; /* the manager has made its channels */
@@ -197,14 +196,8 @@ void process_end(void)
     lock(&neat.lock);
     each_sock(withdraw_all);
     each_sock(leave);
+    store_release(&neat.ended, true);
     store_release(&neat.open, false);
     unlock(&neat.lock);
-    for (int look = 0; look < EXIT_LOOKS; look++) {
-        bool all = true;
-        for (unsigned r = 0; r < neat.replicas; r++)
-            all = all && commands_taken(r);
-        if (all)
-            break;
-        syscall(SYS_nanosleep, &(struct timespec){.tv_nsec = EXIT_LOOK_NS}, NULL);
-    }
+    await_commands(EXIT_NS);
 }

@@ -44,7 +44,7 @@ static int enter_stack(void)
         return 0;
     lock(&neat.lock);
     if (!neat.open)
-        error = neat.directory ? manager_hello() : -ENETDOWN;
+        error = neat.directory && !neat.ended ? manager_hello() : -ENETDOWN;
     unlock(&neat.lock);
     return error;
 }
