@@ -1,4 +1,4 @@
-"""A stack without a network: the manager's and the replicas' side of the contract, leading connections back into itself.
+"""A stack without a network: the side of the manager and the replicas, where connections lead back into the stack.
 
 Programs run on it with the socket library as they would on a real stack; what one sends to a port, the one that
 listens there receives. No TCP, no interfaces, no privileges: so a test of the library fails only for faults of the
