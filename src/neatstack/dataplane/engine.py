@@ -67,12 +67,12 @@ from neatstack.dataplane.channel.region import region_size
 # ---- the loop's body ----
 
 
-def receive(s: cython.pointer[Stack]) -> cython.int:
-    """Feed up to FRAMES frames from the device and as many from ourselves. How many; -errno: the device has failed."""
+def receive(s: cython.pointer[Stack], most: cython.int) -> cython.int:
+    """Feed up to `most` (FRAMES) frames from the device, and FRAMES from ourselves. How many; -errno: the device has failed."""
     frames: Frame[FRAMES]
     frame: Frame
     k: cython.int
-    count: cython.int = s.device.receive(cython.address(s.device), frames, FRAMES)
+    count: cython.int = s.device.receive(cython.address(s.device), frames, most) if most else 0
     for k in range(count):
         frame_arrives(s, cython.address(frames[k]))
     for _ in range(FRAMES):
@@ -346,7 +346,7 @@ class Engine:
         more: cython.bint = True
         while count > 0 or more:
             with cython.nogil:
-                count = receive(self.s)
+                count = receive(self.s, FRAMES)
                 more = batch(self.s)
 
     def next_deadline(self) -> int | None:

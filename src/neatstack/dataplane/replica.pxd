@@ -54,3 +54,5 @@ cdef struct Loop:
     int control
     int link                 # datagram socket to link
     uint32_t busy            # rounds since control was last looked at
+    int limit                # frames to take in the next round
+    bint frames              # the device may have some

@@ -13,7 +13,7 @@ from cython.cimports.libc.errno import errno
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.neatstack.dataplane.channel.atomic import fence, store32
 from cython.cimports.neatstack.dataplane.driver.tap import tap_device
-from cython.cimports.neatstack.dataplane.engine import Engine, batch, deadline, idle, receive
+from cython.cimports.neatstack.dataplane.engine import FRAMES, Engine, batch, deadline, idle, receive
 from cython.cimports.neatstack.dataplane.replica import (
     CLOCK_MONOTONIC,
     EPOLL_CLOEXEC,
@@ -78,7 +78,7 @@ def work(loop: cython.pointer[Loop]) -> cython.int:
     commands: uint64_t = s.counters.commands
     while True:
         s.now = clock()
-        got: cython.int = receive(s)
+        got: cython.int = receive(s, loop.limit if loop.frames else 0)
         if got < 0:
             return got
         more: cython.bint = batch(s)
@@ -86,6 +86,7 @@ def work(loop: cython.pointer[Loop]) -> cython.int:
             ask_link(loop)
         if s.unused:
             return 0
+<<<<<<< Updated upstream
         if got or more or s.counters.commands != commands:
             commands = s.counters.commands
             loop.busy += 1
@@ -93,9 +94,29 @@ def work(loop: cython.pointer[Loop]) -> cython.int:
                 sched_yield()
                 continue
             if wait(loop, s.now):
+=======
+        if got:
+            adapt(loop, got)
+        loop.frames = True
+        if got >= FRAMES or more:
+            loop.busy += 1
+            if loop.busy >= CONTROL_EVERY and wait(loop, s.now):
+>>>>>>> Stashed changes
                 return 0
-        elif sleep(loop):
+        elif sleep(loop):  # if the queue was not empty after all, only for an instant
             return 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.inline
+@cython.exceptval(check=False)
+def adapt(loop: cython.pointer[Loop], got: cython.int) -> cython.void:
+    """Take as many frames as came the last time: asking a queue that is empty costs as much as taking a frame."""
+    if got >= loop.limit:
+        loop.limit = 2 * loop.limit if 2 * loop.limit < FRAMES else FRAMES
+    elif got:
+        loop.limit = got
 
 
 @cython.cfunc
@@ -136,10 +157,14 @@ def wait(loop: cython.pointer[Loop], until: uint64_t) -> cython.bint:
         left.tv_nsec = cython.cast(cython.long, span % SECOND)
         timeout = cython.address(left)
     ready: cython.int = epoll_pwait2(loop.epoll, events, 4, timeout, cython.NULL)
+    loop.frames = False
+    control: cython.bint = False
     for i in range(ready):
         if events[i].data.fd == loop.control:
-            return True
-    return False
+            control = True
+        elif events[i].data.fd == loop.s.device.fd:
+            loop.frames = True
+    return control
 
 
 @cython.cfunc
@@ -189,6 +214,8 @@ class Replica:
         s.replica_page.sleep_seq += s.replica_page.sleep_seq & 1
         self.engine.now = clock()
         self.loop.s = s
+        self.loop.limit = FRAMES
+        self.loop.frames = True
         self.loop.control = config["control"]
         self.loop.link = config["link"]
         self.loop.epoll = epoll_create1(EPOLL_CLOEXEC)

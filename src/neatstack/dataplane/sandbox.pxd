@@ -42,7 +42,6 @@ cdef extern from "<sys/syscall.h>" nogil:
         SYS_rt_sigaction
         SYS_rt_sigprocmask
         SYS_rt_sigreturn
-        SYS_sched_yield
         SYS_sendmsg
         SYS_sendto
         SYS_tgkill

@@ -59,7 +59,6 @@ from cython.cimports.neatstack.dataplane.sandbox import (
     SYS_rt_sigaction,
     SYS_rt_sigprocmask,
     SYS_rt_sigreturn,
-    SYS_sched_yield,
     SYS_sendmsg,
     SYS_sendto,
     SYS_tgkill,
@@ -75,7 +74,6 @@ ALLOWED = (
     SYS_writev,
     SYS_epoll_pwait2,
     SYS_write,
-    SYS_sched_yield,
     SYS_clock_gettime,
     # control messages, neighbours wanted, channels that come and go
     SYS_recvmsg,
