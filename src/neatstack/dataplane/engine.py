@@ -68,7 +68,10 @@ from neatstack.dataplane.channel.region import region_size
 
 
 def receive(s: cython.pointer[Stack], most: cython.int) -> cython.int:
-    """Feed up to `most` (FRAMES) frames from the device, and FRAMES from ourselves. How many; -errno: the device has failed."""
+    """Feed up to `most` frames, at most FRAMES, from the device, and FRAMES from ourselves.
+
+    How many; -errno: the device has failed.
+    """
     frames: Frame[FRAMES]
     frame: Frame
     k: cython.int
@@ -167,7 +170,7 @@ def pointer_to(buffer: object, least: uint64_t, writable: cython.bint) -> cython
 
 def address_be(text: str) -> int:
     """An IPv4 address as the stack keeps it: in network order in memory."""
-    octets = bytes(int(part) for part in text.split("."))    # the socket module would take longer to load than all of us
+    octets = bytes(int(part) for part in text.split("."))  # the socket module takes longer to load than all of us
     if len(octets) != 4:
         raise ValueError(f"{text!r} is no IPv4 address")
     return int.from_bytes(octets, "little")
@@ -414,7 +417,8 @@ class Engine:
 
     def listen(self, number: int, address: str, port: int, backlog: int) -> None:
         """Accept connections, or change the backlog. OSError: no room, or the address is taken."""
-        check(listen(self.s, number, address_be(address), int.from_bytes(port.to_bytes(2, "little"), "big"), backlog), f"listener {number}")
+        port_be = int.from_bytes(port.to_bytes(2, "big"), "little")
+        check(listen(self.s, number, address_be(address), port_be, backlog), f"listener {number}")
 
     def unlisten(self, number: int) -> None:
         """Stop, and reset what no program has taken. ValueError: no such listener."""
