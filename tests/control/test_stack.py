@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.netns import Lab, Stack, neat, run
+from tests.support.puppet import Puppet
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make namespaces")
 
@@ -87,6 +89,42 @@ def test_killed_manager_and_link_come_back(stack: Stack) -> None:
     assert [replica["pid"] for replica in after["replicas"]] == [replica["pid"] for replica in before["replicas"]]
     assert after["device"] == before["device"]
     until(lambda: answers_arp(stack))
+
+
+def test_traffic_does_not_notice_that_the_manager_is_dead(stack: Stack) -> None:
+    puppet = Puppet(stack.programs)
+    listener = puppet.listen("0.0.0.0", 80)
+    with stack.host.connect(stack.address, 80) as client:
+        served = listener.accept()
+        for _ in range(5):
+            os.kill(stack.status()["processes"]["manager"]["pid"], signal.SIGKILL)
+            for _ in range(20):
+                client.sendall(b"ping")
+                assert served.recv(4) == b"ping"
+            with stack.host.connect(stack.address, 80):
+                listener.accept()
+        puppet.listen("0.0.0.0", 81)  # waits for the next manager
+        with stack.host.connect(stack.address, 81):
+            pass
+
+
+def test_programs_that_come_and_go_leave_nothing(stack: Stack) -> None:
+    """Each listens, forks, and is killed."""
+    script = (
+        "import os, signal, socket; s = socket.socket(); s.bind(('', 80)); s.listen(); child = os.fork()\n"
+        "if child: os.waitpid(child, 0); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    loop = f'for i in $(seq 40); do "{sys.executable}" -S -c "{script}"; [ $? = 137 ] || exit 1; done'
+
+    def held() -> list[int]:
+        pids = [stack.keeper(), *(replica["pid"] for replica in stack.replicas())]
+        return [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids]
+
+    before = held()
+    stack.programs.run("sh", "-c", loop, timeout=60)
+    until(lambda: stack.status()["programs"] == [])
+    assert held() == before
+    assert "memfd:neat-channel" not in "".join(Path(f"/proc/{pid}/maps").read_text() for pid in stack.pids())
 
 
 def test_killed_replica_is_replaced(stack: Stack) -> None:
