@@ -38,7 +38,6 @@ cdef extern from "<sched.h>" nogil:
         SCHED_BATCH
     ctypedef struct sched_param "struct sched_param":
         int sched_priority
-    int sched_yield()
     int sched_setscheduler(int pid, int policy, const sched_param *parameters)
 
 cdef extern from "<signal.h>" nogil:

@@ -33,7 +33,6 @@ from cython.cimports.neatstack.dataplane.replica import (
     epoll_pwait2,
     sched_param,
     sched_setscheduler,
-    sched_yield,
     send,
     signal,
     timespec,
@@ -69,13 +68,8 @@ def work(loop: cython.pointer[Loop]) -> cython.int:
     """Run until there is something for Python to do (0): a message of the manager, or memory that nothing uses.
 
     -errno: the device has failed.
-
-    After a round in which something happened, a program may have been given work, and may share our core: it is let
-    run, and what it answers is found by the next round, without a doorbell from either side. Only a round that finds
-    nothing is followed by sleep.
     """
     s: cython.pointer[Stack] = loop.s
-    commands: uint64_t = s.counters.commands
     while True:
         s.now = clock()
         got: cython.int = receive(s, loop.limit if loop.frames else 0)
@@ -86,22 +80,12 @@ def work(loop: cython.pointer[Loop]) -> cython.int:
             ask_link(loop)
         if s.unused:
             return 0
-<<<<<<< Updated upstream
-        if got or more or s.counters.commands != commands:
-            commands = s.counters.commands
-            loop.busy += 1
-            if loop.busy < CONTROL_EVERY:
-                sched_yield()
-                continue
-            if wait(loop, s.now):
-=======
         if got:
             adapt(loop, got)
         loop.frames = True
         if got >= FRAMES or more:
             loop.busy += 1
             if loop.busy >= CONTROL_EVERY and wait(loop, s.now):
->>>>>>> Stashed changes
                 return 0
         elif sleep(loop):  # if the queue was not empty after all, only for an instant
             return 0
