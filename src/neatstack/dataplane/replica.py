@@ -287,7 +287,7 @@ def _mapped(fd: int, writable: bool = True) -> Mapping:
         os.close(fd)
 
 
-def _yield_to_programs() -> None:
+def _let_programs_finish() -> None:
     """Do not interrupt a program in the middle of its work: who was woken by its doorbell runs when it sleeps.
 
     A program on our core then answers a whole batch of events before we carry its answers on, also as a batch.
@@ -306,7 +306,7 @@ def main(text: str) -> None:
         if "uid" in config:
             enter_isolation(config["uid"], config["gid"], [config[name] for name in DESCRIPTORS])
         replica = Replica(config)
-        _yield_to_programs()
+        _let_programs_finish()
         if config["seccomp"]:
             filter_calls()
         control_messages.answer(config["control"], {"ready": True})
