@@ -5,9 +5,10 @@ import mmap
 import pytest
 
 from neatstack.dataplane.channel.create import channel_size, format_channel
-from tests.support.lab import Lab
+from tests.support.lab import PEER, PEER_MAC, STACK_MAC, Lab
 from tests.support.layout import ChannelHeader, neat
-from tests.support.program import Program
+from tests.support.packet import build
+from tests.support.program import Program, address_be, port_be
 
 
 def test_a_full_event_ring_asks_for_a_rescan():
@@ -181,3 +182,21 @@ def test_a_channel_number_can_be_used_again():
         lab.run()
         lab.left.clear()
     assert lab.engine.counters()["connections"] == 0
+
+
+def test_all_connections_end_in_one_batch_and_open_in_the_next():
+    """Every TCB changes, is given back and taken again: the work list has a place for each, once."""
+    lab = Lab(max_tcbs=66, sockets=128)
+    listener = lab.listening(80, post=1)
+    connections = [lab.accepted(80, listener=listener) for _ in range(60)]
+    free = [s for s in lab.program.sockets if s.is_free][:60]
+    for c in connections:
+        lab.engine.input(build(c.segment("R"), source_mac=PEER_MAC, destination_mac=STACK_MAC))
+        c.socket.close()
+    lab.run()
+    for n, socket in enumerate(free):
+        socket.open(neat.ROLE_CONNECT, remote_be=address_be(PEER), remote_port_be=port_be(1000 + n))
+    lab.run()
+    assert all(socket.state == neat.STATE_CONNECTING for socket in free)
+    assert all(c.socket.is_free for c in connections)
+    assert len([s for s in lab.left if s.flags == "S"]) == 60

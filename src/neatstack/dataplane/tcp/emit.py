@@ -89,9 +89,9 @@ def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t,
 def emit_ack(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Plan <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK> at once, or note that it is owed when there is no room.
 
-    The RFC's SND.NXT never steps back as ours does after a timeout: that is snd.max here. A peer that had received all of
-    it would drop an ACK with a lower number as old, and two peers that both do that would never hear of each other. What
-    went beyond the peer's window, like a probe, does not count.
+    The RFC's SND.NXT never steps back as ours does after a timeout: that is snd.max here. A peer that had received all
+    of it would drop an ACK with a lower number as old, and two peers that both do that would never hear each other.
+    What went beyond the peer's window, like a probe, does not count.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     if outbox_full(s):
