@@ -55,3 +55,4 @@ cdef struct Loop:
     uint32_t busy            # rounds since control was last looked at
     int limit                # frames to take in the next round
     bint frames              # the device may have some
+    bint faulty              # the fault injector holds frames back until it is asked again

@@ -45,6 +45,7 @@ from neatstack.dataplane.sandbox import enter_isolation, filter_calls, name_proc
 
 DESCRIPTORS = ("control", "region", "tap", "doorbell", "stack_page", "replica_page", "neighbours", "link")
 CONTROL_EVERY = cython.declare(uint32_t, 64)  # rounds without sleep after which control is looked at
+MILLISECOND = cython.declare(uint64_t, 1000000)  # ns
 SECOND = cython.declare(uint64_t, 1000000000)  # ns
 
 
@@ -72,7 +73,7 @@ def work(loop: cython.pointer[Loop]) -> cython.int:
     s: cython.pointer[Stack] = loop.s
     while True:
         s.now = clock()
-        got: cython.int = receive(s, loop.limit if loop.frames else 0)
+        got: cython.int = receive(s, loop.limit if loop.frames or loop.faulty else 0)
         if got < 0:
             return got
         more: cython.bint = batch(s)
@@ -119,7 +120,7 @@ def sleep(loop: cython.pointer[Loop]) -> cython.bint:
     fence()
     if idle(s):
         s.counters.sleeps += 1
-        control = wait(loop, deadline(s))
+        control = wait(loop, clock() + MILLISECOND if loop.faulty else deadline(s))
     store32(page_seq, s.replica_page.sleep_seq + 1)
     return control
 
@@ -194,6 +195,7 @@ class Replica:
             raise MemoryError
         if config.get("faults"):
             self.engine.add_faults(**config["faults"])
+            self.loop.faulty = True
         # the last incarnation may have died asleep: programs would take us for awake while we sleep
         s.replica_page.sleep_seq += s.replica_page.sleep_seq & 1
         self.engine.now = clock()
