@@ -87,7 +87,9 @@ def test_pxd_types_hold_no_code():
         assert "cdef inline" not in text, name
 
 
-@pytest.mark.parametrize("word", ["TODO", "FIXME", "XXX", "HACK", "pdb.set_trace", "breakpoint()", "<<<<<<<", ">>>>>>>"])
+@pytest.mark.parametrize(
+    "word", ["TODO", "FIXME", "XXX", "HACK", "pdb.set_trace", "breakpoint()", "<<<<<<<", ">>>>>>>"]
+)
 def test_nothing_is_left_for_later(word):
     found = [str(p) for p in sources() if word in p.read_text()]
     assert not found
