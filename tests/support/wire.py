@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from neatstack.dataplane.engine import Engine
-
 from tests.support.lab import SECOND, START
 from tests.support.packet import build, parse, split
 from tests.support.program import Program

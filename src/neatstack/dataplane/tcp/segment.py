@@ -27,7 +27,7 @@ from cython.cimports.neatstack.dataplane.tcp.handshake import (
 )
 from cython.cimports.neatstack.dataplane.tcp.receive import fin, text
 from cython.cimports.neatstack.dataplane.tcp.seq import after, before
-from cython.cimports.neatstack.dataplane.tcp.state import become, end, mark, receives
+from cython.cimports.neatstack.dataplane.tcp.state import TIME_WAIT_SECONDS, become, end, mark, receives
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_ACK_NOW,
     TCB_DETACHED,
@@ -246,7 +246,7 @@ def unacceptable(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cyth
     if t.state == State.TIME_WAIT and seg.flags & FIN:      # our ACK was lost: "restart the 2 MSL time-wait timeout"
         table.wait_remove(s, i)
         table.wait_add(s, i)
-        set_timer(s, i, TIMER_TIME_WAIT, s.now + 60 * SECOND)
+        set_timer(s, i, TIMER_TIME_WAIT, s.now + TIME_WAIT_SECONDS * SECOND)
     t.flags |= TCB_ACK_NOW
     mark(s, i, NEWS_OUTPUT)
     return False

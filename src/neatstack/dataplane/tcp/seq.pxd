@@ -10,10 +10,6 @@ cdef inline bint after(uint32_t a, uint32_t b) noexcept nogil:
     """a > b"""
     return <int32_t>(b - a) < 0
 
-cdef inline bint within(uint32_t a, uint32_t left, uint32_t length) noexcept nogil:
-    """left <= a < left + length"""
-    return a - left < length
-
 cdef inline uint32_t earlier(uint32_t a, uint32_t b) noexcept nogil:
     return a if before(a, b) else b
 

@@ -5,6 +5,9 @@ from libc.stdint cimport uint8_t, uint32_t
 from neatstack.dataplane.stack cimport Stack
 from neatstack.dataplane.tcp.tcb cimport ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, State
 
+cdef enum:
+    TIME_WAIT_SECONDS = 60   # 2 MSL, as Linux takes it
+
 cdef void become(Stack *s, uint32_t i, State state) noexcept nogil
 cdef void end(Stack *s, uint32_t i, int error) noexcept nogil
 

@@ -7,7 +7,7 @@ from cython.cimports.neatstack.dataplane.check import check
 from cython.cimports.neatstack.dataplane.stack import NEWS_ACCEPT, NEWS_EVENT, NEWS_GONE, NEWS_LINES, Listener, Stack
 from cython.cimports.neatstack.dataplane.tcp import table, timers
 from cython.cimports.neatstack.dataplane.tcp.listen import listener_numbered
-from cython.cimports.neatstack.dataplane.tcp.state import mark
+from cython.cimports.neatstack.dataplane.tcp.state import TIME_WAIT_SECONDS, mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_ACCEPTED, TCB_PASSIVE, TIMER_TIME_WAIT, State, Tcb
 from cython.cimports.neatstack.dataplane.tcp.timers import SECOND, set_timer
 
@@ -32,8 +32,6 @@ _legal = cython.declare(uint16_t[16])           # bit n of element m: m may beco
 for _state, _next in EDGES.items():
     for _other in _next:
         _legal[int(_state)] |= 1 << int(_other)
-
-TIME_WAIT_SECONDS = cython.declare(uint32_t, 60)    # 2 MSL, as Linux takes it
 
 
 def become(s: cython.pointer[Stack], i: uint32_t, state: State) -> cython.void:

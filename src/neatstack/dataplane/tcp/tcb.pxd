@@ -120,10 +120,9 @@ cdef struct Tcb:
     Rtt rtt
     uint64_t timers[TIMERS]
     uint64_t last_received   # ns
-    uint64_t last_sent       # ns, of new data
+    uint64_t last_sent       # ns, of text or FIN
     uint64_t stalled_at      # ns: since when the peer has not acknowledged what we repeat; 0: it has
     uint32_t keep_probes     # keepalive probes sent without answer
-    uint32_t challenges      # challenge ACKs sent in the current second (RFC 5961 section 10 limit is per stack)
     uint64_t holders[4]      # bit n: the program with channel n holds this socket
     uint64_t bytes_in
     uint64_t bytes_out

@@ -16,7 +16,6 @@ cdef extern from * nogil:
     static inline void neat_set16(void *p, uint16_t v) { memcpy(p, &v, 2); }
     static inline void neat_set32(void *p, uint32_t v) { memcpy(p, &v, 4); }
     static inline uint16_t neat_swap16(uint16_t v) { return __builtin_bswap16(v); }
-    static inline uint32_t neat_swap32(uint32_t v) { return __builtin_bswap32(v); }
     """
     uint16_t get16 "neat_get16"(const void *p)
     uint32_t get32 "neat_get32"(const void *p)
@@ -27,4 +26,3 @@ cdef extern from * nogil:
     void set16 "neat_set16"(void *p, uint16_t v)
     void set32 "neat_set32"(void *p, uint32_t v)
     uint16_t swap16 "neat_swap16"(uint16_t v)
-    uint32_t swap32 "neat_swap32"(uint32_t v)

@@ -1,4 +1,4 @@
-"""Ethernet, IPv4 and TCP as they stand on the wire, and a TCP segment once it has been parsed."""
+"""What stands on the wire, in numbers, and a TCP segment once it has been parsed."""
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
@@ -22,34 +22,6 @@ cdef enum:                   # flags, RFC 9293 section 3.1
     PSH = 8
     ACK = 16
     URG = 32
-
-cdef packed struct EthernetHeader:
-    uint8_t destination[6]
-    uint8_t source[6]
-    uint16_t ethertype
-
-cdef packed struct IpHeader:           # RFC 791 section 3.1
-    uint8_t version_length
-    uint8_t tos
-    uint16_t total_length
-    uint16_t id
-    uint16_t fragment
-    uint8_t ttl
-    uint8_t protocol
-    uint16_t checksum
-    uint32_t source
-    uint32_t destination
-
-cdef packed struct TcpHeader:          # RFC 9293 section 3.1
-    uint16_t source_port
-    uint16_t destination_port
-    uint32_t seq
-    uint32_t ack
-    uint8_t offset
-    uint8_t flags
-    uint16_t window
-    uint16_t checksum
-    uint16_t urgent
 
 cdef struct Options:                   # RFC 9293 section 3.2, RFC 7323
     uint16_t mss                       # 0: not there
