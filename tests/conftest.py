@@ -15,7 +15,7 @@ from tests.support.netns import Lab, Namespace, Process, Side, Stack
 PLACES = ("stack-kernel", "kernel-stack", "stack-stack")
 # What is fast and says most about what is broken comes first.
 ORDER = ("source", "support", "dataplane", "fuzz", "client", "control", "cli", "stack", "peers", "programs")
-TIMEOUT = 300  # seconds
+TIMEOUT, HEAVY_TIMEOUT = 300, 900  # seconds
 _ports = itertools.count(2000)
 
 
@@ -29,13 +29,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """A test that hangs fails after TIMEOUT seconds, and what it has started is removed."""
+    """A test that hangs fails after a time, and what it has started is removed."""
+    limit = HEAVY_TIMEOUT if item.get_closest_marker("heavy") else TIMEOUT
 
     def late(number: int, frame: object) -> None:
-        raise TimeoutError(f"{item.nodeid} still runs after {TIMEOUT} s")
+        raise TimeoutError(f"{item.nodeid} still runs after {limit} s")
 
     before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(TIMEOUT)
+    signal.alarm(limit)
     try:
         return (yield)
     finally:

@@ -28,6 +28,12 @@ def server(stack: Stack, port: int) -> Iterator[Process]:
 
 
 def test_first_byte_within_a_second(lab: Lab) -> None:
+    """The best of three: what else the machine does is not the stack's."""
+    assert min(time_to_first_byte(lab) for _ in range(3)) < 1.0
+
+
+def time_to_first_byte(lab: Lab) -> float:
+    """Seconds from the start of `neat up` to a program's first byte, without the time that the program takes to start."""
     with lab.scope():
         started = time.monotonic()
         stack = lab.stack()
@@ -38,9 +44,7 @@ def test_first_byte_within_a_second(lab: Lab) -> None:
         with stack.host.connect(stack.address, 80) as client:
             listener.accept().sendall(b"x")
             assert client.recv(1) == b"x"
-        ended = time.monotonic()
-    preparing = listening - up  # Python's start in the program, which is not the stack's
-    assert ended - started - preparing < 1.0 + 0.3  # 0.3: the laboratory's own namespaces
+        return (time.monotonic() - listening) + (up - started)
 
 
 def test_replicas_are_small(stack: Stack) -> None:
