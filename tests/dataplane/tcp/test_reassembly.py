@@ -54,6 +54,8 @@ def test_filling_a_part_of_the_gap_is_acknowledged_at_once():
         [(1, 2), (3, 4), (5, 6), (0, 1), (2, 3), (4, 5)],
         [(100, 200), (100, 200), (0, 100)],
         [(100, 300), (150, 200), (0, 100)],
+        [(10, 20), (30, 40), (50, 60), (70, 80), (90, 99), (110, 120), (5, 115), (0, 5)],
+        [(10, 20), (30, 40), (50, 60), (70, 80), (90, 99), (110, 120), (0, 130)],
     ],
 )
 def test_overlaps(pieces):
@@ -63,6 +65,7 @@ def test_overlaps(pieces):
         c.sends(seq=1 + left, data=DATA[left:right])
     end = max(right for _, right in pieces)
     assert c.socket.recv() == DATA[:end]
+    assert c.tcb["rcv"]["ranges"] == 0
     lab.wait(1)
     assert c.receives()[-1].ack == end + 1
 
