@@ -33,7 +33,7 @@ def test_first_byte_within_a_second(lab: Lab) -> None:
 
 
 def time_to_first_byte(lab: Lab) -> float:
-    """Seconds from the start of `neat up` to a program's first byte, without the time that the program takes to start."""
+    """Seconds from the start of `neat up` to a program's first byte, without what the program takes to start."""
     with lab.scope():
         started = time.monotonic()
         stack = lab.stack()
