@@ -37,7 +37,6 @@ cdef extern from "<sys/syscall.h>" nogil:
         SYS_mremap
         SYS_munmap
         SYS_read
-        SYS_readv
         SYS_recvmsg
         SYS_rt_sigaction
         SYS_rt_sigprocmask

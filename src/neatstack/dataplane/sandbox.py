@@ -54,7 +54,6 @@ from cython.cimports.neatstack.dataplane.sandbox import (
     SYS_mremap,
     SYS_munmap,
     SYS_read,
-    SYS_readv,
     SYS_recvmsg,
     SYS_rt_sigaction,
     SYS_rt_sigprocmask,
@@ -70,7 +69,7 @@ from cython.cimports.neatstack.dataplane.sandbox import (
 
 ALLOWED = (
     # the packet path
-    SYS_readv,
+    SYS_read,
     SYS_writev,
     SYS_epoll_pwait2,
     SYS_write,
@@ -79,7 +78,6 @@ ALLOWED = (
     SYS_recvmsg,
     SYS_sendmsg,
     SYS_sendto,
-    SYS_read,
     SYS_close,
     SYS_epoll_ctl,
     SYS_munmap,

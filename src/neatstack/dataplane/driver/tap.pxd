@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
-from neatstack.dataplane.driver.device cimport Device
+from neatstack.dataplane.driver.device cimport HEADROOM, Device
 
 cdef extern from "<linux/if.h>" nogil:
     enum:
@@ -42,6 +42,14 @@ cdef extern from "<linux/virtio_net.h>" nogil:
         uint16_t gso_size
         uint16_t csum_start
         uint16_t csum_offset
+
+cdef enum:
+    SMALL = 512              # bytes of payload up to which a copy is cheaper than another piece for the kernel
+    FRONT = HEADROOM + SMALL
+
+cdef struct Front:           # what one write() takes; without padding: a virtio_net_hdr has 10 bytes
+    VnetHeader vnet
+    uint8_t header[FRONT]    # the headers, and the payload if it is small
 
 cdef extern from "<sched.h>" nogil:
     enum:

@@ -20,6 +20,7 @@ from cython.cimports.neatstack.dataplane.driver.tap import (
     IFF_TAP,
     IFF_TUN_EXCL,
     IFF_VNET_HDR,
+    SMALL,
     TUN_F_CSUM,
     TUN_F_TSO4,
     TUN_F_TSO6,
@@ -34,14 +35,15 @@ from cython.cimports.neatstack.dataplane.driver.tap import (
     VIRTIO_NET_HDR_GSO_TCPV4,
     VIRTIO_NET_HDR_GSO_TCPV6,
     VIRTIO_NET_HDR_GSO_UDP,
+    Front,
     VnetHeader,
     ifreq,
     setns,
 )
 from cython.cimports.posix.fcntl import O_NONBLOCK, O_RDWR, open
 from cython.cimports.posix.ioctl import ioctl
-from cython.cimports.posix.uio import iovec, readv, writev
-from cython.cimports.posix.unistd import close
+from cython.cimports.posix.uio import iovec, writev
+from cython.cimports.posix.unistd import close, read, write
 
 BATCH = cython.declare(cython.int, 64)  # frames a call
 BATCH_BYTES = cython.declare(uint32_t, 512 * 1024)  # after which a call stops: more would only push out the caches
@@ -51,11 +53,8 @@ TCP_CHECKSUM = cython.declare(uint16_t, 16)  # offset in the TCP header
 
 Tap = cython.struct(
     buffers=cython.pointer[uint8_t],
-    headers=VnetHeader[64],
     malformed=cython.pointer[uint64_t],
 )
-
-Front = cython.struct(vnet=VnetHeader, header=uint8_t[HEADROOM])  # without padding: a virtio_net_hdr has 10 bytes
 
 
 # ---- making the device ----
@@ -207,18 +206,14 @@ def tap_receive(device: cython.pointer[Device], frames: cython.pointer[Frame], m
     tap: cython.pointer[Tap] = cython.cast(cython.pointer[Tap], device.self)
     taken: cython.int = 0
     total: uint32_t = 0
-    pieces: iovec[2]
-    pieces[0].iov_len = cython.sizeof(VnetHeader)
-    pieces[1].iov_len = BUFFER
     if most > BATCH:
         most = BATCH
     while taken < most and total < BATCH_BYTES:
         frame: cython.pointer[Frame] = cython.address(frames[taken])
-        header: cython.pointer[VnetHeader] = cython.address(tap.headers[taken])
-        frame.data = tap.buffers + cython.cast(cython.size_t, taken) * BUFFER
-        pieces[0].iov_base = header
-        pieces[1].iov_base = frame.data
-        size: cython.Py_ssize_t = readv(device.fd, pieces, 2)
+        buffer: cython.pointer[uint8_t] = tap.buffers + cython.cast(cython.size_t, taken) * BUFFER
+        header: cython.pointer[VnetHeader] = cython.cast(cython.pointer[VnetHeader], buffer)
+        frame.data = buffer + cython.sizeof(VnetHeader)
+        size: cython.Py_ssize_t = read(device.fd, buffer, BUFFER)
         if size < 0:
             if errno == EINTR:
                 continue
@@ -243,7 +238,7 @@ def tap_receive(device: cython.pointer[Device], frames: cython.pointer[Frame], m
 @cython.exceptval(check=False)
 def sensible(header: cython.pointer[VnetHeader], length: uint32_t) -> cython.bint:
     """Whether a virtio-net header can belong to a frame of that length (cut off frames fill their buffer)."""
-    if length >= BUFFER:
+    if length + cython.sizeof(VnetHeader) >= BUFFER:
         return False
     if header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM:
         if cython.cast(uint32_t, header.csum_start) + header.csum_offset + 2 > length:
@@ -262,8 +257,6 @@ def sensible(header: cython.pointer[VnetHeader], length: uint32_t) -> cython.bin
 def tap_send(device: cython.pointer[Device], segment: cython.pointer[cython.const[Outgoing]]) -> cython.int:
     """Send one segment, its checksum left to the kernel; 0 or -errno (EAGAIN: the kernel has no room)."""
     front: Front
-    pieces: iovec[3]
-    count: cython.int = 1
     front.vnet.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM
     front.vnet.gso_type = VIRTIO_NET_HDR_GSO_TCPV4 if segment.gso_size else VIRTIO_NET_HDR_GSO_NONE
     front.vnet.hdr_len = segment.header_length
@@ -271,17 +264,36 @@ def tap_send(device: cython.pointer[Device], segment: cython.pointer[cython.cons
     front.vnet.csum_start = segment.checksum_start
     front.vnet.csum_offset = TCP_CHECKSUM
     memcpy(front.header, segment.header, segment.header_length)
-    pieces[0].iov_base = cython.address(front)
-    pieces[0].iov_len = cython.sizeof(VnetHeader) + segment.header_length
-    if segment.first_length:
-        pieces[1].iov_base = cython.cast(cython.p_void, segment.first)
-        pieces[1].iov_len = segment.first_length
-        count = 2
-        if segment.second_length:
-            pieces[2].iov_base = cython.cast(cython.p_void, segment.second)
-            pieces[2].iov_len = segment.second_length
-            count = 3
-    while writev(device.fd, pieces, count) < 0:
+    size: cython.size_t = cython.sizeof(VnetHeader) + segment.header_length
+    if segment.first_length and segment.first_length + segment.second_length <= SMALL:
+        memcpy(front.header + segment.header_length, segment.first, segment.first_length)
+        size += segment.first_length
+        memcpy(front.header + size - cython.sizeof(VnetHeader), segment.second, segment.second_length)
+        size += segment.second_length
+    elif segment.first_length:
+        return send_pieces(device.fd, cython.address(front), size, segment)
+    while write(device.fd, cython.address(front), size) < 0:
+        if errno != EINTR:
+            return -errno
+    return 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def send_pieces(
+    fd: cython.int, front: cython.pointer[Front], size: cython.size_t, segment: cython.pointer[cython.const[Outgoing]]
+) -> cython.int:
+    """Send the `size` bytes of `front` and the payload from where it lies; 0 or -errno."""
+    pieces: iovec[3]
+    pieces[0].iov_base = front
+    pieces[0].iov_len = size
+    pieces[1].iov_base = cython.cast(cython.p_void, segment.first)
+    pieces[1].iov_len = segment.first_length
+    pieces[2].iov_base = cython.cast(cython.p_void, segment.second)
+    pieces[2].iov_len = segment.second_length
+    count: cython.int = 3 if segment.second_length else 2
+    while writev(fd, pieces, count) < 0:
         if errno != EINTR:
             return -errno
     return 0
