@@ -22,7 +22,7 @@ SOURCES := $(shell find src -name '*.py' -o -name '*.pxd' -o -name '*.[ch]' -o -
 help:
 	@echo "make setup, demo, test, bench, lint or clean; README.md says what they do"
 
-setup: $(VENV)/.installed
+setup: build/.built
 	@echo "setup: ready"
 
 demo: root setup
@@ -65,14 +65,13 @@ $(VENV)/.ready: requirements.txt | build/.packages
 	$(VENV)/bin/pip install -qq -r requirements.txt </dev/null
 	touch $@
 
-build/.built: setup.py $(SOURCES) $(VENV)/.ready
-	@echo "setup: building the stack (some minutes the first time)"
-	$(RUN) setup.py -q build_ext -i
+# the first build is the installation's own, which leaves its results in place; later ones build what has changed
+$(VENV)/.installed: pyproject.toml $(VENV)/.ready
+	@echo "setup: building the stack and the command $(VENV)/bin/neat (some minutes the first time)"
+	$(VENV)/bin/pip install -qq --no-deps --no-build-isolation -e . </dev/null
 	touch $@
 
-$(VENV)/.installed: pyproject.toml build/.built
-	@if [ pyproject.toml -nt $@ ]; then
-		echo "setup: the command $(VENV)/bin/neat"
-		$(VENV)/bin/pip install -qq --no-deps --no-build-isolation -e . </dev/null
-	fi
+build/.built: setup.py $(SOURCES) $(VENV)/.installed
+	@echo "setup: what has changed since"
+	$(RUN) setup.py -q build_ext -i
 	touch $@
