@@ -78,7 +78,8 @@ def serve(
     lab: Lab, name: str, client: Namespace, server: Side, cores: Cores, stack: Stack | None = None
 ) -> Place:
     """Start the servers on the server side's core."""
-    client.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=1024 65535")
+    with client.entered():
+        Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("1024 65535")
     http = server.spawn("lighttpd", "-D", "-f", configuration(lab), cpu=cores.server)
     iperf = server.spawn("iperf3", "-s", "-p", IPERF, cpu=cores.server)
     client.wait_port(server.address, HTTP, process=http)
