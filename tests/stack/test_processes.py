@@ -102,10 +102,12 @@ def test_no_two_replicas_share_writable_memory(stack: Stack, server: Process) ->
         assert not one & other
 
 
-def test_replicas_have_layouts_of_their_own(stack: Stack) -> None:
-    """A fresh exec each: the executable and the heap are not where the other's are."""
-    first = [Path(f"/proc/{r['pid']}/maps").read_text().split("-")[0] for r in stack.replicas()]
-    assert len(set(first)) == len(first)
+@pytest.mark.parametrize("what", ["libc.so", "replica.", "[stack]"])
+def test_replicas_have_layouts_of_their_own(stack: Stack, what: str) -> None:
+    """A fresh exec each: nothing is where the other's is."""
+    maps = [Path(f"/proc/{replica['pid']}/maps").read_text().splitlines() for replica in stack.replicas()]
+    places = [next(line.split("-")[0] for line in each if what in line) for each in maps]
+    assert len(set(places)) == len(places)
 
 
 def test_a_program_leaves_nothing_behind(stack: Stack, port: int) -> None:
