@@ -48,6 +48,7 @@ from cython.cimports.posix.unistd import close, read, write
 BATCH = cython.declare(cython.int, 64)  # frames a call
 BATCH_BYTES = cython.declare(uint32_t, 512 * 1024)  # after which a call stops: more would only push out the caches
 BUFFER = cython.declare(uint32_t, 68 * 1024)  # of one frame: 64 KiB of IP packet and all that stands before it
+CACHE_LINE = cython.declare(uint32_t, 64)
 SHORTEST = cython.declare(uint32_t, 14)  # an Ethernet header
 TCP_CHECKSUM = cython.declare(uint16_t, 16)  # offset in the TCP header
 
@@ -175,7 +176,7 @@ def tap_device(device: cython.pointer[Device], fd: cython.int, malformed: cython
     tap: cython.pointer[Tap] = cython.cast(cython.pointer[Tap], calloc(1, cython.sizeof(Tap)))
     if not tap:
         return -ENOMEM
-    tap.buffers = cython.cast(cython.pointer[uint8_t], malloc(cython.cast(cython.size_t, BATCH) * BUFFER))
+    tap.buffers = cython.cast(cython.pointer[uint8_t], malloc(BATCH_BYTES + BUFFER))
     if not tap.buffers:
         free(tap)
         return -ENOMEM
@@ -202,15 +203,18 @@ def tap_close(device: cython.pointer[Device]) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def tap_receive(device: cython.pointer[Device], frames: cython.pointer[Frame], most: cython.int) -> cython.int:
-    """Take up to `most` frames, until the queue is empty or a good deal of bytes has come."""
+    """Take up to `most` frames, until the queue is empty or a good deal of bytes has come.
+
+    They are packed one after the other: a batch of small ones stays in the caches nearest to us.
+    """
     tap: cython.pointer[Tap] = cython.cast(cython.pointer[Tap], device.self)
     taken: cython.int = 0
-    total: uint32_t = 0
+    at: uint32_t = 0
     if most > BATCH:
         most = BATCH
-    while taken < most and total < BATCH_BYTES:
+    while taken < most and at < BATCH_BYTES:
         frame: cython.pointer[Frame] = cython.address(frames[taken])
-        buffer: cython.pointer[uint8_t] = tap.buffers + cython.cast(cython.size_t, taken) * BUFFER
+        buffer: cython.pointer[uint8_t] = tap.buffers + at
         header: cython.pointer[VnetHeader] = cython.cast(cython.pointer[VnetHeader], buffer)
         frame.data = buffer + cython.sizeof(VnetHeader)
         size: cython.Py_ssize_t = read(device.fd, buffer, BUFFER)
@@ -222,12 +226,12 @@ def tap_receive(device: cython.pointer[Device], frames: cython.pointer[Frame], m
             tap.malformed[0] += 1
             continue
         frame.length = cython.cast(uint32_t, size) - cython.cast(uint32_t, cython.sizeof(VnetHeader))
-        total += frame.length
         if not sensible(header, frame.length):
             tap.malformed[0] += 1
             continue
         # Either flag: the sender is on this host and left the checksum to us, or the kernel has looked at it.
         frame.checked = (header.flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID)) != 0
+        at += (cython.cast(uint32_t, size) + CACHE_LINE - 1) & ~(CACHE_LINE - 1)
         taken += 1
     return taken
 
