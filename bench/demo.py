@@ -19,7 +19,7 @@ def demo(console: Console) -> bool:
     console.print(f"$ neat up --replicas {REPLICAS}", style="bold")
     console.print("$ neat run -- lighttpd -D -f lighttpd.conf", style="bold")
     with Lab() as lab:
-        place = neat(lab, Cores.choose(), REPLICAS)
+        place = neat(lab, Cores.choose(), REPLICAS, bulk=False)
         assert place.stack
         console.print(f"$ curl -i {place.url}", style="bold")
         print(place.client.run("curl", "-sSi", "-m", 5, place.url))

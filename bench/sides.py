@@ -68,22 +68,23 @@ def kernel(lab: Lab, cores: Cores) -> Place:
     return serve(lab, "kernel", client, server, cores)
 
 
-def neat(lab: Lab, cores: Cores, replicas: int) -> Place:
-    """A stack whose TAP interface has its other end in the client's namespace."""
+def neat(lab: Lab, cores: Cores, replicas: int, bulk: bool = True) -> Place:
+    """A stack whose TAP interface has its other end in the client's namespace. `bulk`: with a server of iperf3."""
     stack = lab.stack(replicas=replicas, cpu=cores.server)
-    return serve(lab, "neat", stack.host, stack.programs, cores, stack)
+    return serve(lab, "neat", stack.host, stack.programs, cores, stack, bulk)
 
 
 def serve(
-    lab: Lab, name: str, client: Namespace, server: Side, cores: Cores, stack: Stack | None = None
+    lab: Lab, name: str, client: Namespace, server: Side, cores: Cores, stack: Stack | None = None, bulk: bool = True
 ) -> Place:
     """Start the servers on the server side's core."""
     with client.entered():
         Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("1024 65535")
     http = server.spawn("lighttpd", "-D", "-f", configuration(lab), cpu=cores.server)
-    iperf = server.spawn("iperf3", "-s", "-p", IPERF, cpu=cores.server)
     client.wait_port(server.address, HTTP, process=http)
-    client.wait_port(server.address, IPERF, process=iperf)
+    if bulk:
+        iperf = server.spawn("iperf3", "-s", "-p", IPERF, cpu=cores.server)
+        client.wait_port(server.address, IPERF, process=iperf)
     return Place(name, client, server, cores, http, stack)
 
 
