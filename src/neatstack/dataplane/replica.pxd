@@ -33,13 +33,6 @@ cdef extern from "<sys/socket.h>" nogil:
         MSG_NOSIGNAL
     ssize_t send(int fd, const void *data, size_t length, int flags)
 
-cdef extern from "<sched.h>" nogil:
-    enum:
-        SCHED_BATCH
-    ctypedef struct sched_param "struct sched_param":
-        int sched_priority
-    int sched_setscheduler(int pid, int policy, const sched_param *parameters)
-
 cdef extern from "<signal.h>" nogil:
     enum:
         SIGINT

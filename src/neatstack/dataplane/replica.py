@@ -22,7 +22,6 @@ from cython.cimports.neatstack.dataplane.replica import (
     EPOLLIN,
     MSG_DONTWAIT,
     MSG_NOSIGNAL,
-    SCHED_BATCH,
     SIG_IGN,
     SIGINT,
     Event,
@@ -31,8 +30,6 @@ from cython.cimports.neatstack.dataplane.replica import (
     epoll_create1,
     epoll_ctl,
     epoll_pwait2,
-    sched_param,
-    sched_setscheduler,
     send,
     signal,
     timespec,
@@ -289,16 +286,6 @@ def _mapped(fd: int, writable: bool = True) -> Mapping:
         os.close(fd)
 
 
-def _let_programs_finish() -> None:
-    """Do not interrupt a program in the middle of its work: who was woken by its doorbell runs when it sleeps.
-
-    A program on our core then answers a whole batch of events before we carry its answers on, also as a batch.
-    """
-    parameters: sched_param
-    parameters.sched_priority = 0
-    sched_setscheduler(0, SCHED_BATCH, cython.address(parameters))
-
-
 def main(text: str) -> None:
     """Be a replica. Does not return; the exit status is 0 when told to stop or when the stack has ended."""
     config = json.loads(text)
@@ -308,7 +295,6 @@ def main(text: str) -> None:
         if "uid" in config:
             enter_isolation(config["uid"], config["gid"], [config[name] for name in DESCRIPTORS])
         replica = Replica(config)
-        _let_programs_finish()
         if config["seccomp"]:
             filter_calls()
         control_messages.answer(config["control"], {"ready": True})
