@@ -1,11 +1,12 @@
 """What is compiled: the modules of neatstack.dataplane (Python), the socket library (C), the steering program (eBPF).
 
-`python setup.py build_ext -i` builds in place, `pip install .` into a wheel. NEAT_BUILD=release|debug|asan chooses
-the flags; changing it rebuilds everything. NEAT_JOBS limits the compilers that run at once (default: one a core).
+`python setup.py build_ext -i` builds in place, `pip install .` into a wheel. NEAT_BUILD=release|nojournal|debug|asan
+chooses the flags; changing it rebuilds everything. NEAT_JOBS limits the compilers that run at once (default: one a core).
 A module that needs a C library says so itself, with `# distutils: libraries = ...` in its first lines.
 """
 
 import os
+import platform
 import shlex
 import subprocess
 import sys
@@ -18,12 +19,14 @@ from setuptools.command.build_ext import build_ext
 BUILD = os.environ.get("NEAT_BUILD", "release")
 JOBS = int(os.environ.get("NEAT_JOBS", 0)) or os.cpu_count() or 1
 SANITIZE = ["-fsanitize=address,undefined"] if BUILD == "asan" else []
+CRC32C = {"x86_64": ["-msse4.2"], "aarch64": ["-march=armv8-a+crc"]}.get(platform.machine(), [])
 FLAGS = {
     "release": ["-O3", "-fno-strict-aliasing"],
+    "nojournal": ["-O3", "-fno-strict-aliasing", "-DNEAT_NO_JOURNAL"],  # only to measure what the journal costs
     "debug": ["-O1", "-g", "-fno-strict-aliasing", "-DNEAT_CHECKS"],
     "asan": ["-O1", "-g", "-fno-strict-aliasing", "-DNEAT_CHECKS", "-fno-omit-frame-pointer", *SANITIZE],
 }[BUILD]
-LIBRARY_FLAGS = ["-O2"] if BUILD == "release" else [flag for flag in FLAGS if flag != "-fno-strict-aliasing"]
+LIBRARY_FLAGS = ["-O2"] if BUILD in ("release", "nojournal") else [flag for flag in FLAGS if flag != "-fno-strict-aliasing"]
 QUIET = ["-Wno-unused-function", "-Wno-sign-compare", "-Wno-discarded-qualifiers"]  # said of generated code
 DIRECTIVES = {
     "language_level": 3,
@@ -45,7 +48,7 @@ def modules() -> list[Extension]:
             [str(p)],
             include_dirs=["src"],
             depends=HEADERS,
-            extra_compile_args=[*FLAGS, *QUIET],
+            extra_compile_args=[*FLAGS, *CRC32C, *QUIET],
             extra_link_args=SANITIZE,
         )
         for p in files

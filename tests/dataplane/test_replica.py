@@ -32,7 +32,7 @@ MAC = bytes.fromhex("020000000002")
 class Managed:
     """A replica and what its manager holds."""
 
-    def __init__(self, host: Namespace, stack: contextlib.ExitStack) -> None:
+    def __init__(self, host: Namespace, stack: contextlib.ExitStack, adopt: bool = True) -> None:
         def keep(fd: int) -> int:
             stack.callback(os.close, fd)
             return fd
@@ -44,9 +44,6 @@ class Managed:
         host.ip("link", "set", "neat0", "up")
         host.ip("address", "add", f"{HOST}/24", "dev", "neat0")
         host.ip("neigh", "add", ADDRESS, "lladdr", MAC.hex(":"), "dev", "neat0")
-        self.control, theirs = (
-            stack.enter_context(s) for s in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        )
         self.link, links = (stack.enter_context(s) for s in socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
         self.page = keep(pages.memory("replica", pages.REPLICA_PAGE_SIZE))
         stack_page = keep(pages.memory("stack", 4096))
@@ -56,29 +53,41 @@ class Managed:
             ).write(memory)
         neighbours = keep(pages.memory("neighbours", pages.NEIGHBOURS * pages.NEIGHBOUR_SIZE))
         self.neighbours = NeighbourTable(stack.enter_context(mmap.mmap(neighbours, 0)))
-        descriptors = {
-            "control": theirs.fileno(),
-            "region": keep(pages.memory("region", region_size(4096))),
-            "tap": tap,
-            "doorbell": keep(pages.doorbell()),
-            "stack_page": stack_page,
-            "replica_page": self.page,
-            "neighbours": neighbours,
-            "link": links.fileno(),
-        }
-        config = {"replica": 0, "incarnation": 3, "max_tcbs": 4096, "seccomp": True}
+        self.region = keep(pages.memory("region", region_size(4096)))
+        self.shared = {"stack_page": stack_page, "neighbours": neighbours}
+        self.handed = (self.region, tap, keep(pages.doorbell()), self.page, links.fileno())
+        self.stack = stack
+        self.incarnation = 0
+        self.start("fresh" if adopt else None)
+
+    def start(self, how: str | None) -> None:
+        """The next incarnation: a spare is handed the memory and the queue (None: it waits). `go` lets it serve."""
+        self.control, theirs = (
+            self.stack.enter_context(s) for s in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        )
+        config = {"max_tcbs": 4096, "seccomp": True, "allow_faults": True}
+        self.incarnation += 1
+        descriptors = {"control": theirs.fileno(), **self.shared}
         self.pid, self.pidfd = spawn_replica(config, descriptors, NOBODY, NOBODY)
-        keep(self.pidfd)
-        stack.callback(self.kill)
+        self.stack.callback(os.close, self.pidfd)
+        self.stack.callback(self.kill, self.pidfd)
         self.control.settimeout(5)
         theirs.close()
         assert json.loads(self.control.recv(1000)) == {"ready": True}
+        if how:
+            assert self.ask("adopt", self.handed, replica=0, incarnation=self.incarnation, how=how) is None
 
-    def kill(self) -> None:
+    def go(self) -> dict:
+        """Everything is told."""
+        assert self.ask("run") is None
+        return self.answer
+
+    def kill(self, pidfd: int | None = None) -> None:
+        pidfd = self.pidfd if pidfd is None else pidfd
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
-            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
 
     def ended(self, timeout: float = 2.0) -> int | None:
         """The exit status, negative for a signal; None: it runs."""
@@ -91,8 +100,9 @@ class Managed:
         """One request; None: done, else the error."""
         number = next(self.numbers)
         socket.send_fds(self.control, [json.dumps({"id": number, "op": op, **fields}).encode()], fds)
-        answer = json.loads(self.control.recv(4096))
-        assert answer["id"] == number
+        while (answer := json.loads(self.control.recv(4096))).get("id") != number:
+            assert "freed" in answer
+        self.answer = answer
         return answer.get("error") if not answer.get("ok") else None
 
     def knows_host(self) -> None:
@@ -111,7 +121,9 @@ class Managed:
 @pytest.fixture
 def replica(lab: Lab) -> Iterator[Managed]:
     with lab.scope(), contextlib.ExitStack() as stack:
-        yield Managed(lab.namespace("replica"), stack)
+        managed = Managed(lab.namespace("replica"), stack)
+        managed.go()
+        yield managed
 
 
 def test_it_is_isolated(replica: Managed) -> None:
@@ -147,7 +159,7 @@ def test_it_is_small_and_sleeps(replica: Managed) -> None:
     assert replica.cpu() - before <= 2
     with mmap.mmap(replica.page, 4096) as memory:
         assert ReplicaPage.from_buffer_copy(memory).sleep_seq % 2 == 1
-        assert ReplicaPage.from_buffer_copy(memory).incarnation == 3
+        assert ReplicaPage.from_buffer_copy(memory).incarnation == 1
 
 
 def test_it_refuses_and_accepts_the_kernels_connections(replica: Managed) -> None:
@@ -217,11 +229,81 @@ def test_ctrl_c_is_not_for_it(replica: Managed) -> None:
     assert replica.ask("page") is None
 
 
+def test_a_spare_waits_without_anything(lab: Lab) -> None:
+    """Isolated like a replica, but with no memory of any."""
+    with lab.scope(), contextlib.ExitStack() as stack:
+        spare = Managed(lab.namespace("spare"), stack, adopt=False)
+        maps = Path(f"/proc/{spare.pid}/maps").read_text()
+        assert "neat-region" not in maps and "neat-replica" not in maps
+        assert spare.status("Name") == "neat-spare"
+        assert (spare.status("NoNewPrivs"), spare.status("Seccomp")) == ("1", "2")
+        for op in ("run", "channel", "listen", "fault"):
+            assert spare.ask(op, channel=1) is not None
+        assert spare.ask("page") is None
+
+
+def test_a_spare_takes_only_what_can_be(lab: Lab) -> None:
+    with lab.scope(), contextlib.ExitStack() as stack:
+        spare = Managed(lab.namespace("spare"), stack, adopt=False)
+        assert spare.ask("adopt", spare.handed, replica=0, incarnation=1, how="gladly")
+        assert spare.ask("adopt", spare.handed[:2], replica=0, incarnation=1, how="adopt")
+        too_small = pages.memory("region", 4096)
+        stack.callback(os.close, too_small)
+        assert spare.ask("adopt", (too_small, *spare.handed[1:]), replica=0, incarnation=1, how="adopt")
+        assert spare.ask("adopt", spare.handed, replica=0, incarnation=1, how="adopt") is None
+        assert spare.ask("adopt", spare.handed, replica=0, incarnation=1, how="adopt")
+        spare.go()
+        assert spare.ask("run")
+        assert spare.status("Name") == "neat-replica-0"
+
+
+def test_the_next_incarnation_adopts_connections(replica: Managed) -> None:
+    """Established, held, with data; the kernel's end notices nothing."""
+    replica.knows_host()
+    assert replica.ask("listen", listener=1, address="0.0.0.0", port=80, backlog=10) is None
+    with replica.host.connect(ADDRESS, 80) as one, replica.host.connect(ADDRESS, 80) as other:
+        one.sendall(b"before")
+        for death in range(3):
+            replica.kill()
+            replica.start("adopt")
+            assert replica.ask("listen", listener=1, address="0.0.0.0", port=80, backlog=10) is None
+            answer = replica.go()
+            assert (answer["adopted"], answer["lost"]) == (2 + death, 0)  # those below wait to be accepted
+            one.sendall(b"after %d" % death)
+            replica.host.connect(ADDRESS, 80).close()
+            for client in (one, other):
+                client.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    client.recv(1)
+                client.settimeout(5)
+
+
+@pytest.mark.parametrize(("kind", "status"), [("segv", -signal.SIGSEGV), ("abort", -signal.SIGABRT), ("kill", -9)])
+def test_faults_strike_when_a_connection_is_in_hand(replica: Managed, kind: str, status: int) -> None:
+    """The one in hand is reset, another goes on."""
+    replica.knows_host()
+    listen = {"listener": 1, "address": "0.0.0.0", "port": 80, "backlog": 10}
+    assert replica.ask("listen", **listen) is None
+    with replica.host.connect(ADDRESS, 80) as victim, replica.host.connect(ADDRESS, 80) as other:
+        assert replica.ask("fault", kind=kind, seed=0) is None
+        assert replica.ended(0.1) is None
+        victim.sendall(b"x")
+        assert replica.ended() == status
+        replica.start("suspect")
+        assert replica.ask("listen", **listen) is None
+        assert (replica.go()["adopted"], replica.answer["lost"]) == (1, 1)
+        victim.settimeout(5)
+        with pytest.raises(ConnectionResetError):
+            victim.recv(1)
+        other.sendall(b"y")
+        replica.host.connect(ADDRESS, 80).close()
+
+
 def test_configuration_that_cannot_be_is_one_line(lab: Lab, capfd: pytest.CaptureFixture) -> None:
     region = pages.memory("region", 4096)
     try:
-        config = {"replica": 0, "incarnation": 1, "max_tcbs": 4096, "seccomp": True}
-        names = ("control", "region", "tap", "doorbell", "stack_page", "replica_page", "neighbours", "link")
+        config = {"max_tcbs": 4096, "seccomp": True}
+        names = ("control", "stack_page", "neighbours")
         _, pidfd = spawn_replica(config, dict.fromkeys(names, region), NOBODY, NOBODY)
         assert os.waitid(os.P_PIDFD, pidfd, os.WEXITED).si_status == 1
         os.close(pidfd)

@@ -54,6 +54,7 @@ class Lab:
 
     def run(self) -> None:
         self.engine.run()
+        assert self.engine.damaged() == [], "a connection was changed without the journal's knowledge"
         for frame, gso_size in self.engine.output():
             if frame[:12] != PEER_MAC + STACK_MAC:
                 raise Malformed(f"Ethernet addresses {frame[:12].hex()}")

@@ -212,6 +212,7 @@ class Socket:
     def open(self, role: int, **lines: int) -> None:
         """Take this free slot: write its lines, then its generation, then say so."""
         generation = self.mine.generation
+        self.program.lines.slots_used = max(self.program.lines.slots_used, self.number + 1)
         ctypes.memset(ctypes.addressof(self.mine), 0, ctypes.sizeof(self.mine))
         for name, value in lines.items():
             setattr(self.mine, name, value)

@@ -39,6 +39,8 @@ class Host:
 class Wire:
     """Hosts `a` (10.0.0.1) and `b` (10.0.0.2). Large segments are cut as a device would unless `offload`."""
 
+    host_class = Host
+
     def __init__(
         self, faults: Faults | None = None, *, seed: int = 0, rings: int = 65536, offload: bool = False, **options: Any
     ) -> None:
@@ -46,7 +48,7 @@ class Wire:
         self.random = random.Random(seed)
         self.offload = offload
         self.mtu = options.get("mtu", 1500)
-        self.a, self.b = Host(1, rings=rings, **options), Host(2, rings=rings, **options)
+        self.a, self.b = (self.host_class(number, rings=rings, **options) for number in (1, 2))
         self.a.engine.neighbour(self.b.address, self.b.mac)
         self.b.engine.neighbour(self.a.address, self.a.mac)
         self.now = START
@@ -63,7 +65,7 @@ class Wire:
         self.a.engine.now = self.b.engine.now = self.now
 
     def _collect(self, source: Host, destination: Host) -> None:
-        for frame, gso_size in source.engine.output():
+        for frame, gso_size in self.output(source):
             whole = parse(frame, mtu=None if gso_size else self.mtu)
             if self.offload:
                 self._carry(destination, frame)
@@ -85,10 +87,17 @@ class Wire:
             due = self.now + round(delay * SECOND)
             heapq.heappush(self.in_flight, (due, next(self._order), destination, carried))
 
+    def run_host(self, host: Host, other: Host) -> None:
+        host.engine.run()
+        assert host.engine.damaged() == [], "a connection was changed without the journal's knowledge"
+
+    def output(self, host: Host) -> list[tuple[bytes, int]]:
+        return host.engine.output()
+
     def run(self) -> None:
         """Let both engines do what there is to do now."""
         for source, destination in ((self.a, self.b), (self.b, self.a)):
-            source.engine.run()
+            self.run_host(source, destination)
             self._collect(source, destination)
 
     def step(self, limit: int) -> bool:

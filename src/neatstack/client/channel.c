@@ -221,8 +221,10 @@ static uint32_t slot_find(struct channel *ch)
     uint32_t slot = ch->free;
     if (slot != NO_SLOT)
         ch->free = ch->slots[slot].next;
-    else if (ch->fresh < ch->header.sockets)
+    else if (ch->fresh < ch->header.sockets) {
         slot = ch->fresh++;
+        store_release(&ch->program->slots_used, ch->fresh);
+    }
     return slot;
 }
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 MAGIC = 0x5441454E  # NEAT_MAGIC
-VERSION = 1  # NEAT_LAYOUT_VERSION
+VERSION = 2  # NEAT_LAYOUT_VERSION
 BUCKETS = 256  # NEAT_BUCKETS
 STACK_PAGE = struct.Struct("=9I6s2x2I4x3Q256s")  # struct neat_stack_page; padded where C pads
 GENERATION_AT = 8

@@ -9,9 +9,6 @@ from libc.stdint cimport uint32_t, uint64_t
 from neatstack.dataplane.driver.device cimport Device
 from neatstack.dataplane.stack cimport Stack
 
-cdef enum:
-    FRAMES = 64              # taken from the device, and from the loopback queue, in one batch
-
 cdef int receive(Stack *s, int most) noexcept nogil  # feeds frames of the device and of the loopback queue: how many, or -errno of the device
 cdef bint batch(Stack *s) noexcept nogil        # commands, timers, output, publish, send, doorbells; True: there is more to do
 cdef uint64_t deadline(Stack *s) noexcept nogil # ns when a timer wants a batch; 0: never
@@ -22,6 +19,6 @@ cdef class Engine:
     cdef bint in_memory      # the device is driver/memory.py's
     cdef dict kept           # objects whose memory the stack points into
     cdef void *keep(self, object name, object buffer, uint64_t least, bint writable) except NULL
-    cdef object map(self, object region, uint32_t max_tcbs, uint32_t incarnation)
+    cdef object map(self, object region, uint32_t max_tcbs, uint32_t incarnation, bint keep)
     cdef Device *memory(self) except NULL
     cdef object forget(self, uint32_t number)

@@ -8,8 +8,15 @@ from cython.cimports.cpython.buffer import PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffe
 from cython.cimports.libc.errno import EBUSY, EINVAL
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.libc.string import memcpy
-from cython.cimports.neatstack.dataplane.channel.channel import attach, destroy_channels, release_memory
+from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.neatstack.dataplane.adopt import ADOPT_ALL, ADOPT_NOTHING, ADOPT_SUSPECT, Adoption, Manner, adopt
+from cython.cimports.neatstack.dataplane.channel.atomic import barrier
+from cython.cimports.neatstack.dataplane.channel.channel import (
+    attach,
+    deactivate,
+    destroy_channels,
+    release_memory,
+)
 from cython.cimports.neatstack.dataplane.channel.hold import destroy_holds, init_holds
 from cython.cimports.neatstack.dataplane.channel.layout import (
     NEAT_LAYOUT_VERSION,
@@ -19,8 +26,10 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
 )
 from cython.cimports.neatstack.dataplane.channel.region import map_region
 from cython.cimports.neatstack.dataplane.channel.rings import any_commands, ring_doorbells
-from cython.cimports.neatstack.dataplane.driver.device import Device, Frame
+from cython.cimports.neatstack.dataplane.death import guarded
+from cython.cimports.neatstack.dataplane.driver.device import FRAMES, Device, Frame
 from cython.cimports.neatstack.dataplane.driver.fault import FaultyDevice, fault_close, fault_device, is_faulty
+from cython.cimports.neatstack.dataplane.driver.inbox import stow
 from cython.cimports.neatstack.dataplane.driver.loopback import (
     destroy_loopback,
     init_loopback,
@@ -33,10 +42,25 @@ from cython.cimports.neatstack.dataplane.driver.memory import (
     memory_device,
     memory_put,
     memory_take,
+    memory_untaken,
 )
-from cython.cimports.neatstack.dataplane.engine import FRAMES
 from cython.cimports.neatstack.dataplane.inspect import connections_of, counters_of, listeners_of
 from cython.cimports.neatstack.dataplane.ip.input import frame_arrives, loopback_arrives
+from cython.cimports.neatstack.dataplane.journal import (
+    POINT_FINISHED,
+    POINT_FLUSHED,
+    POINT_PLANNED,
+    POINT_RUNG,
+    POINT_SENT,
+    POINT_TAKEN,
+    STRIKE_COUNT,
+    STRIKE_JUMP,
+    checksum_of_tcb,
+    checksum_of_view,
+    commit,
+    point,
+    touch,
+)
 from cython.cimports.neatstack.dataplane.socket.accept import destroy_queues, init_queues
 from cython.cimports.neatstack.dataplane.socket.commands import run_commands
 from cython.cimports.neatstack.dataplane.socket.programs import (
@@ -45,7 +69,6 @@ from cython.cimports.neatstack.dataplane.socket.programs import (
     evict,
     grant,
     inherit_all,
-    recover_channel,
     revoke,
 )
 from cython.cimports.neatstack.dataplane.socket.publish import publish
@@ -63,6 +86,13 @@ from cython.cimports.neatstack.dataplane.tcp.listen import listen
 from cython.cimports.neatstack.dataplane.tcp.output import output
 
 from neatstack.dataplane.channel.region import region_size
+from neatstack.dataplane.journal import Point
+
+# How the next incarnation takes over: all of it; all but the connection in hand, for the last one broke; or only to
+# reset every connection, so that nobody waits for a timeout. `fresh` is for memory that cannot be taken over.
+MANNERS = {
+    "fresh": int(ADOPT_ALL), "adopt": int(ADOPT_ALL), "suspect": int(ADOPT_SUSPECT), "reset": int(ADOPT_NOTHING),
+}  # fmt: skip
 
 # ---- the loop's body ----
 
@@ -76,12 +106,18 @@ def receive(s: cython.pointer[Stack], most: cython.int) -> cython.int:
     frame: Frame
     k: cython.int
     count: cython.int = s.device.receive(cython.address(s.device), frames, most) if most else 0
+    if count > 0 and not s.device.records:
+        count = stow(cython.address(s.region.inbox), s.frames, frames, count)
+    point(s, POINT_TAKEN)
     for k in range(count):
         frame_arrives(s, cython.address(frames[k]))
+        commit(s)
+        s.region.inbox.done = k + 1
     for _ in range(FRAMES):
         if not take_loopback(s, cython.address(frame)):
             break
         loopback_arrives(s, cython.address(frame))
+        commit(s)
         count = count + 1 if count >= 0 else count
     return count
 
@@ -91,12 +127,31 @@ def batch(s: cython.pointer[Stack]) -> cython.bint:
     run_commands(s)
     timers.run(s)
     plan(s)
+    point(s, POINT_PLANNED)
     publish(s)
     flush(s)
+    point(s, POINT_FLUSHED)
     ring_doorbells(s)
+    point(s, POINT_RUNG)
+    finish_batch(s)
+    point(s, POINT_FINISHED)
+    return not idle(s)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def finish_batch(s: cython.pointer[Stack]) -> cython.void:
+    """All is told and sent, but for what is left over: that belongs to the next batch."""
+    k: uint32_t
+    for k in range(s.dirty_count):
+        s.tcbs[s.dirty[k]].stamp = s.region.batch + 1
+    barrier()
+    s.region.batch += 1
+    s.region.inbox.count = s.region.inbox.done = 0
     s.counters.batches += 1
     s.replica_page.progress_ns = s.now
-    return not idle(s)
 
 
 def idle(s: cython.pointer[Stack]) -> cython.bint:
@@ -105,6 +160,19 @@ def idle(s: cython.pointer[Stack]) -> cython.bint:
 
 def deadline(s: cython.pointer[Stack]) -> uint64_t:
     return timers.next_deadline(s)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def rounds(argument: cython.p_void) -> cython.void:
+    """Receive and run batches until nothing is left to do at this moment."""
+    s: cython.pointer[Stack] = cython.cast(cython.pointer[Stack], argument)
+    count: cython.int = 1
+    more: cython.bint = True
+    while count > 0 or more:
+        count = receive(s, FRAMES)
+        more = batch(s)
 
 
 @cython.cfunc
@@ -120,7 +188,9 @@ def plan(s: cython.pointer[Stack]) -> cython.void:
         v: cython.pointer[View] = cython.address(s.views[s.dirty[k]])
         if v.news & NEWS_OUTPUT:
             v.news &= cython.cast(uint8_t, ~NEWS_OUTPUT)
+            touch(s, s.dirty[k])
             output(s, s.dirty[k])
+            commit(s)
         k += 1
 
 
@@ -136,6 +206,7 @@ def flush(s: cython.pointer[Stack]) -> cython.void:
                 s.counters.drops[cython.cast(cython.int, DROP_DEVICE)] += 1
         elif s.device.send(cython.address(s.device), cython.address(s.outbox[k])) < 0:
             s.counters.drops[cython.cast(cython.int, DROP_DEVICE)] += 1
+        point(s, POINT_SENT)
     s.outbox_count = 0
 
 
@@ -196,6 +267,10 @@ def new_stack_page(address: str, prefix: int, gateway: object, mac: bytes, mtu: 
     return memory
 
 
+class Died(Exception):
+    """The incarnation has come to an end in the middle of its work, as a test wanted it."""
+
+
 @cython.final
 @cython.cclass
 class Engine:
@@ -219,6 +294,7 @@ class Engine:
         incarnation: int = 1,
         max_tcbs: int = 4096,
         region: object = None,
+        keep: bool = False,
         stack_page: object = None,
         replica_page: object = None,
         neighbours: object = None,
@@ -248,7 +324,7 @@ class Engine:
         s.replica_page = cython.cast(
             cython.pointer[ReplicaPage], self.keep("replica_page", replica_page, cython.sizeof(ReplicaPage), True)
         )
-        self.map(region, max_tcbs, incarnation)
+        self.map(region, max_tcbs, incarnation, keep)
         if device == "memory":
             check(memory_device(cython.address(s.device)), "memory device")
             self.in_memory = True
@@ -260,11 +336,11 @@ class Engine:
         self.kept[name] = memoryview(buffer)
         return at
 
-    def map(self, region: object, max_tcbs: uint32_t, incarnation: uint32_t) -> object:
+    def map(self, region: object, max_tcbs: uint32_t, incarnation: uint32_t, keep: cython.bint) -> object:
         """The region, and the private structures beside it. Large arrays are left to be touched when they are used."""
         s: cython.pointer[Stack] = self.s
         memory: cython.p_void = self.keep("region", region, 0, True)
-        check(map_region(s, memory, self.kept["region"].nbytes, max_tcbs), "state region")
+        check(map_region(s, memory, self.kept["region"].nbytes, max_tcbs, keep), "state region")
         s.region.replica = s.replica
         s.region.incarnation = incarnation
         s.replica_page.magic = NEAT_MAGIC
@@ -335,6 +411,15 @@ class Engine:
             free(frame.data)
         return sent
 
+    def untaken(self) -> list[bytes]:
+        """Frames that wait in the device's queue: taken out, for the next incarnation."""
+        waiting: list = []
+        frame: Stored
+        while memory_untaken(self.memory(), cython.address(frame)):
+            waiting.append(cython.cast(cython.p_char, frame.data)[: frame.length])
+            free(frame.data)
+        return waiting
+
     def memory(self) -> cython.pointer[Device]:
         """The memory device, behind whatever wraps it."""
         if not self.in_memory:
@@ -344,13 +429,12 @@ class Engine:
         return cython.address(self.s.device)
 
     def run(self) -> None:
-        """Receive and run batches until nothing is left to do at this moment."""
-        count: cython.int = 1
-        more: cython.bint = True
-        while count > 0 or more:
-            with cython.nogil:
-                count = receive(self.s, FRAMES)
-                more = batch(self.s)
+        """Receive and run batches until nothing is left to do at this moment. Died: as `die_at` wanted it."""
+        died: cython.int
+        with cython.nogil:
+            died = guarded(rounds, self.s, cython.address(self.s.trap_jump))
+        if died:
+            raise Died
 
     def next_deadline(self) -> int | None:
         """ns when a timer is due."""
@@ -371,11 +455,14 @@ class Engine:
 
     # ---- what the manager asks ----
 
-    def add_channel(self, number: int, memory: object, doorbell: int = -1, inherit: int | None = None) -> None:
+    def add_channel(
+        self, number: int, memory: object, doorbell: int = -1, inherit: int | None = None, gone: bool = False
+    ) -> None:
         """Take up a program's channel; with `inherit`, it holds all that the program of that channel holds.
 
-        `memory` is kept until the program is dropped and nothing uses it any more. ValueError: not a channel of this
-        replica and number, or the number is a living program's.
+        `memory` is kept until the program is dropped and nothing uses it any more. `gone`: it is dropped already, and
+        connections of the last incarnation may use it. ValueError: not a channel of this replica and number, or the
+        number is a living program's.
         """
         s: cython.pointer[Stack] = self.s
         if 0 <= number < MAX_CHANNELS and s.channels[number].memory != cython.NULL and s.channels[number].gone:
@@ -385,14 +472,30 @@ class Engine:
         view: object = memoryview(memory)
         check(attach(s, number, at, view.nbytes, doorbell), f"channel {number}")
         self.kept[number] = view
-        recover_channel(s, number)
+        if gone:
+            deactivate(s, number)
         if inherit is not None:
             inherit_all(s, number, inherit)
+            commit(s)
 
-    def drop_channel(self, number: int) -> None:
-        """The program is dead. ValueError: no such channel."""
+    def drop_channel(self, number: int) -> bool:
+        """The program is dead. True: connections still use its memory. ValueError: no such channel."""
         check(drop(self.s, number), f"channel {number}")
-        self.reap()
+        commit(self.s)
+        return self.s.channels[number].bound != 0
+
+    def adopt(self, how: str = "adopt") -> dict[str, int]:
+        """Go on where the last incarnation has stopped, once all channels, listeners and grants are told.
+
+        `how`: a key of MANNERS. How many connections were `kept`, how many `lost`.
+        """
+        result: Adoption
+        manner: Manner = cython.cast(Manner, MANNERS[how])
+        failed: cython.int
+        with cython.nogil:
+            failed = adopt(self.s, manner, cython.address(result))
+        check(failed, "adoption")
+        return result
 
     def reap(self) -> list[int]:
         """Let go of the memory of dead programs' channels that nothing uses any more; their numbers."""
@@ -423,6 +526,7 @@ class Engine:
     def unlisten(self, number: int) -> None:
         """Stop, and reset what no program has taken. ValueError: no such listener."""
         check(end_listener(self.s, number), f"listener {number}")
+        commit(self.s)
 
     def grant(self, number: int, channel: int) -> None:
         """The program may take the listener's connections. ValueError: no such listener or channel."""
@@ -431,6 +535,41 @@ class Engine:
     def revoke(self, number: int, channel: int) -> None:
         """The program may no longer take the listener's connections. ValueError: no such listener or channel."""
         check(revoke(self.s, number, channel), f"listener {number}, channel {channel}")
+        commit(self.s)
+
+    # ---- faults on demand ----
+
+    def die_at(self, where: str | None, after: int = 0) -> None:
+        """Let run() die when it has passed this point (of enum Point, without POINT_, in lower case) `after` times.
+
+        None: only count, see `hits`.
+        """
+        self.s.trap = STRIKE_COUNT if where is None else STRIKE_JUMP
+        self.s.trap_point = 0 if where is None else int(Point[f"POINT_{where.upper()}"])
+        self.s.trap_after = after
+        memset(self.s.hits, 0, cython.sizeof(self.s.hits))
+
+    def arm(self, kind: int, where: str, after: int) -> None:
+        """Let the process end in the way `kind` (enum Strike) when it has passed a point `after` times."""
+        self.die_at(where, after)
+        self.s.trap = kind
+
+    def hits(self) -> dict[str, int]:
+        """How often each point was passed since die_at()."""
+        return {each.name.removeprefix("POINT_").lower(): self.s.hits[int(each)] for each in Point if each}
+
+    def damaged(self) -> list[int]:
+        """Connections whose checksums are not right: something has changed them without a touch()."""
+        s: cython.pointer[Stack] = self.s
+        found: list = []
+        i: uint32_t
+        for i in range(1, s.tcbs_used):
+            if s.tcbs[i].state and (
+                s.tcbs[i].checksum != checksum_of_tcb(cython.address(s.tcbs[i]))
+                or s.views[i].checksum != checksum_of_view(cython.address(s.views[i]))
+            ):
+                found.append(i)
+        return found
 
     # ---- looking in ----
 

@@ -1,7 +1,8 @@
 """A replica: the process that runs one share of the stack.
 
-`main` is what the manager starts (launch.py). It isolates itself, maps what it was given, and loops without the GIL:
-receive, run to completion, send, ring, sleep. Python is entered again only for a message of the manager.
+`main` is what the manager starts (launch.py). It isolates itself and waits, as a spare, until the manager hands it the
+state region and the queue of a replica. From then on it is that replica, and loops without the GIL: receive, run to
+completion, send, ring, sleep. Python is entered again only for a message of the manager.
 """
 
 import json
@@ -12,8 +13,10 @@ import cython
 from cython.cimports.libc.errno import errno
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.neatstack.dataplane.channel.atomic import fence, store32
-from cython.cimports.neatstack.dataplane.driver.tap import tap_device
-from cython.cimports.neatstack.dataplane.engine import FRAMES, Engine, batch, deadline, idle, receive
+from cython.cimports.neatstack.dataplane.driver.device import FRAMES, Inbox
+from cython.cimports.neatstack.dataplane.driver.tap import tap_device, tap_probe
+from cython.cimports.neatstack.dataplane.engine import Engine, batch, deadline, idle, receive
+from cython.cimports.neatstack.dataplane.journal import STRIKE_ABORT, STRIKE_HANG, STRIKE_KILL, STRIKE_SEGV
 from cython.cimports.neatstack.dataplane.replica import (
     CLOCK_MONOTONIC,
     EPOLL_CLOEXEC,
@@ -37,10 +40,15 @@ from cython.cimports.neatstack.dataplane.replica import (
 from cython.cimports.neatstack.dataplane.stack import Drop, Stack
 
 from neatstack.dataplane import control_messages
+from neatstack.dataplane.engine import MANNERS
+from neatstack.dataplane.flip import flip
 from neatstack.dataplane.mapping import Mapping
 from neatstack.dataplane.sandbox import enter_isolation, filter_calls, name_process
 
-DESCRIPTORS = ("control", "region", "tap", "doorbell", "stack_page", "replica_page", "neighbours", "link")
+DESCRIPTORS = ("control", "stack_page", "neighbours")
+STRIKES = {
+    "kill": int(STRIKE_KILL), "segv": int(STRIKE_SEGV), "abort": int(STRIKE_ABORT), "hang": int(STRIKE_HANG),
+}  # fmt: skip
 CONTROL_EVERY = cython.declare(uint32_t, 64)  # rounds without sleep after which control is looked at
 MILLISECOND = cython.declare(uint64_t, 1000000)  # ns
 SECOND = cython.declare(uint64_t, 1000000000)  # ns
@@ -169,42 +177,25 @@ def ask_link(loop: cython.pointer[Loop]) -> cython.void:
 class Replica:
     """The process: its engine, its loop, and what the manager can ask of it."""
 
+    config: dict
+    stack_page: object
+    neighbours: object
     engine: Engine
     loop: Loop
+    doorbell: cython.int
     doorbells: dict
+    how: str
+    running: cython.bint
 
     def __cinit__(self, config: dict):
-        """Take up what the configuration describes (docs/architecture.md). OSError if it cannot be."""
-        self.engine = Engine(
-            replica=config["replica"],
-            incarnation=config["incarnation"],
-            max_tcbs=config["max_tcbs"],
-            region=_mapped(config["region"]),
-            stack_page=_mapped(config["stack_page"], False),
-            replica_page=_mapped(config["replica_page"]),
-            neighbours=_mapped(config["neighbours"], False),
-            device=None,
-        )
+        """A spare, which waits for its work. OSError if what it was given cannot be used."""
+        self.config = config
+        self.stack_page = _mapped(config["stack_page"], False)
+        self.neighbours = _mapped(config["neighbours"], False)
         self.doorbells = {}
-        s: cython.pointer[Stack] = self.engine.s
-        malformed = cython.address(s.counters.drops[cython.cast(cython.int, Drop.DROP_OFFLOAD)])
-        if tap_device(cython.address(s.device), config["tap"], malformed) < 0:
-            raise MemoryError
-        if config.get("faults"):
-            self.engine.add_faults(**config["faults"])
-            self.loop.faulty = True
-        # the last incarnation may have died asleep: programs would take us for awake while we sleep
-        s.replica_page.sleep_seq += s.replica_page.sleep_seq & 1
-        self.engine.now = clock()
-        self.loop.s = s
-        self.loop.limit = FRAMES
-        self.loop.frames = True
         self.loop.control = config["control"]
-        self.loop.link = config["link"]
         self.loop.epoll = epoll_create1(EPOLL_CLOEXEC)
-        self._watch(config["tap"], EPOLLIN)
         self._watch(config["control"], EPOLLIN)
-        self._watch(config["doorbell"], EPOLLIN | EPOLLET)  # never read: each ring is an edge
 
     @cython.cfunc
     def _watch(self, fd: cython.int, events: uint32_t):
@@ -220,11 +211,21 @@ class Replica:
         going = True
         while going:
             with cython.nogil:
-                result = work(cython.address(self.loop))
+                if self.running:
+                    result = work(cython.address(self.loop))
+                else:
+                    result = 0
+                    wait(cython.address(self.loop), 0)
             if result < 0:
                 raise OSError(-result, f"the device has failed: {os.strerror(-result)}")
-            self.engine.reap()
+            if self.running:
+                self._say_freed(self.engine.reap())
             going = self._obey_all()
+
+    def _say_freed(self, channels: list) -> None:
+        """Tell the manager that nothing uses these channels of dead programs any more."""
+        if channels:
+            control_messages.answer(self.loop.control, {"freed": channels})
 
     def _obey_all(self) -> bool:
         """Do all that the manager has asked for by now; False: the last of it was to stop."""
@@ -239,9 +240,9 @@ class Replica:
         """Do what a message asks for, and say so; False: it was the last one."""
         reply = {"id": message.get("id")}
         try:
-            self._obey(message, fds)
+            reply.update(self._obey(message, fds) or {})
             reply["ok"] = True
-        except (ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
+        except (ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError) as error:
             reply["error"] = str(error) or type(error).__name__
         finally:
             for fd in fds:
@@ -249,15 +250,20 @@ class Replica:
         control_messages.answer(self.loop.control, reply)
         return message.get("op") != "stop"
 
-    def _obey(self, message: dict, fds: list) -> None:
-        """One request. Descriptors that stay in use are taken out of `fds`."""
+    def _obey(self, message: dict, fds: list) -> dict | None:
+        """One request; what its answer says beside `ok`. Descriptors that stay in use are taken out of `fds`."""
         engine = self.engine
         match message["op"]:
+            case "page" | "stop":
+                return None  # the stack page is read where it is needed
+            case "adopt":
+                return self._adopt(message["replica"], message["incarnation"], message["how"], fds)
+            case "channel" | "drop" | "listen" | "unlisten" | "grant" | "revoke" | "run" | "fault" if engine is None:
+                raise ValueError("a spare has nothing to do it with")
             case "channel":
-                self._open_channel(message["channel"], message.get("inherit"), fds)
+                self._open_channel(message, fds)
             case "drop":
-                engine.drop_channel(message["channel"])
-                os.close(self.doorbells.pop(message["channel"]))
+                return self._drop(message["channel"])
             case "listen":
                 engine.listen(message["listener"], message["address"], message["port"], message["backlog"])
             case "unlisten":
@@ -266,16 +272,107 @@ class Replica:
                 engine.grant(message["listener"], message["channel"])
             case "revoke":
                 engine.revoke(message["listener"], message["channel"])
-            case "page" | "stop":
-                pass  # the stack page is read where it is needed
+            case "run":
+                return self._run()
+            case "fault":
+                return self._fault(message)
             case unknown:
                 raise ValueError(f"unknown request {unknown!r}")
+        return None
 
-    def _open_channel(self, number: int, inherit: int | None, fds: list) -> None:
+    # ---- from spare to replica ----
+
+    def _adopt(self, number: int, incarnation: int, how: str, fds: list) -> None:
+        """Be this replica from now on: map its memory, and take up its queue."""
+        if self.engine is not None:
+            raise ValueError("it is a replica already")
+        if how not in MANNERS:
+            raise ValueError(f"cannot adopt in the way {how!r}")
+        region, tap, doorbell, page, link = fds
+        self.how = how
+        self.engine = Engine(
+            replica=number,
+            incarnation=incarnation,
+            max_tcbs=self.config["max_tcbs"],
+            region=Mapping(region),
+            keep=how != "fresh",
+            stack_page=self.stack_page,
+            replica_page=Mapping(page),
+            neighbours=self.neighbours,
+            device=None,
+        )
+        self._take_queue(tap)
+        self.loop.link = link
+        self.doorbell = doorbell
+        for fd in (tap, doorbell, link):
+            fds.remove(fd)
+        name_process(f"neat-replica-{number}")
+
+    def _take_queue(self, tap: int) -> None:
+        s: cython.pointer[Stack] = self.engine.s
+        fd: cython.int = tap
+        faults = self.config.get("faults")
+        malformed = cython.address(s.counters.drops[cython.cast(cython.int, Drop.DROP_OFFLOAD)])
+        # what the fault injector lets through is not what the driver has read
+        inbox: cython.pointer[Inbox] = cython.NULL if faults else cython.address(s.region.inbox)
+        if tap_device(cython.address(s.device), fd, inbox, s.frames, malformed) < 0:
+            raise MemoryError
+        if faults:
+            self.engine.add_faults(**faults)
+            self.loop.faulty = True
+
+    def _run(self) -> dict:
+        """Everything is told: take over, and serve."""
+        if self.running:
+            raise ValueError("it runs already")
+        s: cython.pointer[Stack] = self.engine.s
+        started: uint64_t = clock()
+        # the last incarnation may have died asleep: programs would take us for awake while we sleep
+        s.replica_page.sleep_seq += s.replica_page.sleep_seq & 1
+        s.replica_page.progress_ns = started
+        self.engine.now = started
+        self.loop.s = s
+        self.loop.limit = FRAMES
+        self.loop.frames = True
+        if self.how != "fresh" and s.device.records:
+            tap_probe(cython.address(s.region.inbox), s.frames)
+        result = self.engine.adopt(self.how)
+        self._watch(s.device.fd, EPOLLIN)
+        self._watch(self.doorbell, EPOLLIN | EPOLLET)  # never read: each ring is an edge
+        self.running = True
+        return {"adopted": result["kept"], "lost": result["lost"], "took_us": (clock() - started) // 1000}
+
+    # ---- programs ----
+
+    def _open_channel(self, message: dict, fds: list) -> None:
         memory, doorbell = fds
-        self.engine.add_channel(number, Mapping(memory), doorbell, inherit)
-        fds.remove(doorbell)
-        self.doorbells[number] = doorbell
+        number = message["channel"]
+        gone = bool(message.get("gone"))
+        self.engine.add_channel(number, Mapping(memory), doorbell, message.get("inherit"), gone)
+        if not gone:
+            fds.remove(doorbell)
+            self.doorbells[number] = doorbell
+
+    def _drop(self, number: int) -> dict:
+        in_use = self.engine.drop_channel(number)
+        os.close(self.doorbells.pop(number))
+        if not in_use:
+            self._say_freed([other for other in self.engine.reap() if other != number])
+        return {"in_use": in_use}
+
+    # ---- faults on demand ----
+
+    def _fault(self, message: dict) -> dict:
+        """Strike when the next connection is in hand, or at a named point; or flip a bit at once."""
+        if not self.config.get("allow_faults"):
+            raise ValueError("this stack was not started with --allow-faults")
+        kind = message["kind"]
+        if kind == "flip":
+            return {"what": flip(self.engine, message["seed"])}
+        if kind not in STRIKES:
+            raise ValueError(f"no such fault: {kind!r}")
+        self.engine.arm(STRIKES[kind], message.get("point", "changed"), message.get("after", 0))
+        return {}
 
 
 def _mapped(fd: int, writable: bool = True) -> Mapping:
@@ -289,7 +386,7 @@ def _mapped(fd: int, writable: bool = True) -> Mapping:
 def main(text: str) -> None:
     """Be a replica. Does not return; the exit status is 0 when told to stop or when the stack has ended."""
     config = json.loads(text)
-    name_process(f"neat-replica-{config['replica']}")
+    name_process("neat-spare")
     signal(SIGINT, SIG_IGN)  # Ctrl-C is for the keeper, which ends us in its own order
     try:
         if "uid" in config:
@@ -302,7 +399,7 @@ def main(text: str) -> None:
     except control_messages.Closed:
         pass
     except Exception as error:  # a traceback would open files, which is not allowed any more
-        sys.stderr.write(f"replica {config['replica']}: {error or type(error).__name__}\n")
+        sys.stderr.write(f"a replica: {error or type(error).__name__}\n")
         sys.stderr.flush()
         os._exit(1)
     os._exit(0)

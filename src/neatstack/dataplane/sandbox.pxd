@@ -36,6 +36,7 @@ cdef extern from "<sys/syscall.h>" nogil:
         SYS_mprotect
         SYS_mremap
         SYS_munmap
+        SYS_prctl
         SYS_read
         SYS_recvmsg
         SYS_rt_sigaction

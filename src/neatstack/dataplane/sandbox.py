@@ -53,6 +53,7 @@ from cython.cimports.neatstack.dataplane.sandbox import (
     SYS_mprotect,
     SYS_mremap,
     SYS_munmap,
+    SYS_prctl,
     SYS_read,
     SYS_recvmsg,
     SYS_rt_sigaction,
@@ -164,6 +165,8 @@ def _rules(pid: int) -> list[tuple[int, int, int, int]]:
         rules += [(equal, 0, 1, number), allow]
     for number in (SYS_mmap, SYS_mprotect):  # memory, but never code
         rules += [(equal, 0, 4, number), (load, 0, 0, ARGUMENTS_AT + 16), (bits, 0, 1, PROT_EXEC), kill, allow]
+    # the name that ps shows changes when a spare becomes a replica
+    rules += [(equal, 0, 4, SYS_prctl), (load, 0, 0, ARGUMENTS_AT), (equal, 0, 1, PR_SET_NAME), allow, kill]
     # abort() signals its own process; no other
     rules += [(equal, 0, 3, SYS_tgkill), (load, 0, 0, ARGUMENTS_AT), (equal, 0, 1, pid), allow, kill]
     return rules

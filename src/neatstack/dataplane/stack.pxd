@@ -8,7 +8,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from neatstack.dataplane.channel.layout cimport (ChannelHeader, ChannelProgram, ChannelReplica, Entry, ReplicaPage, Socket,
                                                  SocketProgram, SocketReplica, StackPage)
-from neatstack.dataplane.driver.device cimport OUTBOX, Device, Outgoing
+from neatstack.dataplane.driver.device cimport OUTBOX, Device, Inbox, Outgoing
 from neatstack.dataplane.tcp.tcb cimport Tcb
 
 cdef enum:
@@ -23,6 +23,9 @@ cdef enum:
     WANTED = 16              # next hops to ask for at one time
     LISTENER_SLOTS = 2048    # of the lookup tables of listeners; a power of two, twice MAX_LISTENERS
     RELEASE_AHEAD = 8        # TIME-WAIT connections looked at for one to recycle
+    RETIRED = 4              # slots that one change may leave
+    UNDO = 0x4f444e55        # "UNDO"
+    POINTS = 32              # room for enum Point
 
 cdef enum Drop:              # reasons for counting a frame and forgetting it
     DROP_SHORT
@@ -79,6 +82,14 @@ cdef struct Listener:        # R
     uint64_t channels[4]     # bit n: the program with channel n may accept
     uint64_t overflows
 
+cdef struct Retired:         # a slot that its connection has left
+    uint16_t channel
+    uint16_t pad
+    uint32_t socket
+    uint32_t generation
+    uint64_t bytes_in        # that went through its rings
+    uint64_t bytes_out
+
 cdef struct RegionHeader:    # R, at offset 0
     uint32_t magic
     uint32_t version
@@ -86,15 +97,22 @@ cdef struct RegionHeader:    # R, at offset 0
     uint32_t incarnation
     uint64_t size
     uint32_t max_tcbs
-    uint32_t undo_valid      # 1: `undo` is the state before a change that was not committed
-    uint32_t undo_index
     uint32_t tcbs_used       # entries at and beyond this have never been used
+    uint32_t tcbs_used_again # the same once more: neither copy alone is believed
+    uint32_t undo_index
+    uint32_t undo_valid      # UNDO ^ undo_index: `undo` is the state before a change that was not committed
+    uint32_t batch           # number of the batch in hand
+    uint32_t retired_count
+    uint32_t pad
+    Retired retired[RETIRED] # to be free as soon as the change that leaves them is committed
     uint64_t counters_at
     uint64_t listeners_at
     uint64_t tcbs_at
     uint64_t holds_at
+    uint64_t frames_at
     uint64_t isn_key[2]      # RFC 6528: outlives the incarnation, so that sequence numbers go on; 0 0: not drawn yet
     Tcb undo
+    Inbox inbox              # the frames of the batch in hand; their bytes lie at frames_at
 
 cdef struct Neighbour:       # page written by link, mapped read-only here
     uint32_t address_be
@@ -113,17 +131,19 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
     uint32_t tx_head         # checked copies
     uint32_t tx_base
     uint32_t rx_tail
-    uint32_t tx_told         # send cursor acknowledged, as the program was last told
     uint16_t options         # enum neat_flag
     uint8_t tos              # checked copies; ttl 0: default
     uint8_t ttl
+    uint32_t checksum        # of all above, see journal.pxd; what follows is not covered
+    uint32_t tx_told         # send cursor acknowledged, as the program was last told
+    uint32_t event_at        # where in each holder's event ring the last entry was put (one holder: exact; more: 0)
     uint8_t dirty            # in Stack.dirty
     uint8_t news             # enum News: what publish() shall tell
-    uint32_t event_at        # where in each holder's event ring the last entry was put (one holder: exact; more: 0)
-    uint32_t next_in_list    # accept waiting list, or free list
-    uint32_t prev_in_list    # accept waiting list
     uint8_t waiting          # in the accept waiting list of its listener
     uint8_t untaken          # in a program's slot, and not yet accept()ed
+    uint8_t reset_sent       # 1: in this batch; 2: in an earlier one
+    uint32_t next_in_list    # accept waiting list, or free list
+    uint32_t prev_in_list    # accept waiting list
     uint32_t wheel_next      # timer wheel list; index of a TCB; 0 end
     uint32_t wheel_prev
     uint32_t wheel_slot      # 0: not in the wheel; else slot + 1
@@ -173,17 +193,20 @@ cdef struct Channel:         # private; what is known of one program's channel
     int doorbell             # eventfd of the program
     uint8_t ring             # events were put in this batch
     uint8_t gone             # the program has died; memory stays while TCBs use it
-    uint8_t recovered        # it was in use before this incarnation: posted slots are linked again when listeners are granted
 
 cdef struct Stack:
     uint64_t now             # ns, CLOCK_MONOTONIC; tests set it
     uint32_t replica         # our number
+    uint32_t hand            # the TCB whose change is not committed; 0: none
+    uint32_t trap            # a fault is to be injected; see journal.pxd
     RegionHeader *region     # R
     Counters *counters       # R
     Listener *listeners      # R, MAX_LISTENERS
     Tcb *tcbs                # R; tcbs[0] is never used
     uint8_t *holds           # R, HOLD_BUFFERS of HOLD_SIZE
+    uint8_t *frames          # R, FRAME_BYTES + FRAME_ROOM
     uint32_t max_tcbs
+    uint32_t tcbs_used       # as in the region
     View *views              # max_tcbs
     uint32_t free_tcbs       # head of the list through View.next_in_list
     uint32_t *free_holds
@@ -217,6 +240,7 @@ cdef struct Stack:
     Channel channels[MAX_CHANNELS]
     uint16_t active[MAX_CHANNELS]   # channels of live programs
     uint32_t active_count
+    uint64_t live[4]         # the same as bits
     uint32_t unused          # channels whose program is gone and whose memory nothing uses any more
     AcceptQueue *queues      # beside listeners
     # secrets
@@ -228,6 +252,11 @@ cdef struct Stack:
     # next hops whose hardware address is not known: replica.py asks link for them and empties the list
     uint32_t wanted[WANTED]
     uint32_t wanted_count
+    # faults on demand
+    uint32_t trap_point      # enum Point; 0: only count
+    uint32_t trap_after      # so many times later
+    void *trap_jump          # in tests: where the "death" of this incarnation leads
+    uint32_t hits[POINTS]    # how often each point was passed while `trap` was set
     # loopback: frames to ourselves, copied
     uint8_t *loop
     uint32_t loop_size

@@ -27,6 +27,7 @@ def test_connections_are_reset_and_listening_goes_on():
     reborn(lab, region)
     lab.engine.listen(listener, "0.0.0.0", 80, 128)
     lab.engine.grant(listener, 1)
+    lab.engine.adopt()
     lab.run()
     assert (old.socket.state, old.socket.error) == (neat.STATE_CLOSED, errno.ECONNRESET)
     assert (neat.OP_LOOK, old.socket.number, 1) in lab.program.events()
@@ -46,4 +47,5 @@ def test_a_socket_that_was_closed_is_free():
     lab.run()
     assert c.socket.state != neat.STATE_FREE
     reborn(lab, region)
+    lab.engine.adopt()
     assert c.socket.is_free

@@ -13,6 +13,7 @@ cdef extern from * nogil:
     #define neat_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
     #define neat_trailing_zeros(v) ((uint32_t)__builtin_ctzll(v))
     #define neat_fence() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+    #define neat_compiler_barrier() __asm__ __volatile__("" ::: "memory")
     """
     uint8_t load8 "neat_load"(const uint8_t *p)
     uint16_t load16 "neat_load"(const uint16_t *p)
@@ -25,3 +26,4 @@ cdef extern from * nogil:
     void store_release "neat_store_release"(uint32_t *p, uint32_t v)
     uint32_t trailing_zeros "neat_trailing_zeros"(uint64_t v)    # of a number that is not 0
     void fence "neat_fence"()
+    void barrier "neat_compiler_barrier"()                       # enough for who looks only after this process has died

@@ -10,6 +10,7 @@ from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.neatstack.dataplane.channel.atomic import load32
+from cython.cimports.neatstack.dataplane.channel.channel import clear_bit, set_bit
 from cython.cimports.neatstack.dataplane.channel.layout import (
     NEAT_LAYOUT_VERSION,
     NEAT_MAGIC,
@@ -102,6 +103,7 @@ def attach(
     ch.place = s.active_count
     s.active[s.active_count] = cython.cast(uint16_t, number)
     s.active_count += 1
+    set_bit(s.live, number)
     return 0
 
 
@@ -115,6 +117,7 @@ def deactivate(s: cython.pointer[Stack], number: uint32_t) -> cython.void:
     last = s.active[s.active_count]
     s.active[ch.place] = last
     s.channels[last].place = ch.place
+    clear_bit(s.live, number)
 
 
 @cython.cfunc

@@ -1,12 +1,14 @@
 """Receive buffers in the region, for connections that no program has been given yet."""
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 
 from neatstack.dataplane.stack cimport HOLD_BUFFERS, Stack
 
 cdef int init_holds(Stack *s) noexcept nogil                 # 0, or -ENOMEM
 cdef void destroy_holds(Stack *s) noexcept nogil
 cdef bint hold(Stack *s, uint32_t i) noexcept nogil          # True: TCB i has a receive buffer
+cdef bint restore_hold(Stack *s, uint32_t i, uint8_t *used) noexcept nogil   # False: it is another's
+cdef void rebuild_holds(Stack *s, const uint8_t *used) noexcept nogil
 cdef void release_hold(Stack *s, uint32_t i) noexcept nogil  # TCB i has none any more
 
 cdef inline bint can_hold(Stack *s) noexcept nogil:

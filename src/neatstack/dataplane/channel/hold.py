@@ -43,11 +43,18 @@ def hold(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
         return False
     t.flags |= TCB_HELD
     t.socket = number
+    point_to(s, v, number)
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def point_to(s: cython.pointer[Stack], v: cython.pointer[View], number: uint32_t) -> cython.void:
     v.rx = s.holds + cython.cast(uint64_t, number) * HOLD_SIZE
     v.rx_size = HOLD_SIZE
     v.rx_limit = HOLD_SIZE
     v.rx_tail = 0
-    return True
 
 
 def release_hold(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
@@ -63,3 +70,30 @@ def release_hold(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     v.rx = cython.cast(cython.pointer[uint8_t], cython.NULL)
     v.rx_size = 0
     v.rx_limit = 0
+
+
+# ---- adoption ----
+
+
+def restore_hold(s: cython.pointer[Stack], i: uint32_t, used: cython.pointer[uint8_t]) -> cython.bint:
+    """Give TCB i the hold buffer again that it names, and note that in `used`. False: it is another's."""
+    number: uint32_t = s.tcbs[i].socket
+    if number >= HOLD_BUFFERS or used[number]:
+        return False
+    used[number] = 1
+    point_to(s, cython.address(s.views[i]), number)
+    return True
+
+
+def rebuild_holds(s: cython.pointer[Stack], used: cython.pointer[cython.const[uint8_t]]) -> cython.void:
+    """The free list, from which buffers are in use."""
+    k: uint32_t
+    s.free_holds_count = 0
+    s.holds_used = 0
+    for k in range(HOLD_BUFFERS):
+        if used[k]:
+            s.holds_used = k + 1
+    for k in range(s.holds_used):
+        if not used[k]:
+            s.free_holds[s.free_holds_count] = k
+            s.free_holds_count += 1

@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #define NEAT_MAGIC 0x5441454eu /* "NEAT" */
-#define NEAT_LAYOUT_VERSION 1u
+#define NEAT_LAYOUT_VERSION 2u
 #define NEAT_MAX_REPLICAS 16
 #define NEAT_MAX_CHANNELS 256 /* programs at one time; a program has the same channel number in every replica */
 #define NEAT_BUCKETS 256      /* of the indirection table */
@@ -79,7 +79,8 @@ struct neat_channel_program {
     uint32_t commands_head; /* entries ever put into the command ring */
     uint32_t events_tail;   /* entries ever taken from the event ring; published before the sockets are looked at */
     uint32_t sleep_seq;     /* odd: a thread of the program sleeps (or is about to); ring the program's doorbell */
-    uint8_t pad[116];
+    uint32_t slots_used;    /* no slot from here on was ever used; grows before such a slot is */
+    uint8_t pad[112];
 };
 NEAT_SIZE(struct neat_channel_program, 128);
 

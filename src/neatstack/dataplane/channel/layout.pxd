@@ -59,7 +59,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         uint64_t commands_at, events_at, sockets_at, buffers_at
 
     ctypedef struct ChannelProgram "struct neat_channel_program":
-        uint32_t commands_head, events_tail, sleep_seq
+        uint32_t commands_head, events_tail, sleep_seq, slots_used
 
     ctypedef struct ChannelReplica "struct neat_channel_replica":
         uint32_t commands_tail, events_head, rescan

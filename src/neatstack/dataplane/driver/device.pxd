@@ -3,6 +3,9 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 cdef enum:
+    FRAMES = 64              # taken from the device in one batch
+    FRAME_BYTES = 512 * 1024 # after which a batch stops: more would only push out the caches
+    FRAME_ROOM = 68 * 1024   # for one frame: 64 KiB of IP packet and all that stands before it
     HEADROOM = 128           # bytes for virtio-net, Ethernet, IPv4 and TCP headers
     OUTBOX = 512             # segments planned before they have to be sent
 
@@ -10,6 +13,17 @@ cdef struct Frame:           # one received frame; valid until the next receive
     uint8_t *data            # starts with the Ethernet header
     uint32_t length          # up to 64 KiB + headers (GSO)
     uint8_t checked          # the transport checksum is known to be good (or not needed: it never left this host)
+
+cdef struct Kept:            # where in the memory of the inbox a frame lies
+    uint32_t at
+    uint32_t length
+    uint32_t checked
+
+cdef struct Inbox:           # frames that were taken from the device, in memory that outlives the process
+    uint32_t count           # of the batch in hand
+    uint32_t done            # those whose change is committed, and that need not be taken again
+    uint32_t next            # where the driver puts the next frame; `probe` of the driver tells whether it has
+    Kept frames[FRAMES]
 
 cdef struct Outgoing:        # one segment, ready to go once the change that caused it is committed
     uint8_t header[HEADROOM] # Ethernet + IPv4 + TCP
@@ -26,5 +40,6 @@ cdef struct Outgoing:        # one segment, ready to go once the change that cau
 cdef struct Device:
     void *self
     int fd                   # readable when a frame waits
+    bint records             # receive() itself writes the inbox, frame by frame
     int (*receive)(Device *device, Frame *frames, int most) noexcept nogil   # how many; 0 none; < 0 -errno
     int (*send)(Device *device, const Outgoing *segment) noexcept nogil      # 0; -errno (counted, never fatal)

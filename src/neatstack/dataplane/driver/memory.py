@@ -154,6 +154,12 @@ def memory_put(
     return 0
 
 
+def memory_untaken(device: cython.pointer[Device], frame: cython.pointer[Stored]) -> cython.bint:
+    """The oldest frame that has arrived and was not received; the caller frees frame.data. False: none."""
+    m: cython.pointer[MemoryDevice] = cython.cast(cython.pointer[MemoryDevice], device.self)
+    return pop(cython.address(m.arrivals), frame)
+
+
 def memory_take(device: cython.pointer[Device], frame: cython.pointer[Stored]) -> cython.bint:
     """The oldest frame that was sent; the caller frees frame.data. False: none."""
     m: cython.pointer[MemoryDevice] = cython.cast(cython.pointer[MemoryDevice], device.self)

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
-from neatstack.dataplane.driver.device cimport HEADROOM, Device
+from neatstack.dataplane.driver.device cimport HEADROOM, Device, Inbox
 
 cdef extern from "<linux/if.h>" nogil:
     enum:
@@ -57,6 +57,8 @@ cdef extern from "<sched.h>" nogil:
     int setns(int fd, int kind)
 
 # Make `device` the driver of one queue. `malformed` counts the frames whose virtio-net header makes no sense.
-# 0, or -ENOMEM.
-cdef int tap_device(Device *device, int fd, uint64_t *malformed) noexcept nogil
+# With an inbox, which lies with `memory` for the frames (FRAME_BYTES + FRAME_ROOM) in the state region, frames outlive the
+# process; without (both NULL) they do not. 0, or -ENOMEM.
+cdef int tap_device(Device *device, int fd, Inbox *inbox, uint8_t *memory, uint64_t *malformed) noexcept nogil
+cdef void tap_probe(Inbox *inbox, uint8_t *memory) noexcept nogil
 cdef void tap_close(Device *device) noexcept nogil

@@ -12,7 +12,18 @@ from cython.cimports.libc.errno import EAGAIN, EINTR, ENOMEM, errno
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.neatstack.dataplane.driver.device import HEADROOM, Device, Frame, Outgoing
+from cython.cimports.neatstack.dataplane.driver.device import (
+    FRAME_BYTES,
+    FRAME_ROOM,
+    FRAMES,
+    HEADROOM,
+    Device,
+    Frame,
+    Inbox,
+    Kept,
+    Outgoing,
+)
+from cython.cimports.neatstack.dataplane.channel.atomic import barrier
 from cython.cimports.neatstack.dataplane.driver.tap import (
     CLONE_NEWNET,
     IFF_MULTI_QUEUE,
@@ -45,15 +56,14 @@ from cython.cimports.posix.ioctl import ioctl
 from cython.cimports.posix.uio import iovec, writev
 from cython.cimports.posix.unistd import close, read, write
 
-BATCH = cython.declare(cython.int, 64)  # frames a call
-BATCH_BYTES = cython.declare(uint32_t, 512 * 1024)  # after which a call stops: more would only push out the caches
-BUFFER = cython.declare(uint32_t, 68 * 1024)  # of one frame: 64 KiB of IP packet and all that stands before it
 CACHE_LINE = cython.declare(uint32_t, 64)
 SHORTEST = cython.declare(uint32_t, 14)  # an Ethernet header
 TCP_CHECKSUM = cython.declare(uint16_t, 16)  # offset in the TCP header
 
 Tap = cython.struct(
     buffers=cython.pointer[uint8_t],
+    inbox=cython.pointer[Inbox],
+    allocated=cython.bint,
     malformed=cython.pointer[uint64_t],
 )
 
@@ -171,18 +181,27 @@ def prepare(fd: cython.int) -> cython.int:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def tap_device(device: cython.pointer[Device], fd: cython.int, malformed: cython.pointer[uint64_t]) -> cython.int:
+def tap_device(
+    device: cython.pointer[Device],
+    fd: cython.int,
+    inbox: cython.pointer[Inbox],
+    memory: cython.pointer[uint8_t],
+    malformed: cython.pointer[uint64_t],
+) -> cython.int:
     """See tap.pxd. Buffers are not touched before frames need them, the lowest first: idle, they cost no memory."""
     tap: cython.pointer[Tap] = cython.cast(cython.pointer[Tap], calloc(1, cython.sizeof(Tap)))
     if not tap:
         return -ENOMEM
-    tap.buffers = cython.cast(cython.pointer[uint8_t], malloc(BATCH_BYTES + BUFFER))
+    tap.allocated = not inbox
+    tap.inbox = inbox
+    tap.buffers = memory if inbox else cython.cast(cython.pointer[uint8_t], malloc(FRAME_BYTES + FRAME_ROOM))
     if not tap.buffers:
         free(tap)
         return -ENOMEM
     tap.malformed = malformed
     device.self = tap
     device.fd = fd
+    device.records = inbox != cython.NULL
     device.receive = tap_receive
     device.send = tap_send
     return 0
@@ -194,7 +213,8 @@ def tap_device(device: cython.pointer[Device], fd: cython.int, malformed: cython
 def tap_close(device: cython.pointer[Device]) -> cython.void:
     """Free what `tap_device` took; the descriptor stays open."""
     tap: cython.pointer[Tap] = cython.cast(cython.pointer[Tap], device.self)
-    free(tap.buffers)
+    if tap.allocated:
+        free(tap.buffers)
     free(tap)
     device.self = cython.NULL
 
@@ -205,32 +225,29 @@ def tap_close(device: cython.pointer[Device]) -> cython.void:
 def tap_receive(device: cython.pointer[Device], frames: cython.pointer[Frame], most: cython.int) -> cython.int:
     """Take up to `most` frames, until the queue is empty or a good deal of bytes has come.
 
-    They are packed one after the other: a batch of small ones stays in the caches nearest to us.
+    They are packed one after the other: a batch of small ones stays in the caches nearest to us. With an inbox, each is
+    in it as soon as it is here; and when the process dies between the two, `tap_probe` finds it.
     """
     tap: cython.pointer[Tap] = cython.cast(cython.pointer[Tap], device.self)
     taken: cython.int = 0
     at: uint32_t = 0
-    if most > BATCH:
-        most = BATCH
-    while taken < most and at < BATCH_BYTES:
+    if most > FRAMES:
+        most = FRAMES
+    while taken < most and at < FRAME_BYTES:
         frame: cython.pointer[Frame] = cython.address(frames[taken])
         buffer: cython.pointer[uint8_t] = tap.buffers + at
-        header: cython.pointer[VnetHeader] = cython.cast(cython.pointer[VnetHeader], buffer)
-        frame.data = buffer + cython.sizeof(VnetHeader)
-        size: cython.Py_ssize_t = read(device.fd, buffer, BUFFER)
+        if tap.inbox:
+            await_frame(tap.inbox, at, buffer)
+        size: cython.Py_ssize_t = read(device.fd, buffer, FRAME_ROOM)
         if size < 0:
             if errno == EINTR:
                 continue
             return taken if taken or errno == EAGAIN else -errno
-        if size < cython.cast(cython.Py_ssize_t, cython.sizeof(VnetHeader) + SHORTEST):
+        if not take(buffer, size, frame):
             tap.malformed[0] += 1
             continue
-        frame.length = cython.cast(uint32_t, size) - cython.cast(uint32_t, cython.sizeof(VnetHeader))
-        if not sensible(header, frame.length):
-            tap.malformed[0] += 1
-            continue
-        # Either flag: the sender is on this host and left the checksum to us, or the kernel has looked at it.
-        frame.checked = (header.flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID)) != 0
+        if tap.inbox:
+            keep(tap.inbox, frame, at + cython.cast(uint32_t, cython.sizeof(VnetHeader)))
         at += (cython.cast(uint32_t, size) + CACHE_LINE - 1) & ~(CACHE_LINE - 1)
         taken += 1
     return taken
@@ -240,9 +257,72 @@ def tap_receive(device: cython.pointer[Device], frames: cython.pointer[Frame], m
 @cython.nogil
 @cython.inline
 @cython.exceptval(check=False)
+def take(buffer: cython.pointer[uint8_t], size: cython.Py_ssize_t, frame: cython.pointer[Frame]) -> cython.bint:
+    """What was read into `buffer`, as a frame. False: it is none."""
+    header: cython.pointer[VnetHeader] = cython.cast(cython.pointer[VnetHeader], buffer)
+    if size < cython.cast(cython.Py_ssize_t, cython.sizeof(VnetHeader) + SHORTEST):
+        return False
+    frame.data = buffer + cython.sizeof(VnetHeader)
+    frame.length = cython.cast(uint32_t, size) - cython.cast(uint32_t, cython.sizeof(VnetHeader))
+    # Either flag: the sender is on this host and left the checksum to us, or the kernel has looked at it.
+    frame.checked = (header.flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID)) != 0
+    return sensible(header, frame.length)
+
+
+# ---- frames that outlive the process ----
+
+
+@cython.cfunc
+@cython.nogil
+@cython.inline
+@cython.exceptval(check=False)
+def await_frame(inbox: cython.pointer[Inbox], at: uint32_t, buffer: cython.pointer[uint8_t]) -> cython.void:
+    """The next frame goes here: until then no Ethernet address stands in its place."""
+    memset(buffer + cython.sizeof(VnetHeader), 0, 8)
+    inbox.next = at
+    barrier()
+
+
+@cython.cfunc
+@cython.nogil
+@cython.inline
+@cython.exceptval(check=False)
+def keep(inbox: cython.pointer[Inbox], frame: cython.pointer[Frame], at: uint32_t) -> cython.void:
+    kept: cython.pointer[Kept] = cython.address(inbox.frames[inbox.count])
+    kept.at = at
+    kept.length = frame.length
+    kept.checked = frame.checked
+    barrier()
+    inbox.count += 1
+
+
+def tap_probe(inbox: cython.pointer[Inbox], memory: cython.pointer[uint8_t]) -> cython.void:
+    """A process has died, perhaps right after it had read a frame: if that is so, put the frame into the inbox.
+
+    How long it is says its IPv4 header, which is checked like any other when the frame is handled.
+    """
+    at: uint32_t = inbox.next
+    frame: Frame
+    length: uint32_t
+    if inbox.count >= FRAMES or at >= FRAME_BYTES:
+        return
+    if inbox.count and inbox.frames[inbox.count - 1].at >= at:
+        return  # it is there already
+    header: cython.pointer[uint8_t] = memory + at + cython.sizeof(VnetHeader)
+    if not (header[0] | header[1] | header[2] | header[3] | header[4] | header[5]):
+        return
+    length = SHORTEST + (cython.cast(uint32_t, header[SHORTEST + 2]) << 8 | header[SHORTEST + 3])
+    if take(memory + at, length + cython.sizeof(VnetHeader), cython.address(frame)):
+        keep(inbox, cython.address(frame), at + cython.cast(uint32_t, cython.sizeof(VnetHeader)))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.inline
+@cython.exceptval(check=False)
 def sensible(header: cython.pointer[VnetHeader], length: uint32_t) -> cython.bint:
     """Whether a virtio-net header can belong to a frame of that length (cut off frames fill their buffer)."""
-    if length + cython.sizeof(VnetHeader) >= BUFFER:
+    if length + cython.sizeof(VnetHeader) >= FRAME_ROOM:
         return False
     if header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM:
         if cython.cast(uint32_t, header.csum_start) + header.csum_offset + 2 > length:
@@ -315,7 +395,9 @@ class Queue:
     _malformed: uint64_t
 
     def __cinit__(self, fd: cython.int):
-        failed: cython.int = tap_device(cython.address(self._device), fd, cython.address(self._malformed))
+        failed: cython.int = tap_device(
+            cython.address(self._device), fd, cython.NULL, cython.NULL, cython.address(self._malformed)
+        )
         if failed < 0:
             raise MemoryError
 
@@ -331,7 +413,7 @@ class Queue:
     def receive(self) -> list[tuple[bytes, bool]]:
         """The frames that wait, each with whether its transport checksum needs no check. OSError as read() fails."""
         frames: Frame[64]
-        count: cython.int = self._device.receive(cython.address(self._device), frames, BATCH)
+        count: cython.int = self._device.receive(cython.address(self._device), frames, FRAMES)
         if count < 0:
             raise OSError(-count, f"cannot read from the TAP: {os.strerror(-count)}")
         return [

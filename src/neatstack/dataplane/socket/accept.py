@@ -15,7 +15,9 @@ from cython.cimports.neatstack.dataplane.channel.buffers import rx_head
 from cython.cimports.neatstack.dataplane.channel.channel import clear_bit, holds_bit, rx_ring, set_bit
 from cython.cimports.neatstack.dataplane.channel.hold import can_hold, hold, release_hold
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_STATE_POSTED, SocketReplica
-from cython.cimports.neatstack.dataplane.socket.slots import bind_slot, free_slot, put_event, unbind_slot
+from cython.cimports.neatstack.dataplane.channel.slot import free_slot
+from cython.cimports.neatstack.dataplane.journal import touch
+from cython.cimports.neatstack.dataplane.socket.slots import bind_slot, put_event, unbind_slot
 from cython.cimports.neatstack.dataplane.stack import (
     HOLD_SIZE,
     MAX_CHANNELS,
@@ -255,6 +257,7 @@ def give(s: cython.pointer[Stack], q: cython.pointer[AcceptQueue], i: uint32_t, 
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     ch: cython.pointer[Channel] = cython.address(s.channels[channel])
     socket: uint32_t = q.posted[channel] - 1
+    touch(s, i)
     if waiting_bytes(s, i) > ch.header.rx_size:
         abort(s, i, ECONNABORTED)
         return
@@ -326,6 +329,7 @@ def requeue(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     q: cython.pointer[AcceptQueue] = queue_of(s, i)
+    touch(s, i)
     forget_untaken(s, i)
     memset(t.holders, 0, cython.sizeof(t.holders))
     if q == cython.NULL or s.views[i].rx_tail or s.views[i].tx_head:

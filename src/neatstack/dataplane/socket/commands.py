@@ -35,9 +35,11 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
 )
 from cython.cimports.neatstack.dataplane.channel.rings import entry_op, load_entry
 from cython.cimports.neatstack.dataplane.ip.output import is_local
+from cython.cimports.neatstack.dataplane.journal import POINT_COMMAND_TAKEN, POINT_DETACHED, commit, point, touch
 from cython.cimports.neatstack.dataplane.socket.accept import forget_untaken, post, requeue, taken, unpost
 from cython.cimports.neatstack.dataplane.socket.commands import BUDGET, LEAST_RECEIVE_BUFFER, LOOPBACK_BE, RUN
-from cython.cimports.neatstack.dataplane.socket.slots import bind_slot, free_slot, put_event
+from cython.cimports.neatstack.dataplane.channel.slot import free_slot
+from cython.cimports.neatstack.dataplane.socket.slots import bind_slot, put_event
 from cython.cimports.neatstack.dataplane.stack import (
     DROP_COMMAND,
     MAX_CHANNELS,
@@ -127,6 +129,7 @@ def take_run(s: cython.pointer[Stack], channel: uint32_t, waiting: uint32_t) -> 
         if entry_op(entry) == NEAT_OP_DETACH:
             if count == 0:
                 command(s, channel, entry)
+                point(s, POINT_DETACHED)
                 advance(ch, 1)
                 return 1
             break
@@ -134,6 +137,7 @@ def take_run(s: cython.pointer[Stack], channel: uint32_t, waiting: uint32_t) -> 
         count += 1
     advance(ch, count)
     fence()
+    point(s, POINT_COMMAND_TAKEN)
     for n in range(count):
         command(s, channel, run[n])
     return count
@@ -156,6 +160,7 @@ def command(s: cython.pointer[Stack], program: uint32_t, entry: uint64_t) -> cyt
         return
     i: uint32_t = ch.tcb_of[socket]
     if i:
+        touch(s, i)
         if not holds_bit(s.tcbs[i].holders, program):
             impossible(s)
         elif op == NEAT_OP_LOOK:
@@ -170,14 +175,12 @@ def command(s: cython.pointer[Stack], program: uint32_t, entry: uint64_t) -> cyt
         unpost(s, channel, socket)
     else:
         free_slot(ch, socket)
+    commit(s)
 
 
 # ---- a slot without a connection ----
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def look_at_slot(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_t) -> cython.void:
     """The program uses a free slot, or asks a posted one back."""
     ch: cython.pointer[Channel] = cython.address(s.channels[channel])
@@ -262,7 +265,12 @@ def refuse(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_t, error:
 @cython.exceptval(check=False)
 def apply_options(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Copy the socket options that concern packets, and tell TCP when they have changed."""
-    v: cython.pointer[View] = cython.address(s.views[i])
+    if copy_options(cython.address(s.views[i])):
+        options_changed(s, i)
+
+
+def copy_options(v: cython.pointer[View]) -> cython.bint:
+    """Copy the socket options that concern packets. True: they have changed."""
     flags: uint16_t = load16(cython.address(v.program.flags))
     tos: uint8_t = load8(cython.address(v.program.tos))
     ttl: uint8_t = load8(cython.address(v.program.ttl))
@@ -272,17 +280,14 @@ def apply_options(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     elif limit < LEAST_RECEIVE_BUFFER:
         limit = LEAST_RECEIVE_BUFFER
     if flags == v.options and tos == v.tos and ttl == v.ttl and limit == v.rx_limit:
-        return
+        return False
     v.options = flags
     v.tos = tos
     v.ttl = ttl
     v.rx_limit = limit
-    options_changed(s, i)
+    return True
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def look(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """The program has changed its lines of the socket of TCB i: options, cursors, shutdown, in this order."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])

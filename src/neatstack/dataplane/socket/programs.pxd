@@ -6,7 +6,6 @@ from neatstack.dataplane.stack cimport Stack
 
 cdef void inherit_all(Stack *s, uint32_t channel, uint32_t parent) noexcept nogil
 cdef int drop(Stack *s, uint32_t channel) noexcept nogil
-cdef void recover_channel(Stack *s, uint32_t channel) noexcept nogil
 cdef int grant(Stack *s, uint32_t number, uint32_t channel) noexcept nogil
 cdef int revoke(Stack *s, uint32_t number, uint32_t channel) noexcept nogil
 cdef int end_listener(Stack *s, uint32_t number) noexcept nogil

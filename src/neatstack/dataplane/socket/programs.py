@@ -19,9 +19,10 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
     NEAT_STATE_POSTED,
     Socket,
 )
+from cython.cimports.neatstack.dataplane.journal import commit, touch
 from cython.cimports.neatstack.dataplane.socket.accept import empty_queue, post, requeue, unpost_all
 from cython.cimports.neatstack.dataplane.socket.commands import take_commands
-from cython.cimports.neatstack.dataplane.socket.slots import free_slot, put_event, unbind_slot
+from cython.cimports.neatstack.dataplane.socket.slots import put_event, unbind_slot
 from cython.cimports.neatstack.dataplane.stack import (
     MAX_CHANNELS,
     MAX_LISTENERS,
@@ -89,6 +90,7 @@ def inherit_sockets(s: cython.pointer[Stack], memory: uint32_t, channel: uint32_
     for k in range(ch.header.sockets):
         i: uint32_t = ch.tcb_of[k]
         if i and holds_bit(s.tcbs[i].holders, parent) and not s.views[i].untaken:
+            touch(s, i)
             set_bit(s.tcbs[i].holders, channel)
             s.views[i].event_at = 0
 
@@ -133,6 +135,7 @@ def let_go(s: cython.pointer[Stack], memory: uint32_t, channel: uint32_t) -> cyt
         if not i or not holds_bit(s.tcbs[i].holders, channel):
             continue
         t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+        touch(s, i)
         clear_bit(t.holders, channel)
         s.views[i].event_at = 0
         if any_bit(t.holders):
@@ -153,11 +156,13 @@ def evict(s: cython.pointer[Stack], channel: uint32_t) -> cython.void:
         i: uint32_t = ch.tcb_of[k]
         if not i:
             continue
+        touch(s, i)
         if s.tcbs[i].state != State.CLOSED:
             abort(s, i, ECONNRESET)
         memset(s.tcbs[i].holders, 0, cython.sizeof(s.tcbs[i].holders))
         unbind_slot(s, i)
         mark(s, i, NEWS_GONE)
+        commit(s)
 
 
 # ---- listeners ----
@@ -169,8 +174,6 @@ def grant(s: cython.pointer[Stack], number: uint32_t, channel: uint32_t) -> cyth
     if entry == cython.NULL or not in_use(s, channel):
         return -EINVAL
     set_bit(entry.channels, channel)
-    if s.channels[channel].recovered:
-        relink(s, channel, number)
     return 0
 
 
@@ -205,53 +208,3 @@ def end_listener(s: cython.pointer[Stack], number: uint32_t) -> cython.int:
     empty_queue(s, cython.cast(uint32_t, entry - s.listeners))
     unlisten(s, number)
     return 0
-
-
-# ---- a channel that was in use before this incarnation ----
-
-
-def recover_channel(s: cython.pointer[Stack], channel: uint32_t) -> cython.void:
-    """Make good what the last incarnation has left in a channel.
-
-    Connections are reset, closed slots are free, and slots that were posted are linked again as soon as their listeners
-    are granted.
-    """
-    ch: cython.pointer[Channel] = cython.address(s.channels[channel])
-    k: uint32_t
-    if not load32(cython.address(ch.program.commands_head)) and not load32(cython.address(ch.replica.commands_tail)):
-        return
-    ch.recovered = 1
-    for k in range(ch.header.sockets):
-        lines: cython.pointer[Socket] = cython.address(ch.sockets[k])
-        state: uint32_t = load8(cython.address(lines.replica.state))
-        ch.posts[k].generation = load32(cython.address(lines.replica.generation))
-        if state == NEAT_STATE_FREE or state == NEAT_STATE_POSTED:
-            continue
-        if load8(cython.address(lines.replica.seen)) & NEAT_SEEN_DETACHED:
-            free_slot(ch, k)
-        elif state != NEAT_STATE_CLOSED:
-            lines.replica.seen |= NEAT_SEEN_RESET
-            lines.replica.error = ECONNRESET
-            lines.replica.tcp_state = cython.cast(uint8_t, State.CLOSED)
-            store8_release(cython.address(lines.replica.state), NEAT_STATE_CLOSED)
-            put_event(s, channel, channel, k)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def relink(s: cython.pointer[Stack], channel: uint32_t, number: uint32_t) -> cython.void:
-    """Post again the slots that the program had posted for this listener to the last incarnation."""
-    ch: cython.pointer[Channel] = cython.address(s.channels[channel])
-    k: uint32_t
-    for k in range(ch.header.sockets):
-        p: cython.pointer[Post] = cython.address(ch.posts[k])
-        lines: cython.pointer[Socket] = cython.address(ch.sockets[k])
-        if p.listener or ch.tcb_of[k] or load8(cython.address(lines.replica.state)) != NEAT_STATE_POSTED:
-            continue
-        if load_acquire(cython.address(lines.program.generation)) != p.generation:
-            continue
-        if load8(cython.address(lines.program.role)) != NEAT_ROLE_ACCEPT:
-            continue
-        if load32(cython.address(lines.program.listener)) == number:
-            post(s, channel, k, number)

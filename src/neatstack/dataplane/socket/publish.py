@@ -9,6 +9,7 @@ from cython.cimports.neatstack.dataplane.channel.atomic import fence, load32, st
 from cython.cimports.neatstack.dataplane.channel.buffers import tx_tail
 from cython.cimports.neatstack.dataplane.channel.channel import any_bit
 from cython.cimports.neatstack.dataplane.channel.hold import release_hold
+from cython.cimports.neatstack.dataplane.journal import POINT_EVENT, POINT_LINES, POINT_PUBLISHED, commit, point, touch
 from cython.cimports.neatstack.dataplane.socket.accept import arrived, leave_queue
 from cython.cimports.neatstack.dataplane.socket.slots import put_events, unbind_slot, write_lines
 from cython.cimports.neatstack.dataplane.stack import (
@@ -21,7 +22,7 @@ from cython.cimports.neatstack.dataplane.stack import (
     View,
 )
 from cython.cimports.neatstack.dataplane.tcp.table import release
-from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_DETACHED, State, Tcb
+from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_DETACHED, TCB_RESET_OWED, State, Tcb
 
 
 def publish(s: cython.pointer[Stack]) -> cython.void:
@@ -32,8 +33,11 @@ def publish(s: cython.pointer[Stack]) -> cython.void:
     for k in range(count):
         i: uint32_t = s.dirty[k]
         if s.views[i].news & NEWS_ACCEPT and s.tcbs[i].state != State.CLOSED:
+            touch(s, i)
             arrived(s, i)
+            commit(s)
         write_lines(s, i)
+        point(s, POINT_LINES)
     fence()  # who finds no entry in its ring has seen these lines
     for k in range(count):
         j: uint32_t = s.dirty[k]
@@ -47,7 +51,9 @@ def publish(s: cython.pointer[Stack]) -> cython.void:
         s.dirty[kept] = s.dirty[k]
         kept += 1
     s.dirty_count = kept
+    point(s, POINT_EVENT)
     publish_heads(s)
+    point(s, POINT_PUBLISHED)
 
 
 @cython.cfunc
@@ -86,14 +92,34 @@ def tell(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     if made_room(v, t) or news & (NEWS_EVENT | NEWS_GONE):
         put_events(s, i)
     if news & NEWS_GONE:
-        if news & NEWS_OUTPUT:  # the peer is still to be told
+        if news & NEWS_OUTPUT or not reset_has_left(s, i):  # the peer is still to be told
             v.news |= NEWS_GONE
         elif any_bit(t.holders):
             leave_queue(s, i)  # and TCB and slot stay until every program has detached
         else:
             finish(s, i)
     elif t.flags & TCB_DETACHED and (t.state == State.FIN_WAIT_2 or t.state == State.TIME_WAIT):
-        unbind_slot(s, i)  # the peer has all of the send ring, and nobody will read
+        if v.program != cython.NULL:  # the peer has all of the send ring, and nobody will read
+            touch(s, i)
+            unbind_slot(s, i)
+            commit(s)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def reset_has_left(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
+    """Whether no RST is owed, or it went out with an earlier batch: TCB i must last until then, lest it be lost with us."""
+    v: cython.pointer[View] = cython.address(s.views[i])
+    if not s.tcbs[i].flags & TCB_RESET_OWED:
+        return True
+    if v.reset_sent < 2:
+        v.reset_sent += 1
+        return False
+    touch(s, i)
+    s.tcbs[i].flags &= ~cython.cast(uint32_t, TCB_RESET_OWED)
+    commit(s)
+    return True
 
 
 @cython.cfunc
@@ -101,10 +127,12 @@ def tell(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
 @cython.exceptval(check=False)
 def finish(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """TCB i is CLOSED, and no program holds it: give back its slot, its buffer and itself."""
+    touch(s, i)
     leave_queue(s, i)
     unbind_slot(s, i)
     release_hold(s, i)
     release(s, i)
+    commit(s)
 
 
 @cython.cfunc

@@ -23,8 +23,8 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
     NEAT_STATE_OPEN,
     SocketReplica,
 )
+from cython.cimports.neatstack.dataplane.channel.slot import retire
 from cython.cimports.neatstack.dataplane.channel.rings import entry_bits, load_entry, store_entry
-from cython.cimports.neatstack.dataplane.socket.slots import RETAINED, TOUCHED
 from cython.cimports.neatstack.dataplane.stack import MAX_CHANNELS, Channel, Stack, View
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     NO_CHANNEL,
@@ -35,7 +35,6 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     State,
     Tcb,
 )
-from cython.cimports.posix.mman import MADV_REMOVE, madvise
 
 
 def bind_slot(s: cython.pointer[Stack], i: uint32_t, channel: uint32_t, socket: uint32_t) -> cython.void:
@@ -61,32 +60,18 @@ def bind_slot(s: cython.pointer[Stack], i: uint32_t, channel: uint32_t, socket: 
     v.event_at = 0
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def give_back(ring: cython.pointer[uint8_t], size: uint32_t, carried: uint64_t) -> cython.void:
-    """Return the memory of a ring that has `carried` so many bytes to the system.
-
-    Fails on memory that is not shared (in tests), where nothing has to be returned.
-    """
-    if carried > TOUCHED and size > RETAINED:
-        madvise(ring + RETAINED, size - RETAINED, MADV_REMOVE)
-
-
 def unbind_slot(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
-    """Take TCB i out of its slot, which is free from now on. The TCB's cursors stay."""
+    """Take TCB i out of its slot, which is free with the commit. The TCB's cursors stay."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
     if v.program == cython.NULL:
         return
     ch: cython.pointer[Channel] = cython.address(s.channels[t.channel])
-    give_back(v.rx, v.rx_size, t.bytes_in)
-    give_back(v.tx, v.tx_size, t.bytes_out)
+    retire(s, t.channel, t.socket, t.bytes_in, t.bytes_out)
     ch.tcb_of[t.socket] = 0
     ch.bound -= 1
     if ch.gone and not ch.bound:
         s.unused += 1
-    free_slot(ch, t.socket)
     t.channel = NO_CHANNEL
     t.socket = 0
     v.program = cython.NULL
@@ -96,16 +81,6 @@ def unbind_slot(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     v.rx_size = 0
     v.rx_limit = 0
     v.tx_size = 0
-
-
-def free_slot(ch: cython.pointer[Channel], socket: uint32_t) -> cython.void:
-    """Tell the program that the replica has done with this slot."""
-    r: cython.pointer[SocketReplica] = cython.address(ch.sockets[socket].replica)
-    store32(cython.address(r.generation), ch.posts[socket].generation)
-    r.seen = 0
-    r.error = 0
-    r.tcp_state = cython.cast(uint8_t, State.FREE)
-    store8_release(cython.address(r.state), NEAT_STATE_FREE)  # last: the program may use the slot again
 
 
 @cython.cfunc

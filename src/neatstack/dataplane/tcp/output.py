@@ -59,8 +59,8 @@ def output_reset(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     if outbox_full(s):
         mark(s, i, NEWS_OUTPUT)
         return
-    t.flags &= ~cython.cast(uint32_t, TCB_RESET_OWED)
     emit_reset(s, i)
+    s.views[i].reset_sent = 1                   # owed still, until it has left: see publish.py
 
 
 @cython.cfunc

@@ -9,6 +9,7 @@ from cython.cimports.libc.stdint import uint32_t
 from cython.cimports.neatstack.dataplane.channel.buffers import rx_room, rx_write
 from cython.cimports.neatstack.dataplane.channel.hold import hold
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_QUICKACK
+from cython.cimports.neatstack.dataplane.journal import POINT_COPIED, point
 from cython.cimports.neatstack.dataplane.stack import (
     DROP_NO_MEMORY,
     DROP_RANGES,
@@ -101,6 +102,7 @@ def in_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.c
     before_text: uint32_t = t.rcv.nxt
     if not t.flags & TCB_READ_SHUT:
         rx_write(v, t, seg.seq - (t.rcv.irs + 1), seg.text, seg.len)
+        point(s, POINT_COPIED)
     t.rcv.nxt += seg.len
     if reordered:
         absorb(t)

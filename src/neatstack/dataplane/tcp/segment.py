@@ -7,6 +7,7 @@ receive.py.
 import cython
 from cython.cimports.libc.errno import ECONNREFUSED, ECONNRESET, EPIPE
 from cython.cimports.libc.stdint import int32_t, uint8_t, uint32_t, uint64_t
+from cython.cimports.neatstack.dataplane.journal import touch
 from cython.cimports.neatstack.dataplane.stack import (
     DROP_SEQUENCE,
     DROP_TCP_CHECKSUM,
@@ -70,7 +71,9 @@ def segment_arrives(
     i = table.find(s, seg.local_be, seg.local_port_be, seg.remote_be, seg.remote_port_be)
     if not i:
         no_connection(s, cython.address(seg))
-    elif cython.likely(predicted(cython.address(s.tcbs[i]), cython.address(seg))):
+        return
+    touch(s, i)
+    if cython.likely(predicted(cython.address(s.tcbs[i]), cython.address(seg))):
         heard(s, i)
         if acknowledge(s, i, cython.address(seg)) and seg.len:
             text(s, i, cython.address(seg))

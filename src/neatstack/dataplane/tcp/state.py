@@ -4,6 +4,7 @@ import cython
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.libc.string import memset
 from cython.cimports.neatstack.dataplane.check import check
+from cython.cimports.neatstack.dataplane.journal import touch
 from cython.cimports.neatstack.dataplane.stack import NEWS_ACCEPT, NEWS_EVENT, NEWS_GONE, NEWS_LINES, Listener, Stack
 from cython.cimports.neatstack.dataplane.tcp import table, timers
 from cython.cimports.neatstack.dataplane.tcp.listen import listener_numbered
@@ -37,6 +38,7 @@ for _state, _next in EDGES.items():
 def become(s: cython.pointer[Stack], i: uint32_t, state: State) -> cython.void:
     """Put TCB i into `state`."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    touch(s, i)
     old: uint8_t = t.state
     check(_legal[old] >> cython.cast(cython.int, state) & 1)
     t.state = cython.cast(uint8_t, state)
@@ -92,6 +94,7 @@ def end(s: cython.pointer[Stack], i: uint32_t, error: cython.int) -> cython.void
     `error`: errno for the program; 0: an orderly end.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    touch(s, i)
     if error and not t.error:
         t.error = cython.cast(uint8_t, error)
     become(s, i, State.CLOSED)

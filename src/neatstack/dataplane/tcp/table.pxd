@@ -4,9 +4,11 @@ from libc.stdint cimport uint16_t, uint32_t
 
 from neatstack.dataplane.stack cimport Stack
 
-# 0, or -ENOMEM. Needs s.region, s.tcbs, s.views, s.max_tcbs and s.now; makes the lookup table, the free list, the
-# index of listeners, the timer wheel and the secrets, from whatever TCBs and listeners the region holds.
+# 0, or -ENOMEM. Needs s.region, s.tcbs, s.views, s.max_tcbs and s.now; makes the lookup table, the index of listeners, the
+# timer wheel and the secrets. What TCBs the region holds is put in by restore().
 cdef int init(Stack *s) noexcept nogil
+cdef void restore(Stack *s, uint32_t i) noexcept nogil   # TCB i of the region is found again
+cdef void give_back(Stack *s, uint32_t i) noexcept nogil
 cdef void destroy(Stack *s) noexcept nogil      # frees what init() took
 cdef uint32_t find(Stack *s, uint32_t local_be, uint16_t local_port_be, uint32_t remote_be,
                    uint16_t remote_port_be) noexcept nogil

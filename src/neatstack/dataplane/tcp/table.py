@@ -12,6 +12,7 @@ from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
 from cython.cimports.neatstack.dataplane.check import check
+from cython.cimports.neatstack.dataplane.journal import touch, touch_new
 from cython.cimports.neatstack.dataplane.stack import RELEASE_AHEAD, Stack, View
 from cython.cimports.neatstack.dataplane.tcp import timers
 from cython.cimports.neatstack.dataplane.tcp.isn import draw_secrets
@@ -22,7 +23,6 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_DETACHED, TCB_HELD, 
 
 def init(s: cython.pointer[Stack]) -> cython.int:
     size: uint32_t = 64
-    i: uint32_t
     while size < 2 * s.max_tcbs:
         size *= 2
     s.flows = cython.cast(cython.pointer[uint64_t], calloc(size, cython.sizeof(uint64_t)))
@@ -34,23 +34,15 @@ def init(s: cython.pointer[Stack]) -> cython.int:
     draw_secrets(s)
     index_listeners(s)
     timers.init(s)
-    if not s.region.tcbs_used:
-        s.region.tcbs_used = 1                  # index 0 means none
     s.counters.connections = 0
-    for i in range(1, s.region.tcbs_used):
-        restore(s, i)
     return 0
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def restore(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Give TCB i, as the region holds it, its places in the private structures."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     if t.state == State.FREE:
-        s.views[i].next_in_list = s.free_tcbs
-        s.free_tcbs = i
+        give_back(s, i)
         return
     if t.state == State.CLOSED:
         return
@@ -59,6 +51,12 @@ def restore(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     if t.state == State.TIME_WAIT:
         wait_add(s, i)
     timers.arm(s, i)
+
+
+def give_back(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """TCB i is FREE, and can be allocated again."""
+    s.views[i].next_in_list = s.free_tcbs
+    s.free_tcbs = i
 
 
 def destroy(s: cython.pointer[Stack]) -> cython.void:
@@ -141,13 +139,15 @@ def allocate(s: cython.pointer[Stack]) -> uint32_t:
     i: uint32_t = s.free_tcbs
     if i:
         s.free_tcbs = s.views[i].next_in_list
-    elif s.region.tcbs_used < s.max_tcbs:
-        i = s.region.tcbs_used
-        s.region.tcbs_used += 1
+    elif s.tcbs_used < s.max_tcbs:
+        i = s.tcbs_used
+        s.tcbs_used += 1
+        s.region.tcbs_used = s.region.tcbs_used_again = s.tcbs_used
     else:
-        i = recycle(s)
+        i = recycle(s)                          # it is touched, and can still be undone
         if not i:
             return 0
+    touch_new(s, i)
     memset(cython.address(s.tcbs[i]), 0, cython.sizeof(Tcb))
     memset(cython.address(s.views[i]), 0, cython.sizeof(View))
     return i
@@ -168,6 +168,7 @@ def recycle(s: cython.pointer[Stack]) -> uint32_t:
             return 0
         if s.tcbs[i].flags & TCB_DETACHED and s.views[i].program == cython.NULL and not s.views[i].dirty:
             check(not s.tcbs[i].flags & TCB_HELD)
+            touch(s, i)
             wait_remove(s, i)
             timers.disarm(s, i)
             remove(s, i)
@@ -182,8 +183,7 @@ def recycle(s: cython.pointer[Stack]) -> uint32_t:
 def release(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Give TCB i back; it is CLOSED, and nothing refers to it."""
     become(s, i, State.FREE)
-    s.views[i].next_in_list = s.free_tcbs
-    s.free_tcbs = i
+    give_back(s, i)
 
 
 def wait_add(s: cython.pointer[Stack], i: uint32_t) -> cython.void:

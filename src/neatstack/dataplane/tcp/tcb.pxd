@@ -126,5 +126,5 @@ cdef struct Tcb:
     uint64_t holders[4]      # bit n: the program with channel n holds this socket
     uint64_t bytes_in
     uint64_t bytes_out
-    uint32_t checksum        # CRC32C of all above, kept by the journal
-    uint32_t pad
+    uint32_t checksum        # of all above, see journal.pxd
+    uint32_t stamp           # RegionHeader.batch when it was last changed; what that batch had to tell may not have been told

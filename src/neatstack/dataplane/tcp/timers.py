@@ -11,6 +11,7 @@ looked at and moved on. A connection that sends and is answered all the time har
 
 import cython
 from cython.cimports.libc.stdint import uint32_t, uint64_t
+from cython.cimports.neatstack.dataplane.journal import commit, touch
 from cython.cimports.neatstack.dataplane.stack import WHEEL_LEVELS, WHEEL_SLOTS, WHEEL_WORDS, Stack, View
 from cython.cimports.neatstack.dataplane.tcp.bits import lowest
 from cython.cimports.neatstack.dataplane.tcp.tcb import TIMERS, Tcb
@@ -184,7 +185,9 @@ def empty(s: cython.pointer[Stack], slot: uint32_t) -> cython.void:
         disarm(s, i)
         at = earliest(cython.address(s.tcbs[i]))
         if at and tick_of(at) <= s.wheel_tick:
+            touch(s, i)
             expire(s, i)
+            commit(s)
             at = earliest(cython.address(s.tcbs[i]))
         if at and not s.views[i].wheel_slot:
             relink(s, i, at)

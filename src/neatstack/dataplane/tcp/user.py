@@ -5,6 +5,7 @@ from cython.cimports.libc.errno import EADDRNOTAVAIL, EINVAL, ENETUNREACH, ENOBU
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.neatstack.dataplane.channel.buffers import refresh_rx, rx_head
 from cython.cimports.neatstack.dataplane.ip.output import is_local, routable
+from cython.cimports.neatstack.dataplane.journal import touch
 from cython.cimports.neatstack.dataplane.stack import NEWS_OUTPUT, Listener, Stack, View
 from cython.cimports.neatstack.dataplane.tcp import ports, rtt, table
 from cython.cimports.neatstack.dataplane.tcp.handshake import our_mss
@@ -193,6 +194,7 @@ def abort(s: cython.pointer[Stack], i: uint32_t, error: cython.int) -> cython.vo
     if state == State.CLOSED or state == State.FREE:
         return
     s.counters.connections_reset += 1
+    touch(s, i)
     end(s, i, error)
     if state == State.SYN_SENT or state == State.TIME_WAIT:
         return

@@ -1,0 +1,54 @@
+"""A replica dies at each named point in turn, at each time that it passes it, in every state of TCP: nothing shows.
+
+The other end is an ordinary stack, which sends again what was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from neatstack.dataplane.journal import Point
+from tests.crash import scenarios
+from tests.support.crash import CrashWire
+
+NAMES = [point.name.removeprefix("POINT_").lower() for point in Point if point]
+
+
+def passes(scenario: Callable[[CrashWire], None], side: str) -> dict[str, int]:
+    """How often one end passes each point when nobody dies."""
+    wire = CrashWire()
+    wire.die(side, None)
+    scenario(wire)
+    assert wire.deaths == 0
+    return getattr(wire, side).engine.hits()
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+@pytest.mark.parametrize("scenario", scenarios.ALL, ids=lambda scenario: scenario.__name__)
+def test_death_at_every_point(scenario: Callable[[CrashWire], None], side: str) -> None:
+    hits = passes(scenario, side)
+    for name, count in hits.items():
+        for after in spread(count):
+            wire = CrashWire()
+            wire.die(side, name, after)
+            try:
+                scenario(wire)
+            except AssertionError as error:
+                raise AssertionError(f"{side} died at {name} number {after}: {error}") from error
+            assert wire.deaths == 1, (name, after)
+            assert wire.lost == 0, (name, after)
+
+
+def spread(count: int, most: int = 40) -> list[int]:
+    """Up to `most` numbers below `count`, the first ones all."""
+    if count <= most:
+        return list(range(count))
+    return sorted({*range(most // 2), *(most // 2 + (count - most // 2) * k // (most // 2) for k in range(most // 2))})
+
+
+def test_every_point_is_passed() -> None:
+    """What no scenario reaches would be tested by nobody."""
+    reached = {name for scenario in scenarios.ALL for side in "ab" for name, n in passes(scenario, side).items() if n}
+    assert reached == set(NAMES)

@@ -1,0 +1,82 @@
+"""Incarnations that die in the middle of their work, in virtual time, and others that adopt what they have left.
+
+    wire = CrashWire()
+    wire.die("b", "sealed", after=3)        # b's engine will pass this point three times, and die there
+    ...                                     # whatever happens: the next incarnation takes over, and goes on
+    assert wire.deaths == 1
+"""
+
+from __future__ import annotations
+
+import mmap
+from typing import Any
+
+from neatstack.dataplane.channel.region import region_size
+from neatstack.dataplane.engine import Died, Engine
+from tests.support.program import Program
+from tests.support.wire import Faults, Host, Wire
+
+TCBS = 64
+
+
+class MortalHost(Host):
+    """A host whose engine can be replaced by the next incarnation."""
+
+    def __init__(self, number: int, *, rings: int = 65536, **options: Any) -> None:
+        self.region = mmap.mmap(-1, region_size(TCBS))
+        self.options = options
+        self.incarnation = 1
+        super().__init__(number, rings=rings, max_tcbs=TCBS, region=self.region, **options)
+        self.programs: list[Program] = [self.program]
+        self.unsent: list[tuple[bytes, int]] = []  # what the dead have sent, and nobody has carried yet
+
+    def reborn(self, now: int, neighbour: Host, how: str = "adopt") -> dict[str, int]:
+        """What the manager does: region, queue, channels and listeners to a new engine."""
+        old = self.engine
+        told = old.listeners()  # by the manager, who keeps them
+        self.unsent += old.output()
+        self.incarnation += 1
+        self.engine = Engine(
+            address=self.address, mac=self.mac, max_tcbs=TCBS, region=self.region, keep=True,
+            incarnation=self.incarnation, **self.options,
+        )  # fmt: skip
+        self.engine.now = now
+        self.engine.neighbour(neighbour.address, neighbour.mac)
+        for frame in old.untaken():
+            self.engine.input(frame)
+        for program in self.programs:
+            program.engine = self.engine
+            self.engine.add_channel(program.channel, program.memory)
+        for listener in told:
+            self.engine.listen(listener["number"], listener["address"], listener["port"], listener["backlog"])
+            for channel in listener["channels"]:
+                self.engine.grant(listener["number"], channel)
+        return self.engine.adopt(how)
+
+
+class CrashWire(Wire):
+    """A wire whose hosts survive."""
+
+    host_class = MortalHost
+
+    def __init__(self, faults: Faults | None = None, *, how: str = "adopt", **options: Any) -> None:
+        self.deaths = 0
+        self.lost = 0
+        self.how = how
+        super().__init__(faults, **options)
+
+    def die(self, side: str, point: str | None, after: int = 0) -> None:
+        """Let the engine of host `side` die at a point; None: only count."""
+        getattr(self, side).engine.die_at(point, after)
+
+    def run_host(self, host: MortalHost, other: MortalHost) -> None:  # type: ignore[override]
+        try:
+            super().run_host(host, other)
+        except Died:
+            self.deaths += 1
+            self.lost += host.reborn(self.now, other, self.how)["lost"]
+            super().run_host(host, other)
+
+    def output(self, host: MortalHost) -> list[tuple[bytes, int]]:  # type: ignore[override]
+        unsent, host.unsent = host.unsent, []
+        return unsent + super().output(host)
