@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.support.netns import Lab, Namespace, Process, Side, Stack
+from neatstack.experiment.netns import Lab, Namespace, Process, Side, Stack
 
 PLACES = ("stack-kernel", "kernel-stack", "stack-stack")
 # What is fast and says most about what is broken comes first.
