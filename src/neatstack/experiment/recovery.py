@@ -24,7 +24,7 @@ MODES = ("adopt", "reset")
 PAUSE = 0.06  # seconds between a recovery and the next fault, on average
 ESCALATION = 1_050_000_000  # ns: two deaths of itself within a second are another case than the one that is measured
 SETTLE_LIMIT = 15.0  # seconds for the stack to serve again
-GIVE_UP = 3  # faults in a row after which the stack did not serve again
+GIVE_UP = 3  # stacks of one series that may fail to serve again
 STATUS_PAUSE = 0.01  # seconds between two questions to the manager
 NS, MS = 1e9, 1e6  # nanoseconds in a second, in a millisecond
 HOW = ("none", "adopt", "suspect", "reset")  # what costs more comes later
@@ -71,11 +71,10 @@ class Pending:
     replica: int
     at: int
     what: str
-    affected: list[int]  # places
+    affected: dict[int, int]  # place: intervals that begin before this time count; until the next fault that hits it
     recoveries: list[dict[str, Any]] = field(default_factory=list)
     served: int | None = None
     end: int | None = None  # the next fault: troubles from then on are its own
-    until: int = 0  # intervals that begin before it count
 
     @property
     def how(self) -> str:
@@ -105,6 +104,8 @@ class Run:
                 self.load.pump(draw.pause)
                 if not self.settle():  # what has happened during the pause
                     return False
+                if self.wait_for_escalation(self.target(draw)) and not self.settle():
+                    return False
                 self.inject(draw)
                 if not self.settle():
                     return False
@@ -117,27 +118,34 @@ class Run:
             seconds = time.monotonic() - began
             self.results.rate(self.what, (self.timeline.answers - answers) / seconds)
 
-    def inject(self, draw: Draw) -> None:
+    def target(self, draw: Draw) -> int:
+        """The replica to hit: one without connections would not notice a fault, and cost nobody anything."""
         owners = sorted(set(self.owner.values()))
-        # one without connections would not notice a fault, and costs nobody anything
-        replica = draw.replica if draw.replica in owners else owners[draw.replica % len(owners)]
-        self.wait_for_escalation(replica)
-        affected = [place for place, owner in self.owner.items() if owner == replica]
+        return draw.replica if draw.replica in owners else owners[draw.replica % len(owners)]
+
+    def inject(self, draw: Draw) -> None:
+        replica = self.target(draw)
+        places = [place for place, owner in self.owner.items() if owner == replica]
         injected: Injection = self.stack.inject(replica, self.what.kind, draw.seed)
         at = injected.at - self.load.base
         for fault in self.pending:
             fault.end = at if fault.end is None else fault.end
-            if fault.replica == replica:
-                fault.until = min(fault.until, at)
-        self.latest = Pending(draw, replica, at, injected.what, affected, until=at + WINDOW)
+            for place in fault.affected.keys() & places:
+                fault.affected[place] = min(fault.affected[place], at)
+        self.latest = Pending(draw, replica, at, injected.what, dict.fromkeys(places, at + WINDOW))
         self.pending.append(self.latest)
 
-    def wait_for_escalation(self, replica: int) -> None:
-        """A replica that dies of itself twice within a second is reset on purpose: not what is measured here."""
-        if self.what.mode == "adopt" and self.what.kind != "kill" and replica in self.deaths:
-            left = self.deaths[replica] + ESCALATION - (time.monotonic_ns() - self.load.base)
-            if left > 0:
-                self.load.pump(left / NS)
+    def wait_for_escalation(self, replica: int) -> bool:
+        """A replica that dies of itself twice within a second is reset on purpose: not what is measured here.
+
+        True: there was need to wait.
+        """
+        if self.what.mode != "adopt" or self.what.kind == "kill" or replica not in self.deaths:
+            return False
+        left = self.deaths[replica] + ESCALATION - (time.monotonic_ns() - self.load.base)
+        if left > 0:
+            self.load.pump(left / NS)
+        return left > 0
 
     def settle(self) -> bool:
         """Wait until every connection is served and the stack is ready for the next fault. False: it is not in time.
@@ -156,6 +164,8 @@ class Run:
                         fault.served = served
                     return True
             self.load.pump(STATUS_PAUSE)
+        if fault:
+            fault.served = None
         return False
 
     def ready(self) -> bool:
@@ -202,9 +212,8 @@ class Run:
         """Write the rows of the faults whose consequences are known: gaps and troubles have ended."""
         while self.pending:
             fault = self.pending[0]
-            known = fault.end is not None and self.timeline.now > max(fault.end, fault.until)
-            if known:
-                known = all(self.timeline.seen(place, fault.until) for place in fault.affected)
+            known = fault.end is not None and self.timeline.now > fault.end
+            known = known and all(self.timeline.seen(place, until) for place, until in fault.affected.items())
             told = fault.served is not None or fault.end is not None or self.late(fault)
             if not known and not (everything and told):
                 break
@@ -223,7 +232,7 @@ class Run:
         end = self.timeline.now + 1 if fault.end is None else fault.end
         troubles = self.timeline.between(fault.at, end)
         lost = [each.place for each in troubles if each.kind in (LOST, TIMEOUT)]
-        gaps = {place: self.timeline.gap(place, fault.at, fault.until) / MS for place in fault.affected}
+        gaps = {place: self.timeline.gap(place, fault.at, until) / MS for place, until in fault.affected.items()}
         self.results.add(self.row(fault, troubles, list(gaps.values())), gaps, set(lost))
 
     def row(self, fault: Pending, troubles: list[Trouble], gaps: list[float]) -> Fault:

@@ -189,5 +189,17 @@ def open_stage(lab: Lab, what: Combination, connections: int) -> Iterator[Stage]
         stack.host.wait_port(stack.address, PORT, process=server)
         control = Control(stack.run_dir / stack.name / "control.sock")
         lab.cleanup.callback(control.close)
-        with loaded(stack.host, stack.address, PORT, connections, cores.client) as load:
+        with loaded(stack.host, stack.address, PORT, connections, cores.client) as load, kept_to(cores.client):
             yield Stage(load, control)
+
+
+@contextlib.contextmanager
+def kept_to(cpu: int | None) -> Iterator[None]:
+    """This thread runs on the client's core only: it does not take time from the stack."""
+    before = os.sched_getaffinity(0)
+    try:
+        if cpu is not None:
+            os.sched_setaffinity(0, [cpu])
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
