@@ -49,6 +49,8 @@ def serve(side: Side) -> tuple[Process, int]:
 class FakeStack:
     """Replica of a connection: its port, modulo. A fault stops the server for a while, with all connections kept."""
 
+    fatal = -1  # the fault with this seed is one that nothing recovers from
+
     def __init__(self, replicas: int, server: Process, load: Any) -> None:
         self.replicas, self.server, self.load = replicas, server, load
         self.past: list[dict[str, Any]] = []
@@ -56,7 +58,8 @@ class FakeStack:
     def inject(self, replica: int, kind: str, seed: int) -> Injection:
         at = time.monotonic_ns()
         os.kill(self.server.pid, signal.SIGSTOP)
-        threading.Timer(STOP, self.recover, [replica]).start()
+        if seed != self.fatal:
+            threading.Timer(STOP, self.recover, [replica]).start()
         return Injection(at, "what it was")
 
     def recover(self, replica: int) -> None:

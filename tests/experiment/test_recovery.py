@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from neatstack.experiment import recovery
 from neatstack.experiment.netns import Lab, environment
 from neatstack.experiment.recovery import Plan, experiment
 from neatstack.experiment.results import Fault, Results, Series, markdown, percentile, summarize
 from neatstack.experiment.stage import Combination, open_stage
 from neatstack.experiment.timeline import LOST, OPENED, WINDOW, WRONG, Timeline
-from tests.experiment.fake import CONNECTIONS, STOP, fake_stage
+from tests.experiment.fake import CONNECTIONS, STOP, FakeStack, fake_stage
 
 ROOT = Path(__file__).parents[2]
 MS = 1_000_000  # ns
@@ -197,6 +198,22 @@ def test_a_series_on_a_stage_without_a_stack(tmp_path: Path) -> None:
         assert each.what == "what it was"
     assert len(series.gaps) == sum(each.connections_before for each in series.faults) < 6 * CONNECTIONS + 1
     assert series.rate and series.rate > 100
+
+
+def test_a_stack_that_does_not_serve_again_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = Results(tmp_path)
+    plan = Plan(4, (2,), ("kill",), ("adopt",), seed=3)
+    monkeypatch.setattr(FakeStack, "fatal", list(plan.draws(plan.combinations()[0]))[1].seed)
+    monkeypatch.setattr(recovery, "SETTLE_LIMIT", 3.0)
+    with Lab() as lab:
+        experiment(plan, lambda what: fake_stage(lab, what), results, lambda *_: None)
+    results.finish([])
+    (series,) = results.series.values()
+    assert [(each.number, each.recovered, each.serving_ms is None) for each in series.faults] == [
+        (0, True, False), (1, False, True), (2, True, False), (3, True, False),
+    ]  # fmt: skip
+    never = series.faults[1].gap_p50_ms
+    assert never is not None and never >= 3000 - 100
 
 
 def test_interrupted_it_writes_what_it_has(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ class Pending:
     affected: dict[int, int]  # place: intervals that begin before this time count; until the next fault that hits it
     recoveries: list[dict[str, Any]] = field(default_factory=list)
     served: int | None = None
+    given_up: bool = False  # all were not served again in time
     end: int | None = None  # the next fault: troubles from then on are its own
 
     @property
@@ -164,8 +165,9 @@ class Run:
                         fault.served = served
                     return True
             self.load.pump(STATUS_PAUSE)
+        self.timeline.now = max(self.timeline.now, time.monotonic_ns() - self.load.base)  # nothing may have come since
         if fault:
-            fault.served = None
+            fault.served, fault.given_up = None, True
         return False
 
     def ready(self) -> bool:
@@ -214,7 +216,7 @@ class Run:
             fault = self.pending[0]
             known = fault.end is not None and self.timeline.now > fault.end
             known = known and all(self.timeline.seen(place, until) for place, until in fault.affected.items())
-            told = fault.served is not None or fault.end is not None or self.late(fault)
+            told = fault.served is not None or fault.given_up  # else we were interrupted, and know nothing
             if not known and not (everything and told):
                 break
             self.pending.popleft()
@@ -223,10 +225,6 @@ class Run:
             self.timeline.forget(self.pending[0].at)
         elif self.latest:
             self.timeline.forget(self.latest.at)
-
-    def late(self, fault: Pending) -> bool:
-        """Has the stack had its time after the fault? (Else we were interrupted, and know nothing.)"""
-        return self.timeline.now - fault.at > (SETTLE_LIMIT - 1) * NS
 
     def write(self, fault: Pending) -> None:
         end = self.timeline.now + 1 if fault.end is None else fault.end
