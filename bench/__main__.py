@@ -12,7 +12,7 @@ from bench.measure import METRICS, RUNS
 from bench.report import Results
 from bench.sides import Cores, kernel, neat
 from bench.soak import soak
-from tests.support.netns import Lab, LabError
+from neatstack.experiment.netns import Lab, LabError
 
 OUTPUT = Path("build/bench.json")
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from bench.measure import CONNECTIONS
 from bench.sides import Cores, neat
 from bench.soak import soak
-from tests.support.netns import Lab, LabError
+from neatstack.experiment.netns import Lab, LabError
 
 SECONDS = 5.0
 REPLICAS = 2

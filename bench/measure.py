@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.sides import IPERF, Place
-from tests.support.netns import LabError
+from neatstack.experiment.netns import LabError
 
 CONNECTIONS = 64
 CPUCLOCK_SCHED = 2  # clock_getcpuclockid(3) builds the number of the clock from it and the process id

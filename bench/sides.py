@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.netns import Lab, LabError, Namespace, Process, Side, Stack
+from neatstack.experiment.netns import Lab, LabError, Namespace, Process, Side, Stack
 
 HTTP, IPERF = 80, 5201
 FILE = "file"  # 20 bytes: the paper's workload

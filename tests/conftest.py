@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.support.netns import Lab, Namespace, Process, Side, Stack
+from neatstack.experiment.netns import Lab, Namespace, Process, Side, Stack
 
 PLACES = ("stack-kernel", "kernel-stack", "stack-stack")
 # What is fast and says most about what is broken comes first.
-ORDER = ("source", "support", "dataplane", "fuzz", "client", "control", "cli", "stack", "peers", "programs")
+FAST = ("source", "support", "dataplane", "fuzz", "client", "control", "cli")
+ORDER = (*FAST, "stack", "peers", "programs", "experiment")
 TIMEOUT, HEAVY_TIMEOUT = 300, 900  # seconds
 _ports = itertools.count(2000)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.netns import Lab, Stack, neat, run
+from neatstack.experiment.netns import Lab, Stack, neat, run
 from tests.support.puppet import Puppet
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make namespaces")
@@ -174,7 +174,7 @@ def test_stack_for_one_program(lab: Lab) -> None:
 
 
 def lab_environment(lab: Lab) -> dict[str, str]:
-    from tests.support.netns import environment
+    from neatstack.experiment.netns import environment
 
     directory = lab.directory / "alone"
     directory.mkdir()

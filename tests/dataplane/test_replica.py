@@ -22,8 +22,8 @@ from neatstack.dataplane.channel.create import create_channel
 from neatstack.dataplane.channel.region import region_size
 from neatstack.dataplane.driver.tap import open_queues
 from neatstack.dataplane.launch import spawn_replica
+from neatstack.experiment.netns import Lab, Namespace
 from tests.support.layout import ReplicaPage
-from tests.support.netns import Lab, Namespace
 
 HOST, ADDRESS, NOBODY = "10.77.0.1", "10.77.0.2", 65534
 MAC = bytes.fromhex("020000000002")

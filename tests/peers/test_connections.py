@@ -9,8 +9,8 @@ import time
 
 import pytest
 
+from neatstack.experiment.netns import Stack
 from tests.peers.conftest import Ends
-from tests.support.netns import Stack
 from tests.support.puppet import Puppet
 
 LINGER_RESET = struct.pack("ii", 1, 0)

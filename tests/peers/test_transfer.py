@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from neatstack.experiment.netns import Lab, Stack
 from tests.conftest import Pair
 from tests.peers.conftest import Ends
-from tests.support.netns import Lab, Stack
 from tests.support.puppet import Puppet, digest
 
 ECHO = Path(__file__).parents[1] / "programs"

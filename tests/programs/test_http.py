@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from neatstack.experiment.netns import Lab
 from tests.conftest import Pair
-from tests.support.netns import Lab
 
 SIZES = {"empty": 0, "small": 20, "page": 100_000, "large": 20_000_000}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.netns import Lab, Process, Stack
+from neatstack.experiment.netns import Lab, Process, Stack
 from tests.support.puppet import Puppet
 
 MEBIBYTE = 1 << 20

@@ -26,7 +26,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tests.support.netns import Process, Side
+    from neatstack.experiment.netns import Process, Side
 
 CHUNK = 1 << 18
 TIMEOUT = 60.0  # seconds for one call

@@ -2,7 +2,7 @@
 
 import typer
 
-from neatstack.cli import doctor, down, run, ss, status, up
+from neatstack.cli import doctor, down, experiment, run, ss, status, up
 
 app = typer.Typer(
     name="neat",
@@ -19,3 +19,4 @@ app.command(name="status", epilog=status.EXAMPLES)(status.status)
 app.command(name="ss", epilog=ss.EXAMPLES)(ss.ss)
 app.command(name="down", epilog=down.EXAMPLES)(down.down)
 app.command(name="doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
+app.add_typer(experiment.app, name="experiment")

@@ -14,8 +14,8 @@ import pytest
 
 from neatstack.dataplane.driver.steer import Steering, bucket, choose_keys, even_table
 from neatstack.dataplane.driver.tap import Queue, open_queues
+from neatstack.experiment.netns import Lab, Namespace
 from tests.dataplane.driver.frames import CLIENT, SERVER, ethernet, ipv4, pseudo, tcp
-from tests.support.netns import Lab, Namespace
 
 MAC = bytes.fromhex("020000000002")
 SYN, ACK, PSH = 2, 16, 8

@@ -28,13 +28,13 @@ from types import FrameType
 from typing import Any
 
 CLONE_NEWNET = 0x40000000
-SOURCE = Path(__file__).resolve().parents[2] / "src"
+SOURCE = Path(__file__).resolve().parents[2]  # the directory that contains the package, installed or in a checkout
 LIBC = ctypes.CDLL(None, use_errno=True)
 _numbers = itertools.count()
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """The environment of every process: this checkout's package, and the directories of the servers."""
+    """The environment of every process: this very package, and the directories of the servers."""
     path = os.environ.get("PATH", "")
     python = ":".join(filter(None, [str(SOURCE), os.environ.get("PYTHONPATH", "")]))
     return {**os.environ, "PATH": f"{path}:/usr/local/sbin:/usr/sbin:/sbin", "PYTHONPATH": python, **extra}

@@ -1,0 +1,1 @@
+"""Experiments that anybody can repeat: a laboratory of network namespaces, a load, faults, and reports."""

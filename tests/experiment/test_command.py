@@ -1,0 +1,120 @@
+"""`neat experiment`: one line for whatever is wrong, and the right status and files at the end."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from neatstack.cli import experiment as command
+from neatstack.control.errors import NeatError
+from neatstack.experiment import recovery, stage
+from neatstack.experiment.netns import LabError, environment
+from neatstack.experiment.recovery import Plan
+from neatstack.experiment.results import Fault
+from tests.experiment.fake import fake_stage
+
+NEAT = [sys.executable, "-c", "from neatstack.cli import main; main()"]
+PLAN = Plan(2, (1,), ("kill",), ("adopt",), seed=1)
+FILES = {"faults.csv", "gaps.csv", "summary.csv", "table.md"}
+PLOTS = {"recovery.png", "recovery.svg"}
+
+
+def neat(*arguments: object, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    env = environment(COLUMNS="200")
+    argv = [*prefix, *NEAT, *map(str, arguments)]
+    return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, cwd="/")
+
+
+def test_help() -> None:
+    assert "recovery" in neat("experiment", "--help").stdout
+    answer = neat("experiment", "recovery", "--help")
+    assert answer.returncode == 0 and "neat experiment recovery" in answer.stdout.split("Example")[1]
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("--faults", "0"), ("faults", "100000")),
+    (("--faults", "many"), ("--faults", "integer")),
+    (("--replicas", "1,x"), ("replicas", "1,2,4")),
+    (("--replicas", "17"), ("replicas", "16")),
+    (("--kinds", "kill,fire"), ("kinds", "'fire'", "hang")),
+    (("--modes", ""), ("modes", "adopt,reset")),
+    (("--connections", "5000"), ("connections", "4096")),
+    (("--seed", "-1"), ("seed",)),
+])  # fmt: skip
+def test_bad_usage(arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+    answer = neat("experiment", "recovery", *arguments)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("neat: ") and answer.stderr.count("\n") == 1
+    assert all(word in answer.stderr for word in words)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
+def test_not_root(tmp_path: Path) -> None:
+    answer = neat("experiment", "recovery", prefix=("setpriv", "--reuid", "65534", "--clear-groups"))
+    assert answer.returncode == 1 and answer.stderr.count("\n") == 1 and "root" in answer.stderr
+
+
+class TestRun:
+    """What the command does around the experiment."""
+
+    @pytest.fixture(autouse=True)
+    def fake(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(stage, "open_stage", lambda lab, what, connections: fake_stage(lab, what))
+
+    def test_everything_is_written(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        pytest.importorskip("matplotlib")
+        assert command.run(PLAN, 8, tmp_path) == 0
+        assert {file.name for file in tmp_path.iterdir()} == FILES | PLOTS
+        assert "| adopt | 1 | kill | 2 | 100.0% |" in capsys.readouterr().out
+
+    def test_without_matplotlib(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        assert command.run(PLAN, 8, tmp_path) == 0
+        assert {file.name for file in tmp_path.iterdir()} == FILES
+        assert "pip install neatstack[experiment]" in capsys.readouterr().err
+
+    def test_a_wrong_byte(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        row = recovery.Run.row
+
+        def wrong(self: recovery.Run, *arguments: object) -> Fault:
+            made = row(self, *arguments)  # type: ignore[arg-type]
+            made.wrong_bytes = 1
+            return made
+
+        monkeypatch.setattr(recovery.Run, "row", wrong)
+        with pytest.raises(NeatError, match="2 bytes were wrong"):
+            command.run(PLAN, 8, tmp_path)
+        assert {file.name for file in tmp_path.iterdir()} >= FILES
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt(), LabError("the stack is gone\nneat: no more")])
+    def test_an_end_in_between(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    ) -> None:
+        inject, calls = recovery.Run.inject, []
+
+        def late(self: recovery.Run, draw: recovery.Draw) -> None:
+            calls.append(draw)
+            if len(calls) == 2:
+                raise error
+            inject(self, draw)
+
+        monkeypatch.setattr(recovery.Run, "inject", late)
+        if isinstance(error, KeyboardInterrupt):
+            assert command.run(PLAN, 8, tmp_path) == 130
+        else:
+            with pytest.raises(NeatError, match="^the stack is gone; no more$"):
+                command.run(PLAN, 8, tmp_path)
+        assert (tmp_path / "faults.csv").read_text().count("\n") == 2  # titles and the first fault
+        assert {file.name for file in tmp_path.iterdir()} >= FILES
+
+    def test_no_place_to_write(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(NeatError, match="--out"):
+            command.run(PLAN, 8, tmp_path / "file")
