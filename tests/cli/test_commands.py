@@ -71,6 +71,8 @@ def test_light_start() -> None:
     (("run",), ("PROGRAM",)),
     (("up", "--replicas", "17"), ("replicas", "16")),
     (("up", "--replicas", "3", "--max-replicas", "2"), ("replicas", "max_replicas")),
+    (("up", "--recovery", "hope"), ("recovery", "adopt", "reset")),
+    (("up", "--spares", "9"), ("spares", "8")),
     (("up", "--address", "10.0.0.1"), ("address", "/24")),
     (("up", "--config", "/nonexistent.toml"), ("/nonexistent.toml", "--config")),
 ])  # fmt: skip
