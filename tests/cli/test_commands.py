@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from neatstack.cli import doctor
 from neatstack.control import rundir
 from neatstack.control.errors import NeatError
 
@@ -165,6 +166,20 @@ def test_no_right_to_open_a_tap(neat: Neat, detach: list[str], tmp_path: Path) -
     answer = neat("up", *detach, prefix=["setpriv", "--bounding-set", "-net_admin"])
     assert_one_line(answer, 1, "neat0", "root", "neat doctor")
     assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize(("machine", "line", "words"), [
+    ("x86_64", "flags\t\t: fpu sse4_1 sse4_2 avx", None),
+    ("x86_64", "flags\t\t: fpu sse4_1 xsse4_2", "no sse4_2"),
+    ("aarch64", "Features\t: fp asimd crc32", None),
+    ("aarch64", "Features\t: fp asimd", "no crc32"),
+    ("x86_64", "", "no sse4_2"),
+    ("riscv64", "isa : rv64imafdc", "x86-64 or AArch64"),
+])  # fmt: skip
+def test_doctor_looks_at_the_processor(tmp_path: Path, machine: str, line: str, words: str | None) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}\n\nprocessor\t: 1\n{line}\n")
+    problem = doctor._processor(machine, tmp_path / "cpuinfo")
+    assert problem is None if words is None else words in str(problem)
 
 
 def test_programs_that_cannot_run(neat: Neat, tmp_path: Path) -> None:

@@ -43,9 +43,7 @@ def up(
     ] = None,
     recovery: Annotated[
         str | None,
-        typer.Option(
-            metavar="adopt|reset", help="A dead replica's connections: kept or reset.", show_default="adopt"
-        ),
+        typer.Option(metavar="adopt|reset", help="A dead replica's connections: kept or reset.", show_default="adopt"),
     ] = None,
     spares: Annotated[
         int | None, typer.Option(help="Processes that wait to take a dead replica's place.", show_default="1")
