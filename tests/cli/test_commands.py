@@ -1,22 +1,27 @@
 """The command line: help for everything, and one line with a non-zero status for whatever goes wrong."""
 
+import contextlib
+import fcntl
 import json
 import os
 import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from neatstack.cli import doctor
 from neatstack.control import rundir
 from neatstack.control.errors import NeatError
 
 SOURCE = Path(__file__).parents[2] / "src"
 NEAT = [sys.executable, "-c", "from neatstack.cli import main; main()"]
-COMMANDS = ("up", "run", "status", "ss", "down", "doctor")
+COMMANDS = ("up", "run", "status", "ss", "kill", "down", "doctor")
 Neat = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -69,8 +74,12 @@ def test_light_start() -> None:
     (("bogus",), ("bogus", "--help")),
     (("up", "--bogus"), ("--bogus", "--help")),
     (("run",), ("PROGRAM",)),
+    (("kill",), ("REPLICA",)),
+    (("kill", "0", "--seed", "x"), ("seed",)),
     (("up", "--replicas", "17"), ("replicas", "16")),
     (("up", "--replicas", "3", "--max-replicas", "2"), ("replicas", "max_replicas")),
+    (("up", "--recovery", "hope"), ("recovery", "adopt", "reset")),
+    (("up", "--spares", "9"), ("spares", "8")),
     (("up", "--address", "10.0.0.1"), ("address", "/24")),
     (("up", "--config", "/nonexistent.toml"), ("/nonexistent.toml", "--config")),
 ])  # fmt: skip
@@ -84,6 +93,69 @@ def test_no_such_stack(neat: Neat, command: str) -> None:
     assert_one_line(neat(command, "--stack", "web"), 1, "web", "neat up")
 
 
+def test_no_stack_to_kill(neat: Neat) -> None:
+    assert_one_line(neat("kill", "0"), 1, "neat up")
+    assert_one_line(neat("kill", "manager", "--stack", "web"), 1, "web", "neat up")
+
+
+@contextlib.contextmanager
+def answering(run_directory: Path, answer: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    """A stack called `web` that gives every request this answer; the requests."""
+    asked: list[dict[str, Any]] = []
+    (run_directory / "web").mkdir()
+    with (run_directory / "web/keeper.pid").open("w") as lock, socket.socket(socket.AF_UNIX) as listener:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        listener.bind(str(run_directory / "web/control.sock"))
+        listener.listen()
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    with listener.accept()[0] as sock, sock.makefile("rwb") as stream:
+                        asked.append(json.loads(stream.readline()))
+                        stream.write(json.dumps(answer).encode() + b"\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield asked
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize(("arguments", "request_", "more", "line"), [
+    (("0",), ("0", "kill", None), {}, "killed replica 0 (pid 123)"),
+    (("manager",), ("manager", "kill", None), {}, "killed manager (pid 123)"),
+    (("link", "--fault", "abort"), ("link", "abort", None), {}, "link (pid 123): sent SIGABRT"),
+    (
+        ("3", "--fault", "segv", "--stack", "web"),
+        ("3", "segv", None),
+        {"seed": 9},
+        "replica 3 (pid 123): segv when its next connection is in hand",
+    ),
+    (
+        ("0", "--fault", "flip", "--seed", "5"),
+        ("0", "flip", 5),
+        {"what": "region: tcb 12, byte 40, bit 3"},
+        "replica 0 (pid 123): flipped region: tcb 12, byte 40, bit 3",
+    ),
+])  # fmt: skip
+def test_kill_says_what_it_has_done(
+    neat: Neat, tmp_path: Path, arguments: tuple[str, ...], request_: tuple[Any, ...], more: dict[str, Any], line: str
+) -> None:
+    answer = {"ok": True, "target": request_[0], "pid": 123, "at_ns": 1, **more}
+    with answering(tmp_path / "run", answer) as asked:
+        assert neat("kill", *arguments).stdout == line + "\n"
+        assert json.loads(neat("kill", *arguments, "--json").stdout) == answer
+    assert asked == [dict(zip(("op", "target", "fault", "seed"), ("kill", *request_), strict=True))] * 2
+
+
+def test_kill_refused(neat: Neat, tmp_path: Path) -> None:
+    with answering(tmp_path / "run", {"error": "no replica 7; there are: 0, manager, link"}):
+        assert_one_line(neat("kill", "7"), 1, "no replica 7; there are: 0, manager, link")
+
+
 @pytest.mark.parametrize("detach", [[], ["--detach"]])
 def test_no_such_namespace(neat: Neat, detach: list[str]) -> None:
     assert_one_line(neat("up", "--netns", "no-such-namespace", *detach), 1, "no-such-namespace", "ip netns add")
@@ -94,6 +166,20 @@ def test_no_right_to_open_a_tap(neat: Neat, detach: list[str], tmp_path: Path) -
     answer = neat("up", *detach, prefix=["setpriv", "--bounding-set", "-net_admin"])
     assert_one_line(answer, 1, "neat0", "root", "neat doctor")
     assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize(("machine", "line", "words"), [
+    ("x86_64", "flags\t\t: fpu sse4_1 sse4_2 avx", None),
+    ("x86_64", "flags\t\t: fpu sse4_1 xsse4_2", "no sse4_2"),
+    ("aarch64", "Features\t: fp asimd crc32", None),
+    ("aarch64", "Features\t: fp asimd", "no crc32"),
+    ("x86_64", "", "no sse4_2"),
+    ("riscv64", "isa : rv64imafdc", "x86-64 or AArch64"),
+])  # fmt: skip
+def test_doctor_looks_at_the_processor(tmp_path: Path, machine: str, line: str, words: str | None) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}\n\nprocessor\t: 1\n{line}\n")
+    problem = doctor._processor(machine, tmp_path / "cpuinfo")
+    assert problem is None if words is None else words in str(problem)
 
 
 def test_programs_that_cannot_run(neat: Neat, tmp_path: Path) -> None:

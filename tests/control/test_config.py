@@ -25,6 +25,14 @@ def test_command_line_wins(tmp_path: Path) -> None:
     assert Settings.from_json(settings.to_json()) == settings
 
 
+def test_recovery_in_file_and_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "web.toml"
+    file.write_text('recovery = "reset"\nspares = 0\nallow_faults = true\n')
+    assert (load(file, {}).recovery, load(file, {}).spares, load(file, {}).allow_faults) == ("reset", 0, True)
+    given = load(file, {"recovery": "adopt", "spares": 8, "allow_faults": None})
+    assert (given.recovery, given.spares, given.allow_faults) == ("adopt", 8, True)
+
+
 def test_host_address_avoids_ours_and_prefers_the_gateway() -> None:
     assert load(None, {"address": "10.9.0.1/24"}).host_address == "10.9.0.2/24"
     assert load(None, {"address": "10.9.0.2/24", "gateway": "10.9.0.254"}).host_address == "10.9.0.254/24"
@@ -50,6 +58,10 @@ def test_host_address_avoids_ours_and_prefers_the_gateway() -> None:
     ({"user": "root"}, "user", "nobody"),
     ({"user": "no-such-user"}, "user", "nobody"),
     ({"sockets": 1000}, "sockets", "1024"),
+    ({"recovery": "hope"}, "recovery", "'adopt' or 'reset'"),
+    ({"spares": 9}, "spares", "8"),
+    ({"spares": -1}, "spares", "0"),
+    ({"allow_faults": "perhaps"}, "allow_faults", "perhaps"),
     ({"colour": "red"}, "colour", "replicas"),
     ({"faults": {"drop": 2.0}}, "faults.drop", "1"),
 ])  # fmt: skip

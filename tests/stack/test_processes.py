@@ -1,8 +1,7 @@
-"""A running stack as a whole: how soon it serves, what it uses, what its processes may touch."""
+"""A running stack as a whole: how soon it serves, what it uses, what it leaves behind."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import socket
@@ -83,33 +82,6 @@ def test_sleeps_when_idle(stack: Stack, server: Process) -> None:
     assert sum(map(cpu_seconds, pids)) - before < 0.03  # 1 % of a core
 
 
-def test_isolation(stack: Stack, server: Process) -> None:
-    """Unprivileged, without capabilities, filtered, in an empty network namespace."""
-    for replica in stack.replicas():
-        status = dict(re.findall(r"^(\w+):\s*(.*)$", Path(f"/proc/{replica['pid']}/status").read_text(), re.M))
-        assert "0" not in status["Uid"].split()
-        assert all(int(status[name], 16) == 0 for name in ("CapPrm", "CapEff", "CapInh", "CapAmb"))
-        assert status["NoNewPrivs"] == "1"
-        assert status["Seccomp"] == "2"
-        devices = Path(f"/proc/{replica['pid']}/net/dev").read_text().splitlines()[2:]
-        assert [line.split(":")[0].strip() for line in devices] in ([], ["lo"])
-
-
-def test_no_two_replicas_share_writable_memory(stack: Stack, server: Process) -> None:
-    maps = [writable(replica["pid"]) for replica in stack.replicas()]
-    assert all(maps)
-    for one, other in itertools.combinations(maps, 2):
-        assert not one & other
-
-
-@pytest.mark.parametrize("what", ["libc.so", "replica.", "[stack]"])
-def test_replicas_have_layouts_of_their_own(stack: Stack, what: str) -> None:
-    """A fresh exec each: nothing is where the other's is."""
-    maps = [Path(f"/proc/{replica['pid']}/maps").read_text().splitlines() for replica in stack.replicas()]
-    places = [next(line.split("-")[0] for line in each if what in line) for each in maps]
-    assert len(set(places)) == len(places)
-
-
 def test_a_program_leaves_nothing_behind(stack: Stack, port: int) -> None:
     with stack.lab.scope():
         puppet = Puppet(stack.programs)
@@ -160,13 +132,3 @@ def resident(pid: int) -> int:
 
 def cpu_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)  # clock_getcpuclockid(3)
-
-
-def writable(pid: int) -> set[tuple[str, str]]:
-    """The files, by device and inode, that a process maps shared and writable."""
-    found = set()
-    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-        _, rights, _, device, inode = line.split()[:5]
-        if rights[1] == "w" and rights[3] == "s":
-            found.add((device, inode))
-    return found

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import typer
 EXAMPLES = "Example: [bold]neat doctor[/]. Exit status 1 when something is missing that a stack needs."
 KERNEL_LEAST = 5, 10
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_SETUID": 7}
+CHECKSUM_FEATURE = {"x86_64": ("flags", "sse4_2"), "aarch64": ("Features", "crc32")}  # by machine: /proc/cpuinfo
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -32,6 +34,17 @@ def _kernel() -> str | None:
     release = platform.release()
     version = tuple(int(part) for part in release.split(".")[:2])
     return None if version >= KERNEL_LEAST else f"this is {release}; use Linux 5.10 or later"
+
+
+def _processor(machine: str = platform.machine(), cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
+    """Checksums of the replicas' memory (CRC32C) are instructions of the processor."""
+    word, feature = CHECKSUM_FEATURE.get(machine, ("", ""))
+    if not word:
+        return f"{machine} is not supported; use x86-64 or AArch64"
+    listed = re.search(rf"^{word}\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)
+    if listed is None or feature not in listed[1].split():
+        return f"/proc/cpuinfo shows no {feature}; use a newer processor, or let the virtual machine have it"
+    return None
 
 
 def _rights() -> str | None:
@@ -99,6 +112,7 @@ def _steering() -> str | None:
 
 CHECKS: dict[str, Callable[[], str | None]] = {
     "Linux 5.10 or later": _kernel,
+    "processor with CRC32C instructions": _processor,
     "rights to make interfaces and to isolate processes": _rights,
     "/dev/net/tun": _tun,
     "namespaces": _namespaces,

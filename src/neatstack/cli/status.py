@@ -8,19 +8,44 @@ import typer
 
 from neatstack.control import rundir
 
-EXAMPLES = "Examples: [bold]neat status[/] · [bold]neat status --stack web --json[/]"
+EXAMPLES = (
+    "Examples: [bold]neat status[/] · [bold]neat status --stack web --json[/] · [bold]neat status --isolation[/]"
+    " (as root; exit status 1 when two replicas share writable memory)"
+)
+
+MILLION = 1_000_000
 
 
 def status(
     stack: Annotated[str | None, typer.Option(metavar="NAME", help="Which stack.", show_default="the only one")] = None,
+    isolation: Annotated[
+        bool, typer.Option("--isolation", help="What replicas may do and touch, as the kernel tells it.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
     """Show replicas, programs, steering and the device of a stack."""
+    if isolation:
+        show_isolation(rundir.find(stack), as_json)
+        return
     answer = rundir.ask(rundir.find(stack), {"op": "status"})
     if as_json:
         print(json.dumps(answer, indent=2))
     else:
         show(answer)
+
+
+def show_isolation(stack: str, as_json: bool) -> None:
+    """Look into the replicas; exit status 1 when two of them share what must be one's own."""
+    from neatstack.cli.isolation import show
+    from neatstack.control.isolation import examine
+
+    report = examine(lambda: rundir.ask(stack, {"op": "status"}))
+    if as_json:
+        print(json.dumps(report, indent=2))
+    else:
+        show(report)
+    if report["shared_by_replicas"]:
+        raise typer.Exit(1)
 
 
 def show(answer: dict[str, Any]) -> None:
@@ -31,6 +56,8 @@ def show(answer: dict[str, Any]) -> None:
     device, processes = answer["device"], answer["processes"]
     place = f" in {device['netns']}" if device["netns"] else ""
     console.print(f"[bold]{answer['name']}[/]  {answer['address']} ({device['mac']}) on {device['name']}{place}")
+    if "recovery" in answer:
+        console.print(f"recovery: {recovery(answer)}")
     told = (f"{name} {process['pid']} ({process['cpu_percent']} % CPU)" for name, process in processes.items())
     console.print("processes: " + ", ".join(told))
     console.print(replica_table(answer))
@@ -38,8 +65,40 @@ def show(answer: dict[str, Any]) -> None:
     for reason in sorted(drops):
         counts = (f"replica {r['id']}: {r['drops'][reason]}" for r in answer["replicas"] if reason in r["drops"])
         console.print(f"dropped, {reason}: {', '.join(counts)}")
+    for replica in answer["replicas"]:
+        if last := replica.get("last_recovery"):
+            console.print(f"last recovery of replica {replica['id']}: {last_recovery(last)}")
     for program in answer["programs"]:
-        console.print(f"program {program['pid']} {program['name']} (channel {program['channel']})")
+        console.print(f"program {program['pid']} {plain(program['name'])} (channel {program['channel']})")
+
+
+def plain(text: str) -> str:
+    """Text that strangers choose, such as a program's name: without markup or control characters."""
+    from rich.markup import escape
+
+    return escape("".join(character if character.isprintable() else "?" for character in text))
+
+
+def in_short(count: float) -> str:
+    """A number that shall not widen its column too much."""
+    return str(count) if count < MILLION * 10 else f"{count / MILLION:.0f} M"
+
+
+def recovery(answer: dict[str, Any]) -> str:
+    """How the stack meets a death, and how many wait for one."""
+    spares = answer.get("spares", [])
+    ready = sum(spare["ready"] for spare in spares)
+    count = "no spare" if not spares else f"{ready} spare{'s' * (ready != 1)} ready"
+    starting = f", {len(spares) - ready} starting" if ready < len(spares) else ""
+    faults = "; faults are allowed" if answer.get("allow_faults") else ""
+    return f"{answer['recovery']}, {count}{starting}{faults}"
+
+
+def last_recovery(last: dict[str, Any]) -> str:
+    """What became of the connections of a replica that died, and how long nobody served them."""
+    milliseconds = (last["running_ns"] - last["died_ns"]) / 1e6
+    kept = f"{last['adopted']} connections kept, {last['lost']} reset"
+    return f"{last['cause']}; {last['how']}: {kept}, running again after {milliseconds:.1f} ms"
 
 
 def replica_table(answer: dict[str, Any]):  # type: ignore[no-untyped-def]
@@ -47,12 +106,12 @@ def replica_table(answer: dict[str, Any]):  # type: ignore[no-untyped-def]
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("replica")
     for column in ("pid", "incarnation", "state", "CPU %", "MiB", "connections", "packets in", "out", "MB in", "out"):
         table.add_column(column, justify="right")
-    table.add_column("dropped", justify="right")
-    table.add_column("buckets", justify="right")
+    for column in ("dropped", "buckets", "recoveries"):
+        table.add_column(column, justify="right")
     for replica in answer["replicas"]:
         cells = [
             replica["id"],
@@ -62,12 +121,13 @@ def replica_table(answer: dict[str, Any]):  # type: ignore[no-untyped-def]
             replica["cpu_percent"],
             round(replica["resident"] / 2**20, 1),
             replica["connections"],
-            replica["packets_in"],
-            replica["packets_out"],
-            round(replica["bytes_in"] / 1e6, 1),
-            round(replica["bytes_out"] / 1e6, 1),
+            in_short(replica["packets_in"]),
+            in_short(replica["packets_out"]),
+            in_short(round(replica["bytes_in"] / 1e6, 1)),
+            in_short(round(replica["bytes_out"] / 1e6, 1)),
             sum(replica["drops"].values()),
             answer["steering"]["buckets"].get(str(replica["id"]), 0),
+            replica.get("recoveries", 0),
         ]
         table.add_row(*map(str, cells))
     return table

@@ -41,6 +41,16 @@ def up(
     max_replicas: Annotated[
         int | None, typer.Option(help="How many there may be later, up to 16.", show_default="4, --replicas if more")
     ] = None,
+    recovery: Annotated[
+        str | None,
+        typer.Option(metavar="adopt|reset", help="A dead replica's connections: kept or reset.", show_default="adopt"),
+    ] = None,
+    spares: Annotated[
+        int | None, typer.Option(help="Processes that wait to take a dead replica's place.", show_default="1")
+    ] = None,
+    allow_faults: Annotated[
+        bool, typer.Option("--allow-faults", help="Let `neat kill --fault` do more than kill; for tests.")
+    ] = False,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE.toml", help="Options from a file; the command line wins.")
     ] = None,
@@ -58,6 +68,9 @@ def up(
         "netns": netns,
         "replicas": replicas,
         "max_replicas": max_replicas,
+        "recovery": recovery,
+        "spares": spares,
+        "allow_faults": allow_faults or None,  # not given: the file decides
     }
     settings = load(config, given)
     lock = rundir.claim(settings.name)

@@ -5,7 +5,7 @@ import re
 import tomllib
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -13,6 +13,7 @@ from neatstack.control.errors import NeatError
 from neatstack.control.settings import DEFAULT_NAME, NAME, NAME_RULE, Settings
 
 MAX_REPLICAS = 16  # NEAT_MAX_REPLICAS
+MAX_SPARES = 8
 INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 
 
@@ -49,6 +50,9 @@ class Options(BaseModel):
     max_backlog: int = Field(4096, ge=1, le=65535)
     user: str = "nobody"
     seccomp: bool = True
+    recovery: Literal["adopt", "reset"] = "adopt"
+    spares: int = Field(1, ge=0, le=MAX_SPARES)
+    allow_faults: bool = False
     faults: Faults | None = None
 
     @field_validator("name")

@@ -6,6 +6,10 @@ import logging
 import socket
 from typing import TYPE_CHECKING, Any
 
+from neatstack.control import faults
+from neatstack.control.errors import NeatError
+from neatstack.control.faults import Harm
+
 if TYPE_CHECKING:
     from neatstack.control.manager import Manager
 
@@ -24,26 +28,42 @@ class ControlServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            writer.transport.set_write_buffer_limits(0)  # so that drain() waits until all is sent
             while line := await reader.readline():
-                writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
+                harm = await self._answer(line)
+                writer.write(json.dumps(harm.answer).encode() + b"\n")
                 await writer.drain()
+                if harm.afterwards is not None:
+                    harm.afterwards()
         except (ConnectionError, ValueError):
             pass  # gone, or a line without end
         finally:
             writer.close()
 
-    async def _answer(self, line: bytes) -> dict[str, Any]:
-        from neatstack.control import stats
-
+    async def _answer(self, line: bytes) -> Harm:
         try:
-            match json.loads(line):
-                case {"op": "status"}:
-                    return stats.status(self.manager)
-                case {"op": "ss"}:
-                    return await stats.sockets(self.manager)
-            return {"error": "no such request"}
+            request = json.loads(line)
         except ValueError:
-            return {"error": "not a JSON object"}
+            return Harm({"error": "not a JSON object"})
+        try:
+            if isinstance(request, dict) and request.get("op") == "kill":
+                return await faults.kill(self.manager, *map(request.get, ("target", "fault", "seed")))
+            return Harm(await self._tell(request))
+        except NeatError as error:
+            return Harm({"error": str(error)})
         except Exception as error:
             log.exception("a request of the command line failed")
-            return {"error": f"{type(error).__name__}: {error}"}
+            return Harm({"error": f"{type(error).__name__}: {error}"})
+
+    async def _tell(self, request: Any) -> dict[str, Any]:
+        """The answer to a request that changes nothing."""
+        from neatstack.control import stats
+
+        match request:
+            case {"op": "status"}:
+                return stats.status(self.manager)
+            case {"op": "ss"}:
+                return await stats.sockets(self.manager)
+            case {"op": "recoveries"}:
+                return {"recoveries": self.manager.recoveries()}  # type: ignore[attr-defined]
+        return {"error": "no such request"}

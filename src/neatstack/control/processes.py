@@ -129,6 +129,7 @@ class Link:
         loop.remove_reader(self.pidfd)
         log.warning("link (pid %d) %s", self.pid, launch.fate(self.pidfd))
         os.close(self.pidfd)
+        self.pidfd = -1  # nobody may signal what gets the number next
         if self._control is not None:
             self._control.close()
         quick = time.monotonic() - self.started_at < 1.0
