@@ -35,6 +35,9 @@ class Settings:
     max_backlog: int = 4096
     user: str = "nobody"  # replicas and link run as this user
     seccomp: bool = True
+    recovery: str = "adopt"
+    spares: int = 1
+    allow_faults: bool = False
     faults: dict[str, Any] | None = None  # fault injector round the device, for tests
 
     @property
