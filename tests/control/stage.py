@@ -41,6 +41,7 @@ def maybe(what):
     how = behaves(what)
     if how == "crash": os.abort()
     if how == "hang": time.sleep(100)
+    if how == "slow": time.sleep(0.3)
     if how == "error": raise ValueError("told to refuse")
 def sleeps(seq):
     struct.pack_into("=IQ", page, 12, seq, time.monotonic_ns())

@@ -214,11 +214,11 @@ class Replicas:
             raise
         line.unasked = functools.partial(self._said, slot)
         self._attend(slot, spare.pid, spare.pidfd, line, Stage.ADOPTING if spare.ready else Stage.STARTING)
-        slot.ran = ran
+        slot.first = adopted, ran
         slot.killed, slot.pardoned = None, False
         self._remember(slot)
         self.spares.used(spare)
-        for answer in (adopted, ran):
+        for answer in slot.first:
             answer.add_done_callback(functools.partial(self._answered, slot, slot.incarnation))
         for told, answer in contents:
             answer.add_done_callback(functools.partial(_log_refusal, slot.number, told))
@@ -249,12 +249,13 @@ class Replicas:
             return
         if refused := refusal(answer):
             self.kill(slot, f"it cannot take over ({refused})")
-        elif answer is slot.ran and answer.exception() is None:
-            self._runs(slot, answer.result())
+        elif slot.has_taken_over:
+            self._runs(slot)
 
-    def _runs(self, slot: Slot, said: dict[str, Any]) -> None:
+    def _runs(self, slot: Slot) -> None:
         if slot.stage is Stage.RUNNING:
             return
+        said = slot.first[-1].result()
         slot.stage = Stage.RUNNING
         record, slot.recovery = slot.recovery, None
         if record is not None:
@@ -277,15 +278,15 @@ class Replicas:
         line, pidfd, stage = slot.line, slot.pidfd, slot.stage
         assert line is not None and stage is not None
         line.receive()  # its last words: it may have been further than we knew
-        if slot.ran is not None and slot.ran.done() and slot.ran.exception() is None:
-            self._runs(slot, slot.ran.result())
+        if slot.has_taken_over:
+            self._runs(slot)
         stage = slot.stage or stage
         ending = Ending(self._exit_code(slot), slot.killed, slot.pardoned)
         since_own = died_ns - slot.own_death_ns if slot.own_death_ns is not None else None
         how = recovery.decide(ending, stage, slot.how, since_own, self.option)
         slot.failures = recovery.count_failures(slot.failures, ending, stage, since_own)
         slot.line, slot.pidfd, slot.stage = None, -1, None
-        slot.ran = None
+        slot.first = ()
         slot.ready.clear()
         slot.fate = str(ending)
         self._begin_record(slot, how, died_ns)

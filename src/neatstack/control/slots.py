@@ -31,7 +31,7 @@ class Slot:
     pid: int = 0
     pidfd: int = -1
     line: ControlLine | None = None
-    ran: Answer | None = None  # the answer to `run`
+    first: tuple[Answer, ...] = ()  # the answers to `adopt` and `run`
     stage: Stage | None = None  # None: no process
     how: How = "reset"  # how this incarnation was started
     killed: str | None = None  # why we have killed it
@@ -94,6 +94,11 @@ class Slot:
     def long_words(self) -> memoryview:
         """The page as 64-bit words, to read."""
         return self._view.cast("Q")
+
+    @property
+    def has_taken_over(self) -> bool:
+        """Has the process answered that it serves?"""
+        return bool(self.first) and all(answer.done() and answer.exception() is None for answer in self.first)
 
     def adopt_request(self) -> Told:
         """How a spare is given the slot."""

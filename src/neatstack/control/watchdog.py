@@ -69,9 +69,10 @@ class Watch:
     def hangs(self, now: int, pid: int, seen: tuple[int, int, int], has_work: Callable[[], bool]) -> bool:
         """Take a look. `has_work` is asked only about one that sleeps and stands still."""
         if seen != self._seen:
-            self._seen, self.since = seen, None
-            return False
-        if seen[1] & 1 and not has_work():
+            moved, self._seen, self.since = True, seen, None
+        else:
+            moved = False
+        if seen[1] & 1 and (moved or not has_work()):
             self.since = None
             return False
         if self.since is None:
