@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -18,9 +19,10 @@ from typing import Any
 
 from neatstack.control import pages
 from neatstack.control.ports import Binding, Ports
-from neatstack.control.programs import ChannelShape, Program, Programs
-from neatstack.control.replicas import Replicas, Slot
+from neatstack.control.programs import ChannelShape, Programs
+from neatstack.control.replicas import Replicas
 from neatstack.control.requests import REPLY, REQUEST, Op, RequestServer
+from neatstack.control.slots import Slot
 from neatstack.control.store import Entry
 
 OWN = IPv4Address("10.77.0.2")
@@ -29,15 +31,61 @@ PROGRAM = "import socket, sys, time\nm = socket.socket(socket.AF_UNIX); m.connec
 PROGRAM += "while True:\n  s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.connect(sys.argv[1])\n"
 PROGRAM += "  socket.send_fds(m, [b'x'], [s.fileno()]); s.close()\n  if not m.recv(1): break\n"
 REPLICA = """
-import json, socket, sys
-control, log = socket.socket(fileno=int(sys.argv[1])), open(sys.argv[2], "a", buffering=1)
+import json, mmap, os, signal, socket, struct, sys, time
+control, directory = socket.socket(fileno=int(sys.argv[1])), sys.argv[2]
+log = page = number = None
+def behaves(what):
+    try: return json.load(open(directory + "/behave")).get(what)
+    except FileNotFoundError: return None
+def maybe(what):
+    how = behaves(what)
+    if how == "crash": os.abort()
+    if how == "hang": time.sleep(100)
+    if how == "slow": time.sleep(0.3)
+    if how == "error": raise ValueError("told to refuse")
+def sleeps(seq):
+    struct.pack_into("=IQ", page, 12, seq, time.monotonic_ns())
+def obey(message, fds):
+    global log, page, number
+    op = message["op"]
+    if op == "adopt":
+        number = message["replica"]
+        log = open(f"{directory}/replica{number}", "a", buffering=1)
+        page = mmap.mmap(fds[3], 4096)
+        more = {"region": os.fstat(fds[0]).st_ino, "fds": len(fds), "pid": os.getpid()}
+        print(json.dumps({**message, **more}), file=log)
+        maybe("adopt")
+        return {}
+    print(json.dumps({**message, "fds": len(fds)}), file=log)
+    if op == "run":
+        maybe("run")
+        sleeps(1)
+        return {"adopted": 3, "lost": 1, "took_us": 77}
+    if op == "drop":
+        return {"in_use": message["channel"] in (behaves("in_use") or ())}
+    if op == "fault":
+        if not behaves("faults"): raise ValueError("not started with allow_faults")
+        return {"what": "region: tcb 1"} if message["kind"] == "flip" else {}
+    return {}
+maybe("ready")
 control.send(b'{"ready": true}')
-while data := control.recv(65536):
+while True:
+    data, fds, _, _ = socket.recv_fds(control, 65536, 16)
+    if not data: break
     message = json.loads(data)
-    log.write(data.decode() + "\\n")
     if message.get("listener") == 666:
+        print(data.decode(), file=log)
         continue  # hangs
-    control.send(json.dumps({"id": message["id"], "ok": True}).encode())
+    try: reply = {"ok": True, **obey(message, fds)}
+    except ValueError as error: reply = {"error": str(error)}
+    for fd in fds: os.close(fd)
+    control.send(json.dumps({"id": message["id"], **reply}).encode())
+    if message["op"] == "page" and "freed" in message: control.send(json.dumps({"freed": message["freed"]}).encode())
+    if message["op"] == "fault" and "ok" in reply:
+        if message["kind"] == "segv": os.kill(os.getpid(), signal.SIGSEGV)
+        if message["kind"] == "hang":
+            sleeps(2)
+            while True: pass
 """
 
 
@@ -46,14 +94,24 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
+        self.fates: dict[int, int] = {}
+        self.writes: list[str] = []  # keys, in order
 
     def put(self, key: str, data: dict[str, Any], descriptors: list[int] | None = None) -> None:
-        self.drop(key)
+        self.writes.append(key)
+        self._close(key)
         self.entries[key] = Entry(json.loads(json.dumps(data)), [os.dup(number) for number in descriptors or []])
 
     def drop(self, key: str) -> None:
+        self.writes.append(key)
+        self._close(key)
+
+    def _close(self, key: str) -> None:
         for number in self.entries.pop(key, Entry({}, [])).descriptors:
             os.close(number)
+
+    def fate(self, pid: int) -> int | None:
+        return self.fates.get(pid)
 
     def keys(self, prefix: str) -> list[str]:
         return sorted(key for key in self.entries if key.startswith(prefix))
@@ -148,31 +206,43 @@ class Client:
 class Stage:
     """The parts of a manager, joined as the manager joins them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **options: Any) -> None:
         self.directory = directory
         self.store = MemoryStore()
         self.clients: list[Client] = []
         self.numbers = itertools.count()
-        self.slots = [Slot.create(number, 4096) for number in range(SHAPE.slots)]
+        self.options = {"spares": 1, **options}
+        self.queues = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(SHAPE.slots)]
+        self.claims = pages.memory("claims", 4096)
         self.page = pages.memory("stack", 4096)
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.listener.bind(str(directory / "manager.sock"))
         self.listener.listen(64)
+        self.slots = [Slot.create(number, self.queues[number][0].fileno(), 4096) for number in range(SHAPE.slots)]
         self.join([])
+        for slot in self.slots:
+            self.replicas.remember_slot(slot)
 
     def join(self, bindings: list[Binding]) -> None:
         store: Any = self.store
-        self.replicas = Replicas(store, self.slots, 4096, self.spawn, lambda slot: self.programs.contents(slot))
+        told: Any = lambda slot: self.programs.contents(slot)  # noqa: E731
+        self.replicas = Replicas(store, self.slots, self.claims, 4096, self.spawn, told, **self.options)
         self.programs = Programs(store, self.replicas, Ports(OWN, bindings), SHAPE)
         self.server = RequestServer(self.listener, self.programs, self.page, 4096)
 
-    def spawn(self, slot: Slot) -> tuple[int, int, socket.socket]:
+    def spawn(self) -> tuple[int, int, socket.socket]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        argv = [sys.executable, "-S", "-c", REPLICA, str(theirs.fileno()), str(self.log(slot.number))]
+        argv = [sys.executable, "-S", "-c", REPLICA, str(theirs.fileno()), str(self.directory)]
         process = subprocess.Popen(argv, pass_fds=[theirs.fileno()])
         process.returncode = 0  # the manager waits for it
         theirs.close()
         return process.pid, os.pidfd_open(process.pid), ours
+
+    def behave(self, **how: Any) -> None:
+        """How replicas behave from now on: "ready", "adopt", "run": "crash", "hang", "error"; "in_use": channels."""
+        made = self.directory / "behave.new"
+        made.write_text(json.dumps(how))
+        made.rename(self.directory / "behave")
 
     def log(self, slot: int) -> Path:
         return self.directory / f"replica{slot}"
@@ -182,8 +252,12 @@ class Stage:
         messages = [json.loads(line) for line in self.log(slot).read_text().splitlines()]
         return [message for message in messages if message["op"] == op]
 
-    async def restart_manager(self) -> None:
-        """Forget everything but the keeper, as after the manager's death."""
+    @property
+    def spare_pids(self) -> list[int]:
+        return [spare.pid for spare in self.replicas.spares.waiting if spare.ready]
+
+    def kill_manager(self) -> None:
+        """The manager is gone in this instant; what it has told and stored stays."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(self.listener)
         for program in self.programs:
@@ -191,22 +265,39 @@ class Stage:
                 loop.remove_reader(program.pidfd)
             if program.expiry:
                 program.expiry.cancel()
+        self.replicas.active.clear()  # its timers do nothing any more
         for slot in self.slots:
             if slot.line:
                 loop.remove_reader(slot.pidfd)
                 slot.line.close()
+                os.close(slot.pidfd)
                 slot.line = None
+        self.replicas.spares.close()
+        self.replicas.spares.wanted = 0
         for client in self.clients:
             client.connection.close()
-        await asyncio.sleep(0.05)  # connections end
+
+    def start_manager(self) -> None:
+        """One that knows nothing but what is in the keeper."""
         taken = {key: Entry(e.data, [os.dup(n) for n in e.descriptors]) for key, e in self.store.entries.items()}
+        taken = {key: Entry(json.loads(json.dumps(e.data)), e.descriptors) for key, e in taken.items()}
+        self.slots = [self._slot(number, taken[f"slot.{number}"]) for number in range(SHAPE.slots)]
         self.join([Binding.from_data(e.data) for key, e in taken.items() if key.startswith("binding.")])
-        for slot in self.slots:
-            if process := taken.get(f"process.{slot.number}"):
-                self.replicas.adopt(slot.number, process)
-        for key, entry in taken.items():
-            if key.startswith("channel."):
-                self.programs.adopt(Program.from_entry(entry))
+        self.replicas.resume(taken, [0, 1])
+        self.programs.resume([entry for key, entry in taken.items() if key.startswith("channel.")])
+
+    def _slot(self, number: int, entry: Entry) -> Slot:
+        return Slot.from_data(number, self.queues[number][0].fileno(), entry.data, entry.descriptors)
+
+    async def restart_manager(self) -> None:
+        """Forget everything but the keeper, as after the manager's death."""
+        self.kill_manager()
+        await asyncio.sleep(0.05)  # connections end
+        self.start_manager()
+
+    async def serves(self, number: int, incarnation: int) -> None:
+        slot = self.slots[number]
+        await self.until(lambda: slot.incarnation == incarnation and slot.ready.is_set())
 
     async def until(self, true: Callable[[], Any]) -> None:
         """Wait, at most 10 s."""
@@ -218,23 +309,39 @@ class Stage:
         self.replicas.active.clear()
         for client in self.clients:
             client.close()
-        for slot in self.slots:
-            if slot.pidfd >= 0:
+        for key, entry in self.store.entries.items():
+            if key.startswith(("process.", "spare.")):
                 with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(slot.pidfd, signal.SIGKILL)
+                    signal.pidfd_send_signal(entry.descriptors[0], signal.SIGKILL)
+        self.replicas.spares.wanted = 0
         self.listener.close()
 
 
-def on_stage(directory: Path, play: Callable[[Stage], Awaitable[None]]) -> None:
+def on_stage(directory: Path, play: Callable[[Stage], Awaitable[None]], **options: Any) -> None:
     """Run `play` with a stack of two replicas out of three."""
 
     async def run() -> None:
-        stage = Stage(directory)
+        stage = Stage(directory, **options)
         try:
             await stage.replicas.start([0, 1])
+            await stage.until(lambda: len(stage.spare_pids) == stage.options["spares"])
             await play(stage)
         finally:
             stage.close()
             await asyncio.sleep(0.05)
 
     asyncio.run(run())
+
+
+Play = Callable[[Stage], Awaitable[None]]
+
+
+def staged(play: Play) -> Callable[[Path], None]:
+    """A test that is a play on the stage."""
+
+    @functools.wraps(play)
+    def test(tmp_path: Path) -> None:
+        on_stage(tmp_path, play)
+
+    del test.__wrapped__  # type: ignore[attr-defined] # pytest shall see tmp_path
+    return test

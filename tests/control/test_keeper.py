@@ -13,11 +13,20 @@ from pathlib import Path
 
 import pytest
 
+from neatstack.control import keeper
 from neatstack.control.store import Store
 
 SOURCE = Path(__file__).parents[2] / "src"
-MANAGER = "import os, socket, sys, time; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); "
-MANAGER += "socket.send_fds(s, [b'%d' % os.getpid()], [int(os.environ['NEAT_KEEPER'])]); time.sleep(60)"
+MANAGER = """
+import os, socket, subprocess, sys, time
+scripts = open(sys.argv[1] + ".children").read().splitlines() if os.path.exists(sys.argv[1] + ".children") else []
+children = [subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE) for script in scripts]  # end with us
+pids = [os.getpid(), *(child.pid for child in children)]
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+socket.send_fds(s, [" ".join(map(str, pids)).encode()], [int(os.environ["NEAT_KEEPER"])])
+time.sleep(60)
+"""
 KEEPER = """
 import sys
 from neatstack.control import keeper, launch
@@ -38,6 +47,8 @@ class Running:
         self.meeting.bind(str(meeting))
         self.meeting.listen()
         self.meeting.settimeout(10)
+        self.scripts = directory / "meeting.children"  # shell scripts, one a line, that managers start
+        self.children: list[int] = []
         lock = os.open(self.directory / "keeper.pid", os.O_RDWR | os.O_CREAT)
         self.report, report = os.pipe()
         self.process = subprocess.Popen(
@@ -52,8 +63,9 @@ class Running:
         """The next manager that the keeper starts: its pid, and what it talks to the keeper through."""
         connection, _ = self.meeting.accept()
         with connection:
-            data, (descriptor,), _, _ = socket.recv_fds(connection, 64, 1)
-        return int(data), Store(socket.socket(fileno=descriptor))
+            data, (descriptor,), _, _ = socket.recv_fds(connection, 8192, 1)
+        pid, *self.children = map(int, data.split())
+        return pid, Store(socket.socket(fileno=descriptor))
 
     def next_manager(self, pid: int, store: Store, number: int = signal.SIGKILL) -> tuple[int, Store]:
         store.sock.close()
@@ -122,6 +134,31 @@ def test_end_kills_the_processes_of_the_stack(running: Running) -> None:
     assert sleeper.wait(5) == -signal.SIGKILL
     assert not running.directory.exists()
     store.sock.close()
+
+
+def test_remembers_how_orphans_ended(running: Running) -> None:
+    """Children of a manager that died before them; only so many."""
+    running.scripts.write_text("")
+    pid, store = running.manager()
+    ways = [("exit 7", 7), ("kill -KILL $$", -signal.SIGKILL), ("kill -SEGV $$", -signal.SIGSEGV)]
+    for scripts in (ways, [("exit 3", 3)] * (keeper.FATES + 20)):
+        running.scripts.write_text("\n".join(f"read line; {script}" for script, _ in scripts))
+        pid, store = running.next_manager(pid, store)
+        orphans, parent = running.children, pid
+        running.scripts.write_text("")
+        pid, store = running.next_manager(parent, store)
+        deadline = time.monotonic() + 30
+        while any(os.path.exists(f"/proc/{child}") for child in orphans):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        fates = [store.fate(child) for child in orphans]
+        if scripts is ways:
+            assert fates == [code for _, code in ways]
+        else:
+            assert fates.count(3) == keeper.FATES and fates.count(None) == 20
+        assert [store.fate(child) for child in orphans] == [None] * len(orphans)  # told once
+    assert store.fate(os.getpid()) is None
+    assert sorted(store.list()) == ["report", "settings"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

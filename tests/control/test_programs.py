@@ -2,31 +2,15 @@
 
 import asyncio
 import errno
-import functools
 import mmap
 import os
-import signal
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from neatstack.control import programs, replicas, requests
 from neatstack.control.requests import REQUEST, BindFlag, Op
-from tests.control.stage import Client, Stage, on_stage
-
-Play = Callable[[Stage], Awaitable[None]]
-
-
-def staged(play: Play) -> Callable[[Path], None]:
-    """A test that is a play on the stage."""
-
-    @functools.wraps(play)
-    def test(tmp_path: Path) -> None:
-        on_stage(tmp_path, play)
-
-    del test.__wrapped__  # type: ignore[attr-defined] # pytest shall see tmp_path
-    return test
+from tests.control.stage import Client, Stage, on_stage, staged
 
 
 @staged
@@ -210,23 +194,6 @@ async def test_second_hello_of_a_process_replaces_the_first(stage: Stage) -> Non
     await client.hello()
     await client.listen(80)
     await stage.until(lambda: len(stage.store.keys("channel.")) == 1)
-
-
-@staged
-async def test_a_dead_replica_is_replaced_and_told_everything(stage: Stage) -> None:
-    client = Client(stage)
-    await client.hello()
-    binding = await client.listen(80)
-    slot = stage.slots[0]
-    region = os.fstat(slot.region).st_ino
-    signal.pidfd_send_signal(slot.pidfd, signal.SIGKILL)
-    await stage.until(lambda: slot.incarnation == 2 and slot.ready.is_set())
-    assert os.fstat(slot.region).st_ino != region
-    await stage.until(lambda: len(stage.told(0, "grant")) == 2)
-    assert [m["channel"] for m in stage.told(0, "channel")] == [client.channel] * 2
-    assert [m["listener"] for m in stage.told(0, "listen")] == [binding] * 2
-    assert len(stage.told(1, "listen")) == 1
-    assert stage.store.entries["process.0"].data["incarnation"] == 2
 
 
 def test_a_replica_that_does_not_answer_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

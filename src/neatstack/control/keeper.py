@@ -27,6 +27,7 @@ BACKOFF_LEAST, BACKOFF_MOST = 0.02, 5.0  # seconds between two managers
 STEADY = 5.0  # a manager that has lived so long resets the backoff
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 LAST_WAIT = 2.0  # seconds for killed processes to go
+FATES = 256  # ended processes whose end is remembered
 DESCRIPTORS = 1 << 20  # RLIMIT_NOFILE to ask for
 
 
@@ -36,6 +37,7 @@ class Keeper:
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self.entries: dict[str, tuple[dict[str, Any], list[int]]] = {}
+        self.fates: dict[int, int] = {}  # pid -> exit status or minus the signal, of orphans; the latest last
         self.status: int | None = None  # exit status once the stack shall end
         self.manager: subprocess.Popen[bytes] | None = None
         self.channel: socket.socket | None = None
@@ -74,6 +76,8 @@ class Keeper:
                 self.drop(key)
             case {"op": "list"}:
                 self.answer_list()
+            case {"op": "fate", "pid": int(pid)}:
+                self.answer_fate(pid)
             case {"op": "end"}:
                 self.status = int(message.get("status", 0))
         messages.close(descriptors)
@@ -85,6 +89,13 @@ class Keeper:
             for key, (data, descriptors) in self.entries.items():
                 messages.send(self.channel, {"key": key, "data": data}, descriptors)
             messages.send(self.channel, {"end": True})
+
+    def answer_fate(self, pid: int) -> None:
+        """How a process ended whose parent, a former manager, is dead."""
+        self.reap()
+        if self.channel is not None:  # the manager may be among the dead
+            with contextlib.suppress(OSError):
+                messages.send(self.channel, {"fate": self.fates.pop(pid, None)})
 
     def start_manager(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -107,9 +118,15 @@ class Keeper:
     def reap(self) -> None:
         """Collect ended children, orphans of the stack among them; plan the next manager if it was the manager."""
         with contextlib.suppress(ChildProcessError):
-            while pid := os.waitpid(-1, os.WNOHANG)[0]:
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                pid, status = ended
                 if self.manager is not None and pid == self.manager.pid:
                     self.manager_ended()
+                    continue
+                self.fates.pop(pid, None)
+                self.fates[pid] = os.waitstatus_to_exitcode(status)
+                if len(self.fates) > FATES:
+                    del self.fates[next(iter(self.fates))]
 
     def manager_ended(self) -> None:
         while self.channel is not None and self.status is None and select.select([self.channel], [], [], 0)[0]:

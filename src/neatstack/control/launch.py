@@ -1,13 +1,16 @@
 """Starting our own processes: a fresh, isolated Python interpreter that runs one module's main()."""
 
+import contextlib
 import ctypes
 import os
+import select
 import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
+KILL_TIME_MS = 5000
 
 
 def command(module: str, *arguments: str) -> list[str]:
@@ -41,14 +44,36 @@ def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
     _prctl(PR_SET_PDEATHSIG, number)
 
 
-def fate(pidfd: int) -> str:
-    """How a process ended, which only its parent can learn: not a manager that was restarted since."""
+def exit_code(pidfd: int) -> int | None:
+    """How an ended process ended: its exit status, or minus the signal's number; None if it runs or is not our child.
+
+    It is left for `reap`, so that, should we die before we have acted on the answer, our successor can still learn it.
+    """
     try:
-        ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+        ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
-        return "has ended"
+        return None
     if ended is None:
-        return "has ended"
-    if ended.si_code == os.CLD_EXITED:
-        return f"has exited with status {ended.si_status}"
-    return f"was killed by {signal.Signals(ended.si_status).name}"
+        return None
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+
+def reap(pidfd: int) -> None:
+    """Nothing of an ended child shall be left; nothing is done if it is not our child."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+
+
+def is_over(pidfd: int, wait_ms: int = 0) -> bool:
+    """Has the process ended, with all its memory unmapped? Waits so many milliseconds for it."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(wait_ms))
+
+
+def end(pidfd: int) -> None:
+    """Kill the process and wait until it is gone. Raises TimeoutError."""
+    if not is_over(pidfd):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        if not is_over(pidfd, KILL_TIME_MS):
+            raise TimeoutError("a killed process does not end")

@@ -13,8 +13,9 @@ import secrets
 import signal
 import socket
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from neatstack.control import device, launch, messages, pages, processes, steering
 from neatstack.control.control_server import ControlServer
@@ -22,11 +23,13 @@ from neatstack.control.errors import NeatError
 from neatstack.control.pages import StackPage
 from neatstack.control.ports import Binding, Ports
 from neatstack.control.processes import Link
-from neatstack.control.programs import ChannelShape, Program, Programs
-from neatstack.control.replicas import Replicas, Slot
+from neatstack.control.programs import ChannelShape, Programs
+from neatstack.control.replicas import Replicas
 from neatstack.control.requests import RequestServer
 from neatstack.control.settings import Settings
+from neatstack.control.slots import Slot
 from neatstack.control.store import Entry, Store
+from neatstack.control.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from neatstack.dataplane.driver.steer import Steering
@@ -52,6 +55,7 @@ class Manager:
         self.replicas: Replicas
         self.programs: Programs
         self.link: Link
+        self._watching: asyncio.Task[None]
         self.servers: list[RequestServer | ControlServer] = []
 
     async def start(self, report: int) -> None:
@@ -62,15 +66,18 @@ class Manager:
         host_side = asyncio.create_task(asyncio.to_thread(device.configure_host_side, settings))
         self._make_pages()
         self.steering = steering.start(self.store, self.page, self.queues[0])
-        slots = [Slot.create(number, self._region_size) for number in range(settings.max_replicas)]
+        slots = [Slot.create(n, self.queues[n], self._region_size) for n in range(settings.max_replicas)]
         sockets = [slot.link_theirs for slot in slots]
         self.link = Link(self.store, settings, self.page.mac, self.queues[-1], self.neighbours, sockets)
-        self._join(slots, Ports(settings.interface.ip))
+        claims = pages.memory("claims", mmap.PAGESIZE)
+        self.store.put("claims", {}, [claims])
+        self._join(slots, claims, Ports(settings.interface.ip))
         for slot in slots:
             self.replicas.remember_slot(slot)
         await asyncio.gather(self.link.start(), self.replicas.start(range(settings.replicas)), host_side)
         self._serve(self._listen())
         self.store.put(READY, {})
+        self._watch()
         count = "1 replica" if settings.replicas == 1 else f"{settings.replicas} replicas"
         os.write(report, f"stack {settings.name} is ready: {settings.address} on {settings.device}, {count}\n".encode())
         self.store.drop("report")
@@ -86,19 +93,16 @@ class Manager:
         slots = [self._slot(number, entries) for number in range(self.settings.max_replicas)]
         sockets = [slot.link_theirs for slot in slots]
         self.link = Link(self.store, self.settings, self.page.mac, self.queues[-1], self.neighbours, sockets)
-        programs = [Program.from_entry(entry) for key, entry in entries.items() if key.startswith("channel.")]
+        channels = [entry for key, entry in entries.items() if key.startswith("channel.")]
         bindings = [Binding.from_data(entry.data) for key, entry in entries.items() if key.startswith("binding.")]
-        self._join(slots, Ports(self.settings.interface.ip, bindings))
+        self._join(slots, entries["claims"].descriptors[0], Ports(self.settings.interface.ip, bindings))
         self.link.adopt(entries.get("process.link"))
-        for slot in slots:
-            if process := entries.get(f"process.{slot.number}"):
-                self.replicas.adopt(slot.number, process)
-            elif self.page.active >> slot.number & 1:
-                self.replicas.restart(slot.number)
-        for program in programs:
-            self.programs.adopt(program)
+        self.replicas.resume(entries, (number for number in range(len(slots)) if self.page.active >> number & 1))
+        self.programs.resume(channels)
         self._serve([socket.socket(fileno=descriptor) for descriptor in entries["sockets"].descriptors])
-        log.warning("a new manager has taken over: %d programs, %d bindings", len(programs), len(bindings))
+        self._watch()
+        counts = len(self.programs.by_channel), len(bindings)
+        log.warning("a new manager has taken over: %d programs, %d bindings", *counts)
 
     @property
     def _region_size(self) -> int:
@@ -106,11 +110,13 @@ class Manager:
 
         return int(region_size(self.settings.max_connections))
 
-    @staticmethod
-    def _slot(number: int, entries: dict[str, Entry]) -> Slot:
+    def _slot(self, number: int, entries: dict[str, Entry]) -> Slot:
         entry = entries[f"slot.{number}"]
-        region, doorbell, page, ours, theirs = entry.descriptors
-        return Slot(number, region, doorbell, page, ours, theirs, entry.data["incarnation"])
+        return Slot.from_data(number, self.queues[number], entry.data, entry.descriptors)
+
+    def recoveries(self) -> list[dict[str, Any]]:
+        """Every replacement of a replica that this manager has seen through, the oldest first, bounded."""
+        return [asdict(record) for record in self.replicas.history]
 
     def _make_pages(self) -> None:
         """The stack page, filled in, and the empty table of neighbours."""
@@ -136,12 +142,24 @@ class Manager:
         self.neighbours = pages.memory("neighbours", pages.NEIGHBOURS * pages.NEIGHBOUR_SIZE)
         self.store.put("pages", {}, [self.page_memory, self.neighbours])
 
-    def _join(self, slots: list[Slot], ports: Ports) -> None:
+    def _join(self, slots: list[Slot], claims: int, ports: Ports) -> None:
         settings = self.settings
-        spawn = processes.spawner(settings, self.queues, self.page_memory, self.neighbours)
-        self.replicas = Replicas(self.store, slots, self._region_size, spawn, lambda slot: self.programs.contents(slot))
+        self.replicas = Replicas(
+            self.store,
+            slots,
+            claims,
+            self._region_size,
+            processes.spawner(settings, self.page_memory, self.neighbours),
+            lambda slot: self.programs.contents(slot),
+            option=settings.recovery,
+            spares=settings.spares,
+        )
         shape = ChannelShape(settings.max_replicas, settings.sockets, settings.receive_buffer, settings.send_buffer)
         self.programs = Programs(self.store, self.replicas, ports, shape)
+
+    def _watch(self) -> None:
+        """From now on replicas that hang are killed."""
+        self._watching = asyncio.ensure_future(Watchdog(self.replicas, self.programs).run())
 
     def _listen(self) -> list[socket.socket]:
         """manager.sock, open to the programs of any user, and control.sock, which is not."""

@@ -9,9 +9,9 @@ import socket
 import subprocess
 import time
 
-from neatstack.control import launch, pages
-from neatstack.control.replicas import Slot, Spawn
+from neatstack.control import launch, pages, recovery
 from neatstack.control.settings import Settings
+from neatstack.control.spares import Spawn
 from neatstack.control.store import Entry, Store
 
 log = logging.getLogger("neat.processes")
@@ -19,34 +19,32 @@ log = logging.getLogger("neat.processes")
 LINK_BACKOFF = 0.02, 2.0  # seconds
 
 
-def spawner(settings: Settings, queues: list[int], stack_page: int, neighbours: int) -> Spawn:
-    """What starts the next incarnation of a slot."""
+def spawner(settings: Settings, stack_page: int, neighbours: int) -> Spawn:
+    """What starts a spare."""
     account = pwd.getpwnam(settings.user)
     pages_read_only = pages.read_only(stack_page), pages.read_only(neighbours)
 
-    def spawn(slot: Slot) -> tuple[int, int, socket.socket]:
+    def spawn() -> tuple[int, int, socket.socket]:
         from neatstack.dataplane.launch import spawn_replica
 
         config = {
-            "replica": slot.number,
-            "incarnation": slot.incarnation,
             "max_tcbs": settings.max_connections,
             "seccomp": settings.seccomp,
+            "allow_faults": settings.allow_faults,
             **({"faults": settings.faults} if settings.faults else {}),
         }
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             descriptors = {
                 "control": theirs.fileno(),
-                "region": slot.region,
-                "tap": queues[slot.number],
-                "doorbell": slot.doorbell,
                 "stack_page": pages_read_only[0],
-                "replica_page": slot.page,
                 "neighbours": pages_read_only[1],
-                "link": slot.link_ours,
             }
-            pid, pidfd = spawn_replica(config, descriptors, account.pw_uid, account.pw_gid)
+            try:
+                pid, pidfd = spawn_replica(config, descriptors, account.pw_uid, account.pw_gid)
+            except BaseException:
+                ours.close()
+                raise
         return pid, pidfd, ours
 
     return spawn
@@ -127,7 +125,8 @@ class Link:
     def _died(self) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_reader(self.pidfd)
-        log.warning("link (pid %d) %s", self.pid, launch.fate(self.pidfd))
+        log.warning("link (pid %d) %s", self.pid, recovery.describe(launch.exit_code(self.pidfd)))
+        launch.reap(self.pidfd)
         os.close(self.pidfd)
         self.pidfd = -1  # nobody may signal what gets the number next
         if self._control is not None:

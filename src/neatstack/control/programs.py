@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import logging
+import mmap
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,9 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from neatstack.control import messages, pages
+from neatstack.control import pages
+from neatstack.control.line import Answer
+from neatstack.control.lingering import Lingering, is_lingering
 from neatstack.control.ports import Binding, Ports, Refused
 from neatstack.control.replicas import Replicas, Told
 from neatstack.control.store import Entry, Store
@@ -20,6 +23,7 @@ log = logging.getLogger("neat.programs")
 
 MOST_CHANNELS = 256  # NEAT_MAX_CHANNELS
 CLAIM_TIME = 30.0  # seconds that the child of a fork has to say who it is
+COMMANDS_HEAD, COMMANDS_TAIL = 128 // 4, 256 // 4  # 32-bit words of a channel: entries put by the program, and taken
 SHARE_OF_USER = MOST_CHANNELS // 2  # channels that one user other than root may have
 
 
@@ -45,6 +49,7 @@ class Program:
     opening: bool = True  # the replicas have not all been told
     gone: bool = False
     expiry: asyncio.TimerHandle | None = field(default=None, repr=False)
+    views: dict[int, memoryview] = field(default_factory=dict, repr=False)  # by slot: a channel's first page
 
     @property
     def name(self) -> str:
@@ -67,6 +72,18 @@ class Program:
         doorbell, *rest = entry.descriptors
         pidfd = rest.pop() if entry.data["pid"] else -1
         return cls(**entry.data, doorbell=doorbell, memories=rest, pidfd=pidfd)
+
+    def has_commands(self, slot: int) -> bool:
+        """Does the program wait for replica `slot` to take its commands? A look at memory, mapped once."""
+        view = self.views.get(slot)
+        if view is None:
+            memory = mmap.mmap(self.memories[slot], mmap.PAGESIZE, prot=mmap.PROT_READ)
+            view = self.views[slot] = memoryview(memory).cast("I")
+        return bool(view[COMMANDS_HEAD] != view[COMMANDS_TAIL])
+
+    def unmap(self) -> None:
+        """Nobody looks there any more."""
+        self.views.clear()
 
     def told(self, slot: int, inherit: int | None) -> Told:
         """How replica `slot` is told of the channel."""
@@ -113,30 +130,38 @@ class Programs:
         self.shape = shape
         self.by_channel: dict[int, Program] = {}
         self._last = -1  # the channel opened last
-        self._closing: set[int] = set()  # channels that replicas still have to let go
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.lingering = Lingering(store, replicas)
 
     def __iter__(self) -> Iterator[Program]:
         return iter(list(self.by_channel.values()))
 
     def contents(self, slot: int) -> Iterable[Told]:
         """Everything that a new incarnation of `slot` has to know."""
+        yield from self.lingering.contents(slot)
         for program in self:
             yield program.told(slot, None)
         for binding in self.ports:
             if binding.listening:
                 yield from listen_requests(binding)
 
-    def adopt(self, program: Program) -> None:
-        """A restarted manager has found this program in the keeper."""
-        self.by_channel[program.channel] = program
-        self._last = max(self._last, program.channel)
-        if program.opening:  # it has never had an answer, and will ask again
-            self.forget(program)
-        elif program.pid:
-            self._watch(program)
-        else:
-            self._expect_claim(program)
+    def resume(self, channels: Iterable[Entry]) -> None:
+        """A restarted manager has found these in the keeper."""
+        programs = []
+        for entry in channels:
+            if is_lingering(entry):
+                self.lingering.adopt(entry)
+            else:
+                programs.append(Program.from_entry(entry))
+        for program in programs:
+            self.by_channel[program.channel] = program
+            self._last = max(self._last, program.channel)
+        for program in programs:
+            if program.opening:  # it has never had an answer, and will ask again
+                self.forget(program)
+            elif program.pid:
+                self._watch(program)
+            else:
+                self._expect_claim(program)
 
     async def hello(self, peer: Peer) -> Program:
         """A new program. Raises Refused."""
@@ -211,32 +236,23 @@ class Programs:
             program.expiry.cancel()
         if program.pidfd >= 0:
             loop.remove_reader(program.pidfd)
+        program.unmap()
         del self.by_channel[program.channel]
-        told = [answer for binding in self.ports.of(program.channel) for answer in self._release(program, binding)]
-        told += self.replicas.tell(Told({"op": "drop", "channel": program.channel}))
-        self._closing.add(program.channel)
-        task = asyncio.ensure_future(self._finish(program, told))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _finish(self, program: Program, told: list["asyncio.Future[None]"]) -> None:
-        """When every replica has let go, the channel's number may be used again."""
-        try:
-            await self.replicas.answers(told)
-        except Exception as error:
-            log.warning("channel %d: %s", program.channel, error)
-        self._closing.discard(program.channel)
-        self.store.drop(f"channel.{program.channel}")
-        messages.close(program.descriptors)
-        log.debug("channel %d (pid %d) is closed", program.channel, program.pid)
+        for binding in self.ports.of(program.channel):
+            self._release(program, binding)
+        self.lingering.add(program.channel, program.doorbell, program.memories)
+        if program.pidfd >= 0:
+            os.close(program.pidfd)
+        log.debug("channel %d (pid %d) is dropped", program.channel, program.pid)
 
     def _open(self, uid: int) -> Program:
         """A new channel that nobody has been told of yet."""
         if uid and sum(program.uid == uid for program in self) >= SHARE_OF_USER:
             raise Refused(errno.EDQUOT)
-        # the longest unused one: its last connections may still be closing in the memory of the program that had it
         numbers = ((self._last + step) % MOST_CHANNELS for step in range(1, MOST_CHANNELS + 1))
-        channel = next((n for n in numbers if n not in self.by_channel and n not in self._closing), None)
+        channel = next((n for n in numbers if n not in self.by_channel and n not in self.lingering), None)
+        if channel is None:
+            channel = self.lingering.give_up()
         if channel is None:
             raise Refused(errno.ENOBUFS)
         self._last = channel
@@ -280,7 +296,7 @@ class Programs:
     def _expect_claim(self, program: Program) -> None:
         program.expiry = asyncio.get_running_loop().call_later(CLAIM_TIME, self.forget, program)
 
-    def _release(self, program: Program, binding: Binding) -> list["asyncio.Future[None]"]:
+    def _release(self, program: Program, binding: Binding) -> list[Answer]:
         """The program gives up a binding; the last one takes it away."""
         self.ports.release(program.channel, binding.number, dead=program.gone)
         if program.channel in binding.holders:

@@ -1,187 +1,43 @@
-"""The replicas' processes: started, told, watched, replaced.
+"""The replicas: started, told, watched, and when one dies, its slot given to a spare.
 
-A slot is for good: its queue, doorbell, page and link sockets stay while incarnations come and go. What a new
-incarnation must know (channels, listeners, grants) is not kept here: `contents` tells it, from the manager's tables,
-so that a request that comes while a replica is down is not lost.
+A slot is for good: its queue, doorbell, page, link sockets, and mostly its region stay while incarnations come and go.
+What a new incarnation must know (channels, listeners, grants) is not kept here: `contents` tells it, from the manager's
+tables, so that a request that comes while a replica is down is not lost.
+
+A death is answered first and put down afterwards: between the two stands the *claim*, a word of memory that the keeper
+holds, which says what process the slot was last given to. Should the manager die there, its successor sees that the
+claim is not the process stored, ends that process, and gives the slot to another spare: adopting may be repeated. The
+dead process is reaped only when all is stored, so that the successor comes to the same decision.
 """
 
 import asyncio
+import contextlib
 import functools
-import itertools
 import logging
+import mmap
 import os
 import signal
 import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
-from neatstack.control import launch, messages, pages
+from neatstack.control import launch, messages, pages, recovery
 from neatstack.control.errors import NeatError
+from neatstack.control.line import Answer, ControlLine, ReplicaError, ReplicaGone, Told, refusal
+from neatstack.control.recovery import Ending, How, Recovery, Stage
+from neatstack.control.slots import Slot
+from neatstack.control.spares import READY_TIME, Spares, Spawn
 from neatstack.control.store import Entry, Store
 
 log = logging.getLogger("neat.replicas")
 
 ANSWER_TIME = 5.0  # seconds; a replica that takes longer to answer hangs, and is killed
-READY_TIME = 20.0
-DEATHS_AT_START = 3
-QUICK = 1.0  # a process that dies within so many seconds of its start is held back
-BACKOFF_MOST = 2.0
+FAILURES_AT_START = 3
+SUCCESSOR = "; its successor "  # in the cause of a recovery that took more than one process
 
-Spawn = Callable[["Slot"], tuple[int, int, socket.socket]]  # pid, pidfd, our end of its control socket
-
-
-class ReplicaGone(Exception):
-    """The replica has died; its next incarnation will be told everything."""
-
-
-class ReplicaError(Exception):
-    """The replica refuses a request; `args[0]` says why."""
-
-
-@dataclass(frozen=True)
-class Told:
-    """One request to a replica."""
-
-    message: dict[str, Any]
-    descriptors: tuple[int, ...] = ()
-
-
-class ControlLine:
-    """Requests to one incarnation and their answers, in order, without ever blocking."""
-
-    def __init__(self, sock: socket.socket, ready: Callable[[], None]) -> None:
-        self.sock = sock
-        self._ready = ready
-        self._loop = asyncio.get_running_loop()
-        self._numbers = itertools.count(time.monotonic_ns())  # so that a restarted manager repeats none
-        self._unsent: deque[tuple[dict[str, Any], list[int]]] = deque()
-        self._waiting: dict[int, asyncio.Future[None]] = {}
-        sock.setblocking(False)
-        self._loop.add_reader(sock, self._receive)
-
-    def request(self, told: Told) -> "asyncio.Future[None]":
-        """Send; the future is done when the replica has answered. Its errors are ReplicaError and ReplicaGone."""
-        number = next(self._numbers)
-        answer: asyncio.Future[None] = self._loop.create_future()
-        answer.add_done_callback(_retrieve)
-        self._waiting[number] = answer
-        message = {**told.message, "id": number}
-        if self._unsent or not self._send(message, list(told.descriptors)):
-            if not self._unsent:
-                self._loop.add_writer(self.sock, self._flush)
-            # whoever asked may close its descriptors before this message gets its turn
-            self._unsent.append((message, [os.dup(descriptor) for descriptor in told.descriptors]))
-        return answer
-
-    def waits_for(self, answers: set["asyncio.Future[None]"]) -> bool:
-        """Is one of `answers` owed by this incarnation?"""
-        return any(answer in answers for answer in self._waiting.values())
-
-    def close(self) -> None:
-        """The incarnation is gone: fail what waits for it."""
-        self._loop.remove_reader(self.sock)
-        self._loop.remove_writer(self.sock)
-        self.sock.close()
-        for _, descriptors in self._unsent:
-            messages.close(descriptors)
-        self._unsent.clear()
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(ReplicaGone())
-        self._waiting.clear()
-
-    def _send(self, message: dict[str, Any], descriptors: list[int]) -> bool:
-        try:
-            messages.send(self.sock, message, descriptors)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True  # it is dead, which its pidfd tells
-        return True
-
-    def _flush(self) -> None:
-        while self._unsent:
-            message, descriptors = self._unsent[0]
-            if not self._send(message, descriptors):
-                return
-            messages.close(descriptors)
-            self._unsent.popleft()
-        self._loop.remove_writer(self.sock)
-
-    def _receive(self) -> None:
-        try:
-            received = messages.receive(self.sock)
-        except BlockingIOError:
-            return
-        except (OSError, ValueError) as error:
-            log.warning("a replica sent something strange: %s", error)
-            return
-        if received is None:
-            self._loop.remove_reader(self.sock)
-            return
-        message, descriptors = received
-        messages.close(descriptors)
-        if message.get("ready"):
-            self._ready()
-            return
-        answer = self._waiting.pop(message.get("id", 0), None)
-        if answer is None or answer.done():
-            return
-        if message.get("ok"):
-            answer.set_result(None)
-        else:
-            answer.set_exception(ReplicaError(str(message.get("error"))))
-
-
-def _retrieve(future: "asyncio.Future[None]") -> None:
-    """Nobody needs to wait for an answer: an error that nobody asked for is not worth a warning of asyncio."""
-    if not future.cancelled():
-        future.exception()
-
-
-@dataclass
-class Slot:
-    """Replica i: what stays, and the incarnation that runs now."""
-
-    number: int
-    region: int  # descriptors
-    doorbell: int
-    page: int
-    link_ours: int  # the replica's end of the socket to link
-    link_theirs: int  # link's end
-    incarnation: int = 0
-    pid: int = 0
-    pidfd: int = -1
-    line: ControlLine | None = None
-    state: str = "stopped"  # stopped, starting, running
-    started_at: float = 0.0  # monotonic seconds
-    quick_deaths: int = 0
-    fate: str = ""  # of the last incarnation that died
-    ready: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @classmethod
-    def create(cls, number: int, region_size: int) -> "Slot":
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        return cls(
-            number,
-            pages.memory(f"region-{number}", region_size),
-            pages.doorbell(),
-            pages.memory(f"replica-{number}", pages.REPLICA_PAGE_SIZE),
-            ours.detach(),
-            theirs.detach(),
-        )
-
-    @functools.cached_property
-    def page_read_only(self) -> int:
-        """The page, for programs."""
-        return pages.read_only(self.page)
-
-    @property
-    def descriptors(self) -> list[int]:
-        return [self.region, self.doorbell, self.page, self.link_ours, self.link_theirs]
+__all__ = ["ReplicaError", "ReplicaGone", "Replicas", "Slot", "Told"]
 
 
 class Replicas:
@@ -191,25 +47,33 @@ class Replicas:
         self,
         store: Store,
         slots: list[Slot],
+        claims: int,
         region_size: int,
         spawn: Spawn,
         contents: Callable[[int], Iterable[Told]],
+        *,
+        option: str = "adopt",
+        spares: int = 1,
     ) -> None:
         self.store = store
         self.slots = slots
+        self.option = option
         self.active: set[int] = set()  # the slots that shall have a process
+        self.spares = Spares(store, spawn, spares, self._busy)
+        self.history: deque[Recovery] = deque(maxlen=recovery.HISTORY)
+        self.on_reset: Callable[[int], None] = lambda number: None  # a slot's connections are all gone
+        self.on_freed: Callable[[int, list[int]], None] = lambda number, channels: None
+        self._claims = memoryview(mmap.mmap(claims, mmap.PAGESIZE)).cast("i")
         self._region_size = region_size
-        self._spawn = spawn
         self._contents = contents
-        self._tasks: set[asyncio.Task[None]] = set()
         self._trouble = asyncio.Event()  # a replica dies again and again
 
     async def start(self, numbers: Iterable[int]) -> None:
-        """Start these slots and wait until all are ready. Raises NeatError when one does not."""
+        """Start these slots and wait until all serve. Raises NeatError when one does not."""
         chosen = [self.slots[number] for number in numbers]
         self.active |= {slot.number for slot in chosen}
         for slot in chosen:
-            self._launch(slot)
+            self._hand_over(slot, "reset")
         ready = asyncio.gather(*(slot.ready.wait() for slot in chosen))
         trouble = asyncio.create_task(self._trouble.wait())
         either: set[asyncio.Future[Any]] = {ready, trouble}
@@ -217,35 +81,78 @@ class Replicas:
         trouble.cancel()
         if not ready.done():
             ready.cancel()
+            await asyncio.wait([ready])
             why = next((f": its process {slot.fate}" for slot in chosen if slot.fate), " in time")
             raise NeatError(f"a replica does not become ready{why}")
 
-    def adopt(self, number: int, process: Entry) -> None:
-        """A restarted manager takes a running incarnation over, without the incarnation noticing."""
-        slot = self.slots[number]
-        self.active.add(number)
+    # ---- after a manager's death ----
+
+    def resume(self, entries: dict[str, Entry], active: Iterable[int]) -> None:
+        """A restarted manager takes all processes over: those that serve do not notice."""
+        self.active |= set(active)
+        found = {key: entry for key, entry in entries.items() if key.startswith("spare.")}
+        owners = {}  # of the slots, by pid
+        for slot in self.slots:
+            if process := entries.get(f"process.{slot.number}"):
+                self._settle_claim(slot, process, found)
+                owners[process.data["pid"]] = slot.number
+        for key, entry in found.items():
+            if entry.data["pid"] in owners or launch.is_over(entry.descriptors[0]):
+                launch.reap(entry.descriptors[0])
+                messages.close(entry.descriptors)
+                self.store.drop(key)
+            else:
+                self.spares.adopt(int(key.partition(".")[2]), entry)
+        for slot in self.slots:
+            process = entries.get(f"process.{slot.number}")
+            if process is not None:
+                self._take_over(slot, process)
+            elif slot.number in self.active:
+                asyncio.get_running_loop().call_soon(self._try, slot, "reset")  # when the tables are full
+        self.spares.refill()
+
+    def _settle_claim(self, slot: Slot, process: Entry, found: dict[str, Entry]) -> None:
+        """End a process that the slot was given to without that being stored, and one that may know only a part."""
+        claimed = self._claims[slot.number]
+        if claimed != process.data["pid"]:
+            process.data["incarnation"] += 1  # nobody shall take the next one for that one
+            for entry in found.values():
+                if entry.data["pid"] == claimed:
+                    launch.end(entry.descriptors[0])
+        if not process.data["running"] and not launch.is_over(process.descriptors[0]):
+            process.data.update(killed="it was only half told", pardoned=True)
+            launch.end(process.descriptors[0])
+
+    def _take_over(self, slot: Slot, process: Entry) -> None:
+        data = process.data
         pidfd, control = process.descriptors
-        slot.incarnation, slot.pid = process.data["incarnation"], process.data["pid"]
-        self._watch(slot, pidfd, socket.socket(fileno=control))
-        if process.data["ready"]:
-            slot.state = "running"
+        self.active.add(slot.number)
+        slot.incarnation, slot.how = data["incarnation"], data["how"]
+        slot.killed, slot.pardoned = data["killed"], data["pardoned"]
+        slot.served = True
+        line = ControlLine(socket.socket(fileno=control), functools.partial(self._said, slot))
+        self._attend(slot, data["pid"], pidfd, line, Stage.RUNNING if data["running"] else Stage.ADOPTING)
+        if data["running"]:
             slot.ready.set()
 
-    def restart(self, number: int) -> None:
-        """The slot shall have a process and has none."""
-        self.active.add(number)
-        self._launch(self.slots[number])
+    # ---- telling them ----
 
-    def tell(self, *requests: Told) -> list["asyncio.Future[None]"]:
-        """Send to every running replica at once, in this order. Those that start later learn it from `contents`."""
-        lines = [slot.line for slot in self.slots if slot.state == "running" and slot.line is not None]
-        return [line.request(told) for line in lines for told in requests]
+    def tell(self, *requests: Told) -> list[Answer]:
+        """Send to every replica at once, in this order; whose process is still to come learns it from `contents`."""
+        return [answer for slot in self.slots for told in requests for answer in self.tell_one(slot, told)]
 
-    def tell_one(self, slot: Slot, told: Told) -> list["asyncio.Future[None]"]:
-        """As `tell`, to one replica."""
-        return [slot.line.request(told)] if slot.state == "running" and slot.line is not None else []
+    def tell_one(self, slot: Slot, told: Told) -> list[Answer]:
+        """As `tell`, to one replica. Nobody has to wait for a process that is only being started."""
+        if slot.line is None:
+            return []
+        answer = slot.line.request(told)
+        return [] if slot.stage is Stage.STARTING else [answer]
 
-    async def answers(self, told: list["asyncio.Future[None]"]) -> None:
+    def ask(self, slot: Slot, told: Told) -> Answer | None:
+        """Send to the replica, in whatever stage; None if it has no process."""
+        return slot.line.request(told) if slot.line is not None else None
+
+    async def answers(self, told: list[Answer]) -> None:
         """Wait for the answers to `tell`. A replica that has died is no error; one that does not answer is killed.
 
         Raises ReplicaError when one refuses.
@@ -254,98 +161,209 @@ class Replicas:
             return
         _, late = await asyncio.wait(told, timeout=ANSWER_TIME)
         for slot in self.slots:
-            if slot.line is not None and slot.line.waits_for(late):
-                self.kill(slot, "does not answer")
+            if slot.stage is Stage.RUNNING and slot.line is not None and slot.line.waits_for(late):
+                self.kill(slot, "it did not answer")
         for answer in told:
-            if answer.done() and isinstance(answer.exception(), ReplicaError):
-                answer.result()
+            if refused := refusal(answer):
+                raise refused
+
+    async def fault(self, number: int, kind: str, seed: int) -> dict[str, Any]:
+        """Have a replica's process do itself harm; its answer. Raises NeatError."""
+        slot = next((slot for slot in self.slots if slot.number == number), None)
+        if slot is None or slot.stage is not Stage.RUNNING or slot.line is None:
+            raise NeatError(f"replica {number} is not running; `neat status` lists those that are")
+        answer = slot.line.request(Told({"op": "fault", "kind": kind, "seed": seed}))
+        done, _ = await asyncio.wait([answer], timeout=ANSWER_TIME)
+        if not done:
+            raise NeatError(f"replica {number} does not answer")
+        if refused := refusal(answer):
+            raise NeatError(f"replica {number} refuses: {refused}")
+        if answer.exception() is not None:
+            raise NeatError(f"replica {number} has just died; try again")
+        return answer.result()
 
     def kill(self, slot: Slot, why: str) -> None:
-        """End the incarnation; its death is noticed and it is replaced."""
-        log.warning("replica %d (pid %d) %s: killed", slot.number, slot.pid, why)
-        if slot.pidfd >= 0:
+        """End the process; its death is noticed and the slot given to another. `why` is a clause."""
+        if slot.pidfd < 0 or slot.killed is not None:
+            return
+        log.warning("replica %d (pid %d) is killed: %s", slot.number, slot.pid, why)
+        slot.killed = why
+        self._remember(slot)  # before it is dead, so that a new manager does not take it for a victim
+        with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(slot.pidfd, signal.SIGKILL)
 
-    def _launch(self, slot: Slot) -> None:
-        """Start the next incarnation of a slot that has no process."""
-        slot.incarnation += 1
-        slot.state = "starting"
-        slot.ready.clear()
-        slot.started_at = time.monotonic()
-        pid, pidfd, control = self._spawn(slot)
-        slot.pid = pid
-        self._watch(slot, pidfd, control)
-        self._remember(slot)
+    # ---- a process's life ----
 
-    def _watch(self, slot: Slot, pidfd: int, control: socket.socket) -> None:
-        slot.pidfd = pidfd
-        slot.state = "starting"
-        slot.line = ControlLine(control, lambda: self._is_ready(slot))
+    def _busy(self) -> bool:
+        """Is a replica taking over, with a spare that has long been started?"""
+        return any(slot.stage in (Stage.STARTING, Stage.ADOPTING) for slot in self.slots)
+
+    def _hand_over(self, slot: Slot, how: How) -> None:
+        """Give the slot, which has no process, to a spare. Whatever can wait comes after the messages. OSError."""
+        spare = self.spares.take()
+        line = spare.line
+        slot.incarnation += 1
+        slot.how = how
+        self._claims[slot.number] = spare.pid
+        try:
+            adopted = line.request(slot.adopt_request())
+            contents = [(told, line.request(told)) for told in self._contents(slot.number)]
+            ran = line.request(Told({"op": "run"}))
+        except BaseException:
+            self.spares.discard(spare)  # nobody knows what it was told
+            raise
+        line.unasked = functools.partial(self._said, slot)
+        self._attend(slot, spare.pid, spare.pidfd, line, Stage.ADOPTING if spare.ready else Stage.STARTING)
+        slot.first = adopted, ran
+        slot.killed, slot.pardoned = None, False
+        self._remember(slot)
+        self.spares.used(spare)
+        for answer in slot.first:
+            answer.add_done_callback(functools.partial(self._answered, slot, slot.incarnation))
+        for told, answer in contents:
+            answer.add_done_callback(functools.partial(_log_refusal, slot.number, told))
+
+    def _attend(self, slot: Slot, pid: int, pidfd: int, line: ControlLine, stage: Stage) -> None:
+        """The process serves the slot from now on, or will."""
+        slot.pid, slot.pidfd, slot.line, slot.stage = pid, pidfd, line, stage
         loop = asyncio.get_running_loop()
         loop.add_reader(pidfd, self._died, slot)
-        loop.call_later(READY_TIME, self._check_ready, slot, slot.incarnation)
+        if stage is not Stage.RUNNING:
+            loop.call_later(READY_TIME, self._check_ready, slot, slot.incarnation)
+
+    def _said(self, slot: Slot, message: dict[str, Any]) -> None:
+        """What a process says unasked."""
+        if message.get("ready") and slot.stage is Stage.STARTING:
+            slot.stage = Stage.ADOPTING
+        freed = message.get("freed")
+        if isinstance(freed, list):
+            self.on_freed(slot.number, freed)
 
     def _check_ready(self, slot: Slot, incarnation: int) -> None:
-        if slot.incarnation == incarnation and slot.state == "starting":
-            self.kill(slot, "does not become ready")
+        if slot.incarnation == incarnation and slot.stage in (Stage.STARTING, Stage.ADOPTING):
+            self.kill(slot, "it did not become ready")
 
-    def _remember(self, slot: Slot) -> None:
-        assert slot.line is not None
-        data = {"process": True, "pid": slot.pid, "incarnation": slot.incarnation, "ready": slot.ready.is_set()}
-        self.store.put(f"process.{slot.number}", data, [slot.pidfd, slot.line.sock.fileno()])
+    def _answered(self, slot: Slot, incarnation: int, answer: Answer) -> None:
+        """The answer to `adopt` or `run` is there."""
+        if slot.incarnation != incarnation or slot.line is None:
+            return
+        if refused := refusal(answer):
+            self.kill(slot, f"it cannot take over ({refused})")
+        elif slot.has_taken_over:
+            self._runs(slot)
 
-    def _is_ready(self, slot: Slot) -> None:
-        """The incarnation serves packets: tell it everything that the stack has."""
-        assert slot.line is not None
-        slot.state = "running"
-        for told in self._contents(slot.number):
-            slot.line.request(told).add_done_callback(functools.partial(_log_refusal, slot, told))
+    def _runs(self, slot: Slot) -> None:
+        if slot.stage is Stage.RUNNING:
+            return
+        said = slot.first[-1].result()
+        slot.stage = Stage.RUNNING
+        record, slot.recovery = slot.recovery, None
+        if record is not None:
+            record.incarnation, record.how, record.running_ns = slot.incarnation, slot.how, time.monotonic_ns()
+            record.adopted, record.lost, record.took_us = (int(said.get(k, 0)) for k in ("adopted", "lost", "took_us"))
+            slot.recoveries += 1
+            slot.last_recovery = record
+            self.history.append(record)
+        slot.served = True
         slot.ready.set()
         self._remember(slot)
-        log.info("replica %d: incarnation %d is ready (pid %d)", slot.number, slot.incarnation, slot.pid)
+        log.info("replica %d: incarnation %d serves (pid %d)", slot.number, slot.incarnation, slot.pid)
+        self.spares.refill()
+
+    # ---- its death ----
 
     def _died(self, slot: Slot) -> None:
-        """The paper's recovery: another incarnation with the listeners, but without the connections, takes the slot."""
-        asyncio.get_running_loop().remove_reader(slot.pidfd)
-        slot.fate = launch.fate(slot.pidfd)
-        log.warning("replica %d: incarnation %d (pid %d) %s", slot.number, slot.incarnation, slot.pid, slot.fate)
-        os.close(slot.pidfd)
-        slot.pidfd = -1
-        assert slot.line is not None
-        slot.line.close()
-        slot.line = None
-        slot.state = "stopped"
-        if slot.number in self.active:
-            quick = time.monotonic() - slot.started_at < QUICK
-            slot.quick_deaths = slot.quick_deaths + 1 if quick else 0
-            if slot.quick_deaths >= DEATHS_AT_START:
-                self._trouble.set()
-            self._later(self._replace(slot))
+        """Decide, and give the slot to a spare; only then look after what is left of the dead."""
+        died_ns = time.monotonic_ns()
+        line, pidfd, stage = slot.line, slot.pidfd, slot.stage
+        assert line is not None and stage is not None
+        line.receive()  # its last words: it may have been further than we knew
+        if slot.has_taken_over:
+            self._runs(slot)
+        stage = slot.stage or stage
+        ending = Ending(self._exit_code(slot), slot.killed, slot.pardoned)
+        since_own = died_ns - slot.own_death_ns if slot.own_death_ns is not None else None
+        how = recovery.decide(ending, stage, slot.how, since_own, self.option)
+        slot.failures = recovery.count_failures(slot.failures, ending, stage, since_own)
+        slot.line, slot.pidfd, slot.stage = None, -1, None
+        slot.first = ()
+        slot.ready.clear()
+        slot.fate = str(ending)
+        self._begin_record(slot, how, died_ns)
+        wait = recovery.delay(slot.failures)
+        if slot.number in self.active and not wait:
+            self._try(slot, how)
+        if not ending.outside:
+            slot.own_death_ns = died_ns
+            self.remember_slot(slot)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(pidfd)
+        launch.reap(pidfd)
+        os.close(pidfd)
+        line.close()
+        log.warning("replica %d %s in stage %s: %s", slot.number, slot.fate, stage.value, how)
+        if slot.failures >= FAILURES_AT_START:
+            self._trouble.set()
+        if slot.number in self.active and wait:
+            loop.call_later(wait, self._try, slot, how)
 
-    async def _replace(self, slot: Slot) -> None:
-        if slot.quick_deaths:
-            await asyncio.sleep(min(0.02 * 2**slot.quick_deaths, BACKOFF_MOST))
-        os.close(slot.region)
-        slot.region = pages.memory(f"region-{slot.number}", self._region_size)
-        self.remember_slot(slot)
+    def _exit_code(self, slot: Slot) -> int | None:
+        code = launch.exit_code(slot.pidfd)
+        return self.store.fate(slot.pid) if code is None else code  # it was a former manager's child
+
+    @staticmethod
+    def _begin_record(slot: Slot, how: How, died_ns: int) -> None:
+        """One for each time that the slot stops serving, however many processes it takes to serve again."""
+        if not slot.served:
+            return
+        if slot.recovery is None:
+            slot.recovery = Recovery(slot.number, slot.incarnation + 1, slot.fate, how, died_ns)
+        else:
+            first = slot.recovery.cause.partition(SUCCESSOR)[0]
+            slot.recovery.cause = f"{first}{SUCCESSOR}{slot.fate}"
+
+    def _try(self, slot: Slot, how: How) -> None:
+        """Give the slot to a spare, now or as soon as it is possible."""
+        if slot.number not in self.active or slot.stage is not None:
+            return
         try:
-            self._launch(slot)
+            if how == "reset":
+                self._renew(slot)
+            self._hand_over(slot, how)
         except OSError as error:
             log.error("replica %d cannot be started: %s", slot.number, error)
-            slot.state = "stopped"
-            slot.quick_deaths += 1
-            self._later(self._replace(slot))
+            slot.failures += 1
+            wait = max(recovery.delay(slot.failures), recovery.BACKOFF_LEAST)
+            asyncio.get_running_loop().call_later(wait, self._try, slot, how)
+
+    def _renew(self, slot: Slot) -> None:
+        """New memory. It is stored before anybody is given it: a new manager may find it untouched, but finds it."""
+        region = pages.memory(f"region-{slot.number}", self._region_size)
+        os.close(slot.region)
+        slot.region = region
+        self.remember_slot(slot)
+        self.on_reset(slot.number)
+
+    # ---- the keeper ----
 
     def remember_slot(self, slot: Slot) -> None:
         """Store what stays of the slot."""
-        self.store.put(f"slot.{slot.number}", {"incarnation": slot.incarnation}, slot.descriptors)
+        self.store.put(f"slot.{slot.number}", slot.to_data(), slot.descriptors)
 
-    def _later(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _remember(self, slot: Slot) -> None:
+        assert slot.line is not None
+        data = {
+            "process": True,
+            "pid": slot.pid,
+            "incarnation": slot.incarnation,
+            "how": slot.how,
+            "running": slot.stage is Stage.RUNNING,
+            "killed": slot.killed,
+            "pardoned": slot.pardoned,
+        }
+        self.store.put(f"process.{slot.number}", data, [slot.pidfd, slot.line.sock.fileno()])
 
 
-def _log_refusal(slot: Slot, told: Told, answer: "asyncio.Future[None]") -> None:
-    if isinstance(answer.exception(), ReplicaError):
-        log.error("replica %d refuses %s: %s", slot.number, told.message, answer.exception())
+def _log_refusal(number: int, told: Told, answer: Answer) -> None:
+    if refused := refusal(answer):
+        log.error("replica %d refuses %s: %s", number, told.message, refused)

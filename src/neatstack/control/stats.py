@@ -5,11 +5,13 @@ import mmap
 import os
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neatstack.control import messages
-from neatstack.control.replicas import Slot
+from neatstack.control.slots import Slot
+from neatstack.control.spares import Spare
 
 if TYPE_CHECKING:
     from neatstack.control.manager import Manager
@@ -41,6 +43,9 @@ def status(manager: "Manager") -> dict[str, Any]:
             "link": {**process(manager.link.pid), "incarnation": manager.link.incarnation},
         },
         "replicas": [replica(slot) for slot in manager.replicas.slots if slot.number in manager.replicas.active],
+        "spares": [spare(waiting) for waiting in manager.replicas.spares.waiting],
+        "recovery": settings.recovery,
+        "allow_faults": settings.allow_faults,
         "max_replicas": settings.max_replicas,
         "steering": {
             "buckets": {str(slot): table.count(slot) for slot in sorted(set(table))},
@@ -71,7 +76,14 @@ def replica(slot: Slot) -> dict[str, Any]:
         **{name: counters.get(name, 0) for name in TRAFFIC},
         "drops": {name.removeprefix("drop_"): n for name, n in counters.items() if name.startswith("drop_") and n},
         "counters": counters,
+        "recoveries": slot.recoveries,
+        "last_recovery": asdict(slot.last_recovery) if slot.last_recovery else None,
     }
+
+
+def spare(waiting: Spare) -> dict[str, Any]:
+    """One process that waits for a slot."""
+    return {"pid": waiting.pid, "ready": waiting.ready, "resident": process(waiting.pid)["resident"]}
 
 
 async def sockets(manager: "Manager") -> dict[str, Any]:

@@ -44,6 +44,13 @@ class Store:
         """The stack ends now, and this process with it."""
         messages.send(self.sock, {"op": "end", "status": status})
 
+    def fate(self, pid: int) -> int | None:
+        """How a process ended that the keeper has reaped: exit status, or minus the signal; None: it does not know."""
+        messages.send(self.sock, {"op": "fate", "pid": pid})
+        received = messages.receive(self.sock)
+        fate = received[0].get("fate") if received else None
+        return fate if isinstance(fate, int) else None
+
     def list(self) -> dict[str, Entry]:
         """Everything stored. Raises EOFError when the keeper is gone."""
         messages.send(self.sock, {"op": "list"})

@@ -1,0 +1,529 @@
+"""Replicas die and spares take their slots; managers die in the middle of it."""
+
+import asyncio
+import errno
+import gc
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neatstack.control import launch, spares
+from neatstack.control import replicas as replicas_module
+from neatstack.control.errors import NeatError
+from neatstack.control.line import Told
+from neatstack.control.recovery import Stage as Progress
+from neatstack.control.slots import Slot
+from tests.control.stage import Client, Stage, on_stage, staged
+
+
+def kill(slot: Slot, number: int = signal.SIGKILL) -> None:
+    signal.pidfd_send_signal(slot.pidfd, number)
+
+
+def inode(descriptor: int) -> int:
+    return os.fstat(descriptor).st_ino
+
+
+async def settled(stage: Stage) -> None:
+    """Everybody serves and the spares are there."""
+    await stage.until(
+        lambda: all(stage.slots[n].ready.is_set() for n in (0, 1)) and len(stage.spare_pids) == stage.options["spares"]
+    )
+
+
+def check_one_process_each(stage: Stage) -> None:
+    """The store and the machine agree: one living process for each slot, and what else lives is a spare."""
+    stored = {
+        key: entry for key, entry in stage.store.entries.items() if key.startswith(("process.", "spare."))
+    }  # fmt: skip
+    assert all(not launch.is_over(entry.descriptors[0]) for entry in stored.values())
+    pids = [entry.data["pid"] for entry in stored.values()]
+    assert len(set(pids)) == len(pids)
+    assert sorted(key for key in stored if key.startswith("process.")) == ["process.0", "process.1"]
+    assert [stored[f"process.{n}"].data["pid"] for n in (0, 1)] == [stage.slots[n].pid for n in (0, 1)]
+    assert all(stored[f"process.{n}"].data["running"] for n in (0, 1))
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    living = {int(pid) for pid in children if not is_zombie(int(pid))} - {c.process.pid for c in stage.clients}
+    assert living == set(pids)
+
+
+def is_zombie(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+# ---- spares ----
+
+
+@staged
+async def test_a_spare_takes_over_a_killed_replica(stage: Stage) -> None:
+    client = Client(stage)
+    await client.hello()
+    binding = await client.listen(80)
+    slot, (spare,) = stage.slots[0], stage.spare_pids
+    region = inode(slot.region)
+    kill(slot)
+    await stage.serves(0, 2)
+    assert slot.pid == spare
+    first, second = stage.told(0, "adopt")
+    assert (first["how"], second["how"]) == ("fresh", "adopt")
+    assert (second["incarnation"], second["region"], second["fds"]) == (2, region, 5)
+    log = [json.loads(line) for line in stage.log(0).read_text().splitlines()]
+    assert [m["op"] for m in log[-5:]] == ["adopt", "channel", "listen", "grant", "run"]
+    assert log[-4]["channel"] == client.channel and log[-4]["fds"] == 2
+    assert log[-3]["listener"] == log[-2]["listener"] == binding
+    (record,) = stage.replicas.history
+    assert (record.replica, record.incarnation, record.cause, record.how) == (0, 2, "was killed by SIGKILL", "adopt")
+    assert (record.adopted, record.lost, record.took_us) == (3, 1, 77)
+    assert 0 < record.died_ns < record.running_ns
+    assert slot.last_recovery is record and slot.recoveries == 1
+    await settled(stage)
+    assert spare not in stage.spare_pids
+    check_one_process_each(stage)
+    assert len(stage.told(1, "adopt")) == 1
+
+
+@staged
+async def test_messages_leave_before_anything_is_stored(stage: Stage) -> None:
+    slot, line = stage.slots[0], stage.replicas.spares.waiting[0].line
+    order: list[str] = []
+    request, put = line.request, stage.store.put
+
+    def watched(told: Told) -> Any:
+        order.append(told.message["op"])
+        return request(told)
+
+    def watched_put(key: str, *rest: Any) -> None:
+        order.append(key)
+        put(key, *rest)
+
+    line.request = watched  # type: ignore[method-assign]
+    stage.store.put = watched_put  # type: ignore[method-assign]
+    kill(slot, signal.SIGSEGV)
+    await stage.serves(0, 2)
+    assert order[:4] == ["adopt", "run", "process.0", "slot.0"]
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_spares_are_kept_and_replaced(tmp_path: Path, number: int) -> None:
+    async def play(stage: Stage) -> None:
+        assert len(stage.spare_pids) == number
+        for _ in range(2):
+            former = list(stage.replicas.spares.waiting)
+            for spare in former:
+                signal.pidfd_send_signal(spare.pidfd, signal.SIGKILL)
+            await stage.until(lambda former=former: not set(former) & set(stage.replicas.spares.waiting))
+            await settled(stage)
+        for n, incarnation in ((0, 2), (1, 2), (0, 3)):
+            kill(stage.slots[n])
+            await stage.serves(n, incarnation)
+        await settled(stage)
+        assert len(stage.store.keys("spare.")) == number
+        assert [m["how"] for m in stage.told(0, "adopt")] == ["fresh", "adopt", "adopt"]
+        check_one_process_each(stage)
+
+    on_stage(tmp_path, play, spares=number)
+
+
+@staged
+async def test_all_die_at_once(stage: Stage) -> None:
+    for _ in range(3):
+        incarnations = [slot.incarnation for slot in stage.slots[:2]]
+        for slot in stage.slots[:2]:
+            kill(slot)
+        for spare in stage.replicas.spares.waiting:
+            signal.pidfd_send_signal(spare.pidfd, signal.SIGKILL)
+        for n in (0, 1):
+            reached = incarnations[n] + 1
+            await stage.until(lambda n=n, reached=reached: stage.slots[n].incarnation >= reached)
+        await settled(stage)
+    assert {m["how"] for n in (0, 1) for m in stage.told(n, "adopt")[1:]} == {"adopt"}
+    check_one_process_each(stage)
+
+
+@staged
+async def test_no_descriptor_is_left_of_the_dead(stage: Stage) -> None:
+    counts = []
+    for incarnation in range(2, 8):
+        kill(stage.slots[0], signal.SIGKILL if incarnation & 1 else signal.SIGSEGV)  # adopts and resets
+        await stage.serves(0, incarnation)
+        await settled(stage)
+        gc.collect()  # other tests' descriptors
+        counts.append(len(os.listdir("/proc/self/fd")))
+    assert len(set(counts)) == 1
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    assert not any(is_zombie(int(pid)) for pid in children)
+
+
+def test_spares_that_die_at_once_are_held_back(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        started = 0
+        spawn = stage.replicas.spares._spawn
+
+        def counted() -> Any:
+            nonlocal started
+            started += 1
+            return spawn()
+
+        stage.replicas.spares._spawn = counted
+        stage.behave(ready="crash")
+        for spare in stage.replicas.spares.waiting:
+            signal.pidfd_send_signal(spare.pidfd, signal.SIGKILL)
+        await asyncio.sleep(1)
+        assert 2 <= started < 10
+        stage.behave()
+        await settled(stage)
+
+    on_stage(tmp_path, play)
+
+
+# ---- escalation ----
+
+
+@staged
+async def test_dying_of_itself_again_costs_the_memory(stage: Stage) -> None:
+    slot = stage.slots[0]
+    region = inode(slot.region)
+    for incarnation, number, how in ((2, signal.SIGSEGV, "suspect"), (3, signal.SIGABRT, "fresh")):
+        kill(slot, number)
+        await stage.serves(0, incarnation)
+        assert stage.told(0, "adopt")[-1]["how"] == how
+        assert (stage.told(0, "adopt")[-1]["region"] == region) == (how == "suspect")
+    assert inode(stage.store.entries["slot.0"].descriptors[0]) == inode(slot.region) != region
+    kill(slot)
+    await stage.serves(0, 4)
+    assert [record.how for record in stage.replicas.history] == ["suspect", "reset", "adopt"]
+
+
+def test_the_option_to_reset(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        client = Client(stage)
+        await client.hello()
+        await client.listen(80)
+        kill(stage.slots[0])
+        await stage.serves(0, 2)
+        assert [m["how"] for m in stage.told(0, "adopt")] == ["fresh", "fresh"]
+        assert len({m["region"] for m in stage.told(0, "adopt")}) == 2
+        assert [len(stage.told(0, op)) for op in ("channel", "listen", "grant")] == [2, 2, 2] or len(
+            stage.told(0, "channel")
+        ) == 2
+        assert stage.replicas.history[0].how == "reset"
+
+    on_stage(tmp_path, play, option="reset")
+
+
+@pytest.mark.parametrize("step", ["adopt", "run"])
+@pytest.mark.parametrize("failure", ["error", "crash"])
+def test_an_adoption_that_fails_resets(tmp_path: Path, step: str, failure: str) -> None:
+    async def play(stage: Stage) -> None:
+        slot = stage.slots[0]
+        stage.behave(**{step: failure})
+        kill(slot)
+        await stage.until(lambda: slot.incarnation >= 3)
+        stage.behave()
+        await stage.until(slot.ready.is_set)
+        assert [m["how"] for m in stage.told(0, "adopt")][:3] == ["fresh", "adopt", "fresh"]
+        (record,) = stage.replicas.history
+        assert record.how == "reset" and record.incarnation == slot.incarnation
+        assert record.cause.startswith("was killed by SIGKILL; its successor was killed")
+        await settled(stage)
+        check_one_process_each(stage)
+
+    on_stage(tmp_path, play)
+
+
+@pytest.mark.parametrize("step", ["ready", "adopt", "run"])
+def test_killed_while_it_adopts(tmp_path: Path, step: str) -> None:
+    """Adopting is repeated, in the same way, as often as it takes."""
+
+    async def play(stage: Stage) -> None:
+        slot = stage.slots[0]
+        stage.behave(**{step: "hang"})
+        kill(slot, signal.SIGSEGV)
+        stages = (Progress.STARTING,) if step == "ready" else (Progress.ADOPTING,)
+        for incarnation in (2, 3):
+            if step == "ready" and incarnation == 2:
+                await stage.serves(0, 2)  # the spare that was there
+                kill(slot)
+            else:
+                await stage.until(lambda i=incarnation: slot.incarnation == i and slot.stage in stages)
+                if step != "ready":
+                    await stage.until(lambda i=incarnation: len(stage.told(0, "adopt")) == i)
+                kill(slot)
+            await stage.until(lambda i=incarnation: slot.incarnation == i + 1)
+        stage.behave()
+        if step == "ready":
+            await stage.until(lambda: slot.stage is Progress.STARTING)
+            kill(slot)
+        await stage.until(lambda: slot.stage in stages or slot.ready.is_set())
+        await stage.until(slot.ready.is_set)
+        hows = [m["how"] for m in stage.told(0, "adopt")]
+        assert hows == (["fresh", "suspect", "adopt"] if step == "ready" else ["fresh", *["suspect"] * 3])
+        assert len({m["region"] for m in stage.told(0, "adopt")}) == 1
+        await settled(stage)
+        check_one_process_each(stage)
+
+    on_stage(tmp_path, play)
+
+
+def test_one_that_does_not_become_ready_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play(stage: Stage) -> None:
+        monkeypatch.setattr(replicas_module, "READY_TIME", 0.3)
+        stage.behave(adopt="hang")
+        kill(stage.slots[0])
+        await stage.until(lambda: stage.slots[0].incarnation == 3)
+        stage.behave()
+        await stage.until(stage.slots[0].ready.is_set)
+        assert "did not become ready" in stage.replicas.history[0].cause
+        assert stage.replicas.history[0].how == "reset"
+
+    on_stage(tmp_path, play)
+
+
+@pytest.mark.parametrize("step", ["ready", "adopt"])
+def test_a_start_that_fails_is_told(tmp_path: Path, step: str) -> None:
+    async def run() -> None:
+        stage = Stage(tmp_path)
+        stage.behave(**{step: "crash"})
+        with pytest.raises(NeatError, match="a replica does not become ready: its process was killed by SIGABRT"):
+            await stage.replicas.start([0, 1])
+        stage.close()
+        await asyncio.sleep(0.1)
+
+    asyncio.run(run())
+
+
+def test_a_process_that_cannot_be_started_is_tried_again(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        spawn, left = stage.replicas.spares._spawn, 3
+
+        def failing() -> Any:
+            nonlocal left
+            left -= 1
+            if left >= 0:
+                raise OSError(errno.EAGAIN, "fork")
+            return spawn()
+
+        stage.replicas.spares._spawn = failing
+        kill(stage.slots[0])
+        await stage.serves(0, 2)
+        assert left < 0
+        assert stage.told(0, "adopt")[-1]["how"] == "adopt"
+
+    on_stage(tmp_path, play, spares=0)
+
+
+@staged
+async def test_what_changes_meanwhile_is_told_too(stage: Stage) -> None:
+    client, other = Client(stage), Client(stage)
+    await client.hello()
+    stage.behave(adopt="slow")
+    kill(stage.slots[0])
+    await stage.until(lambda: stage.slots[0].incarnation == 2)
+    binding = await client.listen(80)  # during the recovery, or after it
+    await other.hello()
+    await stage.serves(0, 2)
+    await stage.until(lambda: stage.told(0, "channel")[-1]["channel"] == other.channel)
+    assert stage.told(0, "listen")[-1]["listener"] == binding
+    assert {m["channel"] for m in stage.told(0, "channel")} == {client.channel, other.channel}
+
+
+# ---- faults ----
+
+
+@staged
+async def test_faults(stage: Stage) -> None:
+    with pytest.raises(NeatError, match="replica 0 refuses: not started with allow_faults"):
+        await stage.replicas.fault(0, "flip", 1)
+    for number in (2, 3, -1):
+        with pytest.raises(NeatError, match="is not running"):
+            await stage.replicas.fault(number, "flip", 1)
+    stage.behave(faults=True)
+    assert (await stage.replicas.fault(0, "flip", 7))["what"] == "region: tcb 1"
+    assert stage.told(0, "fault")[-1]["seed"] == 7
+    await stage.replicas.fault(0, "segv", 0)
+    await stage.serves(0, 2)
+    assert (stage.replicas.history[0].cause, stage.replicas.history[0].how) == ("was killed by SIGSEGV", "suspect")
+
+
+# ---- managers die ----
+
+
+def never(_: Slot) -> None:
+    """Nothing happens meanwhile."""
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "how"),
+    [(never, None), (kill, "adopt"), (lambda slot: kill(slot, signal.SIGSEGV), "suspect")],
+)
+def test_a_new_manager_finds_all(tmp_path: Path, meanwhile: Callable[[Slot], None], how: str | None) -> None:
+    async def play(stage: Stage) -> None:
+        pids, spare = [slot.pid for slot in stage.slots], stage.spare_pids
+        dead = os.dup(stage.slots[0].pidfd)
+        stage.kill_manager()
+        slot = Slot(0, 0, 0, 0, 0, 0, 0, pidfd=dead)
+        meanwhile(slot)
+        if how:
+            await stage.until(lambda: launch.is_over(dead))
+        os.close(dead)
+        stage.start_manager()
+        if how:
+            await stage.serves(0, 2)
+            assert stage.told(0, "adopt")[-1]["how"] == how
+            assert stage.slots[0].pid == spare[0]
+        else:
+            assert [slot.pid for slot in stage.slots] == pids
+        await settled(stage)
+        assert stage.slots[1].pid == pids[1]
+        check_one_process_each(stage)
+
+    on_stage(tmp_path, play)
+
+
+class Stop(BaseException):
+    """The manager dies here."""
+
+
+def die_at(stage: Stage, key: str, before: bool) -> None:
+    """The manager dies when it is about to store something under `key`, or has just done so."""
+    put = stage.store.put
+
+    def dying(stored: str, *rest: Any) -> None:
+        if stored != key:
+            put(stored, *rest)
+            return
+        stage.store.put = put  # type: ignore[method-assign]
+        if not before:
+            put(stored, *rest)
+        raise Stop
+
+    stage.store.put = dying  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize(
+    ("number", "key", "resets"), [(signal.SIGKILL, "process.0", 0), (signal.SIGSEGV, "slot.0", 0),
+                                  (signal.SIGSEGV, "slot.0", 1), (signal.SIGSEGV, "process.0", 1)],
+)  # fmt: skip
+def test_a_manager_dies_in_the_middle_of_a_recovery(
+    tmp_path: Path, number: int, key: str, resets: int, before: bool
+) -> None:
+    async def play(stage: Stage) -> None:
+        died = asyncio.Event()
+
+        slot = stage.slots[0]
+        incarnation = 1
+        if resets:
+            kill(slot, signal.SIGSEGV)
+            await stage.serves(0, 2)
+            await settled(stage)
+            incarnation = 2
+        former = slot.pid
+        die_at(stage, key, before)
+        reader = stage.replicas._died
+
+        def dying(dead: Slot) -> None:
+            try:
+                reader(dead)
+            except Stop:
+                loop.remove_reader(pidfd)
+                stage.kill_manager()
+                died.set()
+
+        loop, pidfd = asyncio.get_running_loop(), slot.pidfd
+        loop.add_reader(pidfd, dying, slot)
+        kill(slot, number)
+        await asyncio.wait_for(died.wait(), 10)
+        await asyncio.sleep(0.05)  # the spare may serve by now, and nobody knows
+        stage.start_manager()
+        slot = stage.slots[0]
+        await stage.until(lambda: slot.ready.is_set() and slot.incarnation > incarnation)
+        await settled(stage)
+        check_one_process_each(stage)
+        assert slot.pid != former
+        told = stage.told(0, "adopt")
+        assert [m["incarnation"] for m in told] == sorted({m["incarnation"] for m in told})
+        assert inode(slot.region) == told[-1]["region"] == inode(stage.store.entries["slot.0"].descriptors[0])
+        if number == signal.SIGKILL:
+            assert {m["how"] for m in told[1:]} == {"adopt"} and len({m["region"] for m in told}) == 1
+
+    on_stage(tmp_path, play)
+
+
+@staged
+async def test_a_manager_dies_while_a_spare_adopts(stage: Stage) -> None:
+    """Nobody knows what it was told: it is ended, and another one adopts."""
+    slot = stage.slots[0]
+    stage.behave(run="hang")
+    kill(slot, signal.SIGSEGV)
+    await stage.until(lambda: slot.incarnation == 2 and len(stage.told(0, "run")) == 2)
+    half = slot.pid
+    stage.behave()
+    await stage.restart_manager()
+    await stage.serves(0, 3)
+    assert stage.slots[0].pid != half
+    assert [m["how"] for m in stage.told(0, "adopt")] == ["fresh", "suspect", "suspect"]
+    await settled(stage)
+    check_one_process_each(stage)
+
+
+@staged
+async def test_the_keeper_knows_how_orphans_ended(stage: Stage, monkeypatch: Any = None) -> None:
+    slot = stage.slots[0]
+    stage.kill_manager()
+    pid, dead = slot.pid, stage.store.entries["process.0"].descriptors[0]
+    signal.pidfd_send_signal(dead, signal.SIGKILL)
+    await stage.until(lambda: launch.is_over(dead))
+    launch.reap(dead)  # as the keeper does
+    stage.store.fates[pid] = -signal.SIGKILL
+    stage.start_manager()
+    await stage.serves(0, 2)
+    assert stage.told(0, "adopt")[-1]["how"] == "adopt"
+    assert stage.replicas.history[0].cause == "was killed by SIGKILL"
+
+
+@staged
+async def test_a_hanging_one_is_guilty_for_the_next_manager_too(stage: Stage) -> None:
+    dead = stage.store.entries["process.0"].descriptors[0]
+    loop = asyncio.get_running_loop()
+    stage.replicas.kill(stage.slots[0], "it made no progress for 100 ms")
+    dead = stage.store.entries["process.0"].descriptors[0]
+    loop.remove_reader(stage.slots[0].pidfd)
+    stage.kill_manager()
+    await stage.until(lambda: launch.is_over(dead))
+    stage.start_manager()
+    await stage.serves(0, 2)
+    assert stage.told(0, "adopt")[-1]["how"] == "suspect"
+
+
+@staged
+async def test_spares_survive_managers(stage: Stage) -> None:
+    spare = stage.spare_pids
+    await stage.restart_manager()
+    assert stage.spare_pids == spare
+    stage.kill_manager()
+    os.kill(spare[0], signal.SIGKILL)
+    await stage.until(lambda: launch.is_over(stage.store.entries["spare.0"].descriptors[0]))
+    stage.start_manager()
+    await settled(stage)
+    assert stage.spare_pids != spare
+    check_one_process_each(stage)
+
+
+def test_ready_time_of_spares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play(stage: Stage) -> None:
+        monkeypatch.setattr(spares, "READY_TIME", 0.2)
+        stage.behave(ready="hang")
+        kill(stage.slots[0])
+        await stage.serves(0, 2)
+        await stage.until(lambda: stage.replicas.spares._failures >= 2)
+        stage.behave()
+        monkeypatch.setattr(spares, "READY_TIME", 20)
+        await settled(stage)
+
+    on_stage(tmp_path, play)

@@ -1,0 +1,203 @@
+"""What the watchdog takes for a hang, and what not: with made-up pages and clock, then with real processes."""
+
+import asyncio
+import ctypes
+import os
+import signal
+import struct
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from neatstack.control import watchdog
+from neatstack.control.programs import COMMANDS_HEAD, COMMANDS_TAIL
+from neatstack.control.recovery import Stage as Progress
+from neatstack.control.slots import PROGRESS, SLEEP_SEQ, Slot
+from neatstack.control.watchdog import Senses, Watchdog
+from tests.control.stage import Client, Stage, staged
+from tests.support.layout import STRUCTURES
+
+MS = 1_000_000
+
+
+class World:
+    """One replica that does what the test says, and the watchdog that looks at it."""
+
+    def __init__(self) -> None:
+        self.now = 10**12
+        self.used = 0  # ns of CPU time
+        self.runnable = True
+        self.commands = False
+        self.killed: list[str] = []
+        self.queue, self.device = os.pipe()
+        self.slot = Slot.create(0, self.queue, 4096)
+        self.slot.stage, self.slot.incarnation, self.slot.pid = Progress.RUNNING, 1, 1
+        self.polls = 0
+        replicas: Any = SimpleNamespace(slots=[self.slot], kill=lambda slot, why: self.killed.append(why))
+        programs: Any = [SimpleNamespace(has_commands=lambda number: self.commands)]
+        senses = Senses(lambda pid: self.used, lambda pid: self.runnable)
+        self.dog = Watchdog(replicas, programs, senses, lambda: self.now)
+
+    def close(self) -> None:
+        for descriptor in (self.queue, self.device, *self.slot.descriptors):
+            os.close(descriptor)
+
+    def writes(self, seq: int, progress: int) -> None:
+        os.pwrite(self.slot.page, struct.pack("=IQ", seq, progress), 12)
+
+    def frame(self) -> None:
+        os.write(self.device, b"x")
+
+    def passes(self, ms: int, used: int = 0, moves: bool = False) -> int:
+        """So long, looked at as often as the watchdog wants; ms until the first kill, or all."""
+        start = self.now
+        step = 0
+        while self.now < start + ms * MS and not self.killed:
+            wait = self.dog.look()
+            assert 0 < wait <= watchdog.PERIOD_ASLEEP
+            self.now += wait
+            self.used += used * wait // 100
+            step += 1
+            if moves:
+                self.writes(2 * step, self.now)
+        return (self.now - start) // MS
+
+
+@pytest.fixture
+def world() -> Any:
+    made = World()
+    yield made
+    made.close()
+
+
+def test_moving_and_sleeping_replicas_are_well(world: World) -> None:
+    assert world.passes(5000, used=100, moves=True) and not world.killed
+    world.writes(7, 5)
+    assert world.passes(100_000) and not world.killed
+
+
+def test_awake_without_progress(world: World) -> None:
+    world.writes(1, 5)
+    world.passes(200)
+    world.writes(2, 5)
+    assert 100 <= world.passes(1000, used=100) <= 140
+    assert world.killed == ["it made no progress for 100 ms"]
+
+
+@pytest.mark.parametrize("what", ["frame", "commands"])
+def test_asleep_with_work(world: World, what: str) -> None:
+    """Stopped while it slept."""
+    world.writes(1, 5)
+    world.passes(200)
+    if what == "frame":
+        world.frame()
+    else:
+        world.commands = True
+    world.runnable = False
+    assert 100 <= world.passes(1000) <= 150
+    assert world.killed
+
+
+def test_work_that_was_taken_is_none(world: World) -> None:
+    world.writes(1, 5)
+    for _ in range(20):
+        world.frame()
+        world.passes(60)
+        os.read(world.queue, 1)
+        world.passes(60)
+    assert not world.killed
+
+
+def test_starved_of_cpu(world: World) -> None:
+    """It would run, but gets little CPU time: not its fault, up to a second."""
+    world.writes(2, 5)
+    assert world.passes(900, used=3) and not world.killed
+    world.writes(4, 6)
+    assert world.passes(900, used=3) and not world.killed
+    world.writes(6, 7)
+    assert 1000 <= world.passes(2000) <= 1100
+    assert world.killed
+
+
+@pytest.mark.parametrize(("used", "runnable"), [(100, True), (45, True), (0, False)])
+def test_stuck_in_a_loop_or_stopped(world: World, used: int, runnable: bool) -> None:
+    world.writes(2, 5)
+    world.runnable = runnable
+    world.passes(500, used=used)
+    assert world.killed
+
+
+def test_a_gap_of_our_own_is_nobodys_fault(world: World) -> None:
+    world.writes(2, 5)
+    world.runnable = False
+    world.passes(80)
+    for _ in range(5):
+        world.now += 400 * MS  # the machine was suspended, or we had no CPU
+        world.dog.look()
+        world.dog.look()
+    assert not world.killed
+    assert world.passes(1000) >= 70
+    assert world.killed
+
+
+def test_only_running_ones_are_judged(world: World) -> None:
+    world.writes(2, 5)
+    world.runnable = False
+    for world.slot.stage in (Progress.STARTING, Progress.ADOPTING, None):
+        world.passes(2000)
+    world.slot.stage, world.slot.killed = Progress.RUNNING, "it was told to"
+    world.passes(2000)
+    assert not world.killed
+
+
+def test_a_new_incarnation_is_looked_at_afresh(world: World) -> None:
+    world.writes(2, 5)
+    for _ in range(20):
+        world.passes(90, used=100)
+        world.slot.incarnation += 1
+    assert not world.killed
+
+
+def test_senses() -> None:
+    assert watchdog.cpu_time(os.getpid()) > 0
+    assert watchdog.is_runnable(os.getpid())
+    assert not watchdog.is_runnable(os.getppid())
+    assert watchdog.cpu_time(2**22 - 1) == 0
+
+
+@staged
+async def test_real_hangs(stage: Stage) -> None:
+    """One that loops, one that is stopped with a frame waiting, one with a command; and one that has nothing to do."""
+    stage.behave(faults=True)
+    client = Client(stage)
+    await client.hello()
+    watching = asyncio.create_task(Watchdog(stage.replicas, stage.programs).run())
+    slot = stage.slots[0]
+    await stage.replicas.fault(0, "hang", 0)
+    await stage.serves(0, 2)
+    assert stage.replicas.history[0].cause == "was killed: it made no progress for 100 ms"
+    assert stage.replicas.history[0].how == "suspect"
+    await asyncio.sleep(1.1)  # not twice in a second
+    signal.pidfd_send_signal(slot.pidfd, signal.SIGSTOP)
+    await asyncio.sleep(0.5)
+    assert slot.incarnation == 2
+    stage.queues[0][1].send(b"frame")
+    await stage.serves(0, 3)
+    stage.queues[0][0].recv(10)
+    program = stage.programs.by_channel[client.channel]
+    assert not program.has_commands(0)
+    os.pwrite(program.memories[1], struct.pack("=I", 1), 128)
+    signal.pidfd_send_signal(stage.slots[1].pidfd, signal.SIGSTOP)
+    await stage.serves(1, 2)
+    os.pwrite(program.memories[1], struct.pack("=I", 1), 256)
+    assert [record.replica for record in stage.replicas.history] == [0, 0, 1]
+    watching.cancel()
+
+
+def test_the_layout_is_that_of_the_header() -> None:
+    page = STRUCTURES["neat_replica_page"]
+    assert (page.sleep_seq.offset, page.progress_ns.offset) == (4 * SLEEP_SEQ, 8 * PROGRESS)
+    sizes = [ctypes.sizeof(STRUCTURES[f"neat_channel_{part}"]) for part in ("header", "program")]
+    assert 4 * COMMANDS_HEAD == sizes[0] + STRUCTURES["neat_channel_program"].commands_head.offset
+    assert 4 * COMMANDS_TAIL == sum(sizes) + STRUCTURES["neat_channel_replica"].commands_tail.offset
