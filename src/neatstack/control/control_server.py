@@ -65,5 +65,5 @@ class ControlServer:
             case {"op": "ss"}:
                 return await stats.sockets(self.manager)
             case {"op": "recoveries"}:
-                return {"recoveries": self.manager.recoveries()}  # type: ignore[attr-defined]
+                return {"recoveries": self.manager.recoveries()}
         return {"error": "no such request"}

@@ -52,7 +52,7 @@ async def kill(manager: "Manager", target: Any, fault: Any, seed: Any) -> Harm:
     seed = secrets.randbits(32) if seed is None else seed
     answer = {"ok": True, "target": target, "pid": slot.pid, "at_ns": time.monotonic_ns(), "seed": seed}
     try:
-        said = await manager.replicas.fault(slot.number, fault, seed)  # type: ignore[attr-defined]
+        said = await manager.replicas.fault(slot.number, fault, seed)
     except ReplicaGone:
         raise NeatError(f"{_called(target)} has just died; try again") from None
     except ReplicaError as error:

@@ -2,7 +2,8 @@
 
 A replica that was killed from outside is innocent: all its connections are taken over. One that died of itself may do
 so again for the same reason, most likely the connection that it had in hand. One that dies again at once has something
-wrong in its memory that nobody knows: it gets new memory.
+wrong in its memory that nobody knows: its connections are reset, and their peers are told. One that dies even of that
+gets new memory.
 """
 
 import signal
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
-How = Literal["adopt", "suspect", "reset"]
+# take over everything; everything but the connection in hand; only to reset every connection; nothing, with new memory
+How = Literal["adopt", "suspect", "reset", "fresh"]
 
 OUTSIDE = (signal.SIGKILL, signal.SIGTERM)  # signals that a replica does not cause itself
 AGAIN = 1_000_000_000  # ns; dying of itself twice in so short a time is answered with new memory
@@ -79,12 +81,12 @@ def decide(ending: Ending, stage: Stage, meant: How, since_own: int | None, opti
     `meant` is how the one that died was started, `since_own` the ns since the slot's last death of itself (None: there
     was none), `option` the stack's option `recovery`.
     """
+    if stage is Stage.STARTING or (stage is Stage.ADOPTING and ending.outside):
+        return meant  # adopting may be repeated
+    if stage is Stage.ADOPTING:
+        return "fresh" if meant in ("reset", "fresh") else "reset"
     if option == "reset":
         return "reset"
-    if stage is Stage.STARTING:
-        return meant
-    if stage is Stage.ADOPTING:
-        return meant if ending.outside else "reset"  # adopting may be repeated
     if ending.outside:
         return "adopt"
     return "reset" if since_own is not None and since_own < AGAIN else "suspect"

@@ -61,7 +61,7 @@ class Replicas:
         self.active: set[int] = set()  # the slots that shall have a process
         self.spares = Spares(store, spawn, spares, self._busy)
         self.history: deque[Recovery] = deque(maxlen=recovery.HISTORY)
-        self.on_reset: Callable[[int], None] = lambda number: None  # a slot's connections are all gone
+        self.on_reset: Callable[[int], None] = lambda number: None  # a slot has new memory, without connections
         self.on_freed: Callable[[int, list[int]], None] = lambda number, channels: None
         self._claims = memoryview(mmap.mmap(claims, mmap.PAGESIZE)).cast("i")
         self._region_size = region_size
@@ -73,7 +73,7 @@ class Replicas:
         chosen = [self.slots[number] for number in numbers]
         self.active |= {slot.number for slot in chosen}
         for slot in chosen:
-            self._hand_over(slot, "reset")
+            self._hand_over(slot, "fresh")
         ready = asyncio.gather(*(slot.ready.wait() for slot in chosen))
         trouble = asyncio.create_task(self._trouble.wait())
         either: set[asyncio.Future[Any]] = {ready, trouble}
@@ -108,7 +108,7 @@ class Replicas:
             if process is not None:
                 self._take_over(slot, process)
             elif slot.number in self.active:
-                asyncio.get_running_loop().call_soon(self._try, slot, "reset")  # when the tables are full
+                asyncio.get_running_loop().call_soon(self._try, slot, "fresh")  # when the tables are full
         self.spares.refill()
 
     def _settle_claim(self, slot: Slot, process: Entry, found: dict[str, Entry]) -> None:
@@ -327,7 +327,7 @@ class Replicas:
         if slot.number not in self.active or slot.stage is not None:
             return
         try:
-            if how == "reset":
+            if how == "fresh":
                 self._renew(slot)
             self._hand_over(slot, how)
         except OSError as error:

@@ -33,7 +33,7 @@ class Slot:
     line: ControlLine | None = None
     first: tuple[Answer, ...] = ()  # the answers to `adopt` and `run`
     stage: Stage | None = None  # None: no process
-    how: How = "reset"  # how this incarnation was started
+    how: How = "fresh"  # how this incarnation was started
     killed: str | None = None  # why we have killed it
     pardoned: bool = False  # and that was for no fault of its own
     failures: int = 0  # in a row

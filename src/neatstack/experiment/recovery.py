@@ -27,7 +27,7 @@ SETTLE_LIMIT = 15.0  # seconds for the stack to serve again
 GIVE_UP = 3  # stacks of one series that may fail to serve again
 STATUS_PAUSE = 0.01  # seconds between two questions to the manager
 NS, MS = 1e9, 1e6  # nanoseconds in a second, in a millisecond
-HOW = ("none", "adopt", "suspect", "reset")  # what costs more comes later
+HOW = ("none", "adopt", "suspect", "reset", "fresh")  # what costs more comes later
 
 OpenStage = Callable[[Combination], AbstractContextManager[Stage]]
 Progress = Callable[[Combination, int, int], None]  # faults of the series that are done, connections they have cost

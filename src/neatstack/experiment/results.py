@@ -33,7 +33,7 @@ class Fault:
     gap_max_ms: float | None
     wrong_bytes: int
     recovered: bool  # nothing lost, failed or wrong, and all connections served again
-    how: str  # adopt, suspect, reset; none: no process has ended
+    how: str  # adopt, suspect, reset, fresh; none: no process has ended
     adopted: int | None  # connections, as the stack says
     lost_by_stack: int | None
     serving_ms: float | None  # until every connection was served again
