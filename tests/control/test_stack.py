@@ -36,6 +36,11 @@ def until(true: Callable[[], Any], seconds: float = 5) -> None:
         time.sleep(0.01)
 
 
+def has_spare(stack: Stack) -> None:
+    """Wait until everything that the stack starts is there."""
+    until(lambda: [spare["ready"] for spare in stack.status()["spares"]] == [True])
+
+
 def answers_arp(stack: Stack) -> bool:
     """The kernel finds our hardware address, anew."""
     stack.host.ip("neigh", "flush", "all")
@@ -47,8 +52,9 @@ def answers_arp(stack: Stack) -> bool:
 
 def test_up_and_down_leave_nothing(lab: Lab) -> None:
     stack = lab.stack(replicas=3)
+    has_spare(stack)
     pids = stack.pids()
-    assert len(pids) == 6  # keeper, manager, link, three replicas
+    assert len(pids) == 7  # keeper, manager, link, three replicas, a spare
     assert "10.77.0.1/24" in stack.host.ip("address", "show", "neat0")
     assert answers_arp(stack)
     stack.neat("down")
@@ -120,6 +126,7 @@ def test_programs_that_come_and_go_leave_nothing(stack: Stack) -> None:
         pids = [stack.keeper(), *(replica["pid"] for replica in stack.replicas())]
         return [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids]
 
+    has_spare(stack)
     before = held()
     stack.programs.run("sh", "-c", loop, timeout=60)
     until(lambda: stack.status()["programs"] == [])
@@ -128,9 +135,25 @@ def test_programs_that_come_and_go_leave_nothing(stack: Stack) -> None:
 
 
 def test_killed_replica_is_replaced(stack: Stack) -> None:
-    pid = stack.replicas()[1]["pid"]
+    has_spare(stack)
+    pid, spare = stack.replicas()[1]["pid"], stack.status()["spares"][0]["pid"]
     os.kill(pid, signal.SIGKILL)
     until(lambda: [r["incarnation"] for r in stack.replicas() if r["state"] == "running"] == [1, 2])
+    replica = stack.replicas()[1]
+    assert (replica["pid"], replica["recoveries"]) == (spare, 1)
+    assert replica["last_recovery"]["cause"] == "was killed by SIGKILL"
+    has_spare(stack)
+
+
+def test_killed_with_the_manager(stack: Stack) -> None:
+    """The next manager was not its parent, and still knows that it was killed."""
+    has_spare(stack)
+    pid, manager = stack.replicas()[0]["pid"], stack.status()["processes"]["manager"]["pid"]
+    os.kill(manager, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: [r["incarnation"] for r in stack.replicas() if r["state"] == "running"] == [2, 1])
+    record = stack.replicas()[0]["last_recovery"]
+    assert (record["cause"], record["how"]) == ("was killed by SIGKILL", "adopt")
 
 
 def test_killed_keeper_ends_everything(stack: Stack, lab: Lab) -> None:

@@ -172,7 +172,8 @@ async def test_real_hangs(stage: Stage) -> None:
     stage.behave(faults=True)
     client = Client(stage)
     await client.hello()
-    watching = asyncio.create_task(Watchdog(stage.replicas, stage.programs).run())
+    dog = Watchdog(stage.replicas, stage.programs)
+    dog.run()
     slot = stage.slots[0]
     await stage.replicas.fault(0, "hang", 0)
     await stage.serves(0, 2)
@@ -192,7 +193,7 @@ async def test_real_hangs(stage: Stage) -> None:
     await stage.serves(1, 2)
     os.pwrite(program.memories[1], struct.pack("=I", 1), 256)
     assert [record.replica for record in stage.replicas.history] == [0, 0, 1]
-    watching.cancel()
+    dog.stop()
 
 
 def test_the_layout_is_that_of_the_header() -> None:

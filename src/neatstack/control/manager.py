@@ -55,7 +55,6 @@ class Manager:
         self.replicas: Replicas
         self.programs: Programs
         self.link: Link
-        self._watching: asyncio.Task[None]
         self.servers: list[RequestServer | ControlServer] = []
 
     async def start(self, report: int) -> None:
@@ -159,7 +158,7 @@ class Manager:
 
     def _watch(self) -> None:
         """From now on replicas that hang are killed."""
-        self._watching = asyncio.ensure_future(Watchdog(self.replicas, self.programs).run())
+        Watchdog(self.replicas, self.programs).run()
 
     def _listen(self) -> list[socket.socket]:
         """manager.sock, open to the programs of any user, and control.sock, which is not."""

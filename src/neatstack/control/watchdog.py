@@ -100,19 +100,24 @@ class Watchdog:
         self._clock = clock
         self._watches = [Watch(senses or Senses()) for _ in replicas.slots]
         self._due = clock()
+        self._timer: asyncio.TimerHandle | None = None
         self._poll = select.poll()
         for slot in replicas.slots:
             self._poll.register(slot.tap, select.POLLIN)
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            try:
-                wait = self.look()
-            except Exception:
-                log.exception("the watchdog has stumbled")
-                wait = PERIOD
-            await asyncio.sleep(wait / 1e9)
+    def run(self) -> None:
+        """Look from now on, until `stop`. By timers, not in a task: most of what an idle stack costs is this."""
+        try:
+            wait = self.look()
+        except Exception:
+            log.exception("the watchdog has stumbled")
+            wait = PERIOD
+        self._timer = asyncio.get_running_loop().call_later(wait / 1e9, self.run)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     def look(self) -> int:
         """Look once at all; kill what hangs. Returns the ns until the next look is due."""
