@@ -1,7 +1,8 @@
 """What is compiled: the modules of neatstack.dataplane (Python), the socket library (C), the steering program (eBPF).
 
 `python setup.py build_ext -i` builds in place, `pip install .` into a wheel. NEAT_BUILD=release|nojournal|debug|asan
-chooses the flags; changing it rebuilds everything. NEAT_JOBS limits the compilers that run at once (default: one a core).
+chooses the flags; changing it rebuilds everything. NEAT_JOBS limits the compilers that run at once (default: one a
+core).
 A module that needs a C library says so itself, with `# distutils: libraries = ...` in its first lines.
 """
 
@@ -26,7 +27,8 @@ FLAGS = {
     "debug": ["-O1", "-g", "-fno-strict-aliasing", "-DNEAT_CHECKS"],
     "asan": ["-O1", "-g", "-fno-strict-aliasing", "-DNEAT_CHECKS", "-fno-omit-frame-pointer", *SANITIZE],
 }[BUILD]
-LIBRARY_FLAGS = ["-O2"] if BUILD in ("release", "nojournal") else [flag for flag in FLAGS if flag != "-fno-strict-aliasing"]
+FAST = BUILD in ("release", "nojournal")
+LIBRARY_FLAGS = ["-O2"] if FAST else [flag for flag in FLAGS if flag != "-fno-strict-aliasing"]
 QUIET = ["-Wno-unused-function", "-Wno-sign-compare", "-Wno-discarded-qualifiers"]  # said of generated code
 DIRECTIVES = {
     "language_level": 3,

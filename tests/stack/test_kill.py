@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.netns import LabError, Stack
+from neatstack.experiment.netns import LabError, Stack
 from tests.support.puppet import Puppet
 
 

@@ -102,6 +102,5 @@ class Slot:
 
     def adopt_request(self) -> Told:
         """How a spare is given the slot."""
-        how = "fresh" if self.how == "reset" else self.how
-        message = {"op": "adopt", "replica": self.number, "incarnation": self.incarnation, "how": how}
+        message = {"op": "adopt", "replica": self.number, "incarnation": self.incarnation, "how": self.how}
         return Told(message, (self.region, self.tap, self.doorbell, self.page, self.link_ours))

@@ -8,6 +8,7 @@ closely before it is killed: it may only be short of CPU time, which others use.
 import asyncio
 import functools
 import logging
+import os
 import select
 import time
 from collections.abc import Callable
@@ -132,7 +133,12 @@ class Watchdog:
             nonlocal readable
             if readable is None:
                 readable = {descriptor for descriptor, _ in self._poll.poll(0)}
-            return slot.tap in readable or any(program.has_commands(slot.number) for program in self.programs)
+            if slot.tap in readable:
+                return True
+            if any(program.has_commands(slot.number) for program in self.programs):
+                os.eventfd_write(slot.doorbell, 1)  # a program may leave a command for later: now it is for now
+                return True
+            return False
 
         period = PERIOD_ASLEEP
         for slot, watch in zip(self.replicas.slots, self._watches, strict=True):

@@ -1,8 +1,9 @@
 """A new incarnation takes over what the last one has left: see journal.pxd for what that may be.
 
-The stack is mapped, and knows its channels, listeners and grants. Every TCB is checked and gets its place in the private
-structures; every slot of every channel is looked at, for a command may have been lost; what the batch in hand had to
-tell and to send is told and sent again. All of it may be done twice: an adoption that dies is begun anew by the next.
+The stack is mapped, and knows its channels, listeners and grants. Every TCB is checked and gets its place in the
+private structures; every slot of every channel is looked at, for a command may have been lost; what the batch in hand
+had to tell and to send is told and sent again. All of it may be done twice: an adoption that dies is begun anew by the
+next.
 """
 
 import cython

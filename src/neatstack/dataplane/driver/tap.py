@@ -12,6 +12,7 @@ from cython.cimports.libc.errno import EAGAIN, EINTR, ENOMEM, errno
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.neatstack.dataplane.channel.atomic import barrier
 from cython.cimports.neatstack.dataplane.driver.device import (
     FRAME_BYTES,
     FRAME_ROOM,
@@ -23,7 +24,6 @@ from cython.cimports.neatstack.dataplane.driver.device import (
     Kept,
     Outgoing,
 )
-from cython.cimports.neatstack.dataplane.channel.atomic import barrier
 from cython.cimports.neatstack.dataplane.driver.tap import (
     CLONE_NEWNET,
     IFF_MULTI_QUEUE,

@@ -34,11 +34,11 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
     SocketReplica,
 )
 from cython.cimports.neatstack.dataplane.channel.rings import entry_op, load_entry
+from cython.cimports.neatstack.dataplane.channel.slot import free_slot
 from cython.cimports.neatstack.dataplane.ip.output import is_local
 from cython.cimports.neatstack.dataplane.journal import POINT_COMMAND_TAKEN, POINT_DETACHED, commit, point, touch
 from cython.cimports.neatstack.dataplane.socket.accept import forget_untaken, post, requeue, taken, unpost
 from cython.cimports.neatstack.dataplane.socket.commands import BUDGET, LEAST_RECEIVE_BUFFER, LOOPBACK_BE, RUN
-from cython.cimports.neatstack.dataplane.channel.slot import free_slot
 from cython.cimports.neatstack.dataplane.socket.slots import bind_slot, put_event
 from cython.cimports.neatstack.dataplane.stack import (
     DROP_COMMAND,

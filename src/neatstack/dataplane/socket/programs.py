@@ -6,30 +6,19 @@ listener, or by fork(), means what it says whichever message comes first.
 
 import cython
 from cython.cimports.libc.errno import ECONNRESET, EINVAL
-from cython.cimports.libc.stdint import uint8_t, uint32_t
+from cython.cimports.libc.stdint import uint32_t
 from cython.cimports.libc.string import memset
-from cython.cimports.neatstack.dataplane.channel.atomic import load8, load32, load_acquire, store8_release
 from cython.cimports.neatstack.dataplane.channel.channel import any_bit, clear_bit, deactivate, holds_bit, set_bit
-from cython.cimports.neatstack.dataplane.channel.layout import (
-    NEAT_ROLE_ACCEPT,
-    NEAT_SEEN_DETACHED,
-    NEAT_SEEN_RESET,
-    NEAT_STATE_CLOSED,
-    NEAT_STATE_FREE,
-    NEAT_STATE_POSTED,
-    Socket,
-)
 from cython.cimports.neatstack.dataplane.journal import commit, touch
-from cython.cimports.neatstack.dataplane.socket.accept import empty_queue, post, requeue, unpost_all
+from cython.cimports.neatstack.dataplane.socket.accept import empty_queue, requeue, unpost_all
 from cython.cimports.neatstack.dataplane.socket.commands import take_commands
-from cython.cimports.neatstack.dataplane.socket.slots import put_event, unbind_slot
+from cython.cimports.neatstack.dataplane.socket.slots import unbind_slot
 from cython.cimports.neatstack.dataplane.stack import (
     MAX_CHANNELS,
     MAX_LISTENERS,
     NEWS_GONE,
     Channel,
     Listener,
-    Post,
     Stack,
 )
 from cython.cimports.neatstack.dataplane.tcp.listen import listener_numbered, unlisten

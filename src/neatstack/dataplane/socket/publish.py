@@ -109,7 +109,10 @@ def tell(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def reset_has_left(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
-    """Whether no RST is owed, or it went out with an earlier batch: TCB i must last until then, lest it be lost with us."""
+    """Whether no RST is owed, or it went out with an earlier batch.
+
+    TCB i must last until then, lest the RST be lost with us.
+    """
     v: cython.pointer[View] = cython.address(s.views[i])
     if not s.tcbs[i].flags & TCB_RESET_OWED:
         return True

@@ -1,7 +1,7 @@
 """Slots of channels that the last incarnation has left.
 
-What it knew of them is derived from the TCBs and from the slots' own lines. A command that it took and did not carry out is
-found because every slot is looked at.
+What it knew of them is derived from the TCBs and from the slots' own lines. A command that it took and did not carry
+out is found because every slot is looked at.
 """
 
 import cython

@@ -6,7 +6,6 @@ from cython.cimports.neatstack.dataplane.channel.atomic import (
     load32,
     load_acquire,
     store8_release,
-    store32,
     store_release,
 )
 from cython.cimports.neatstack.dataplane.channel.buffers import rx_head, tx_tail
@@ -19,12 +18,11 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
     NEAT_SEEN_RESET,
     NEAT_STATE_CLOSED,
     NEAT_STATE_CONNECTING,
-    NEAT_STATE_FREE,
     NEAT_STATE_OPEN,
     SocketReplica,
 )
-from cython.cimports.neatstack.dataplane.channel.slot import retire
 from cython.cimports.neatstack.dataplane.channel.rings import entry_bits, load_entry, store_entry
+from cython.cimports.neatstack.dataplane.channel.slot import retire
 from cython.cimports.neatstack.dataplane.stack import MAX_CHANNELS, Channel, Stack, View
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     NO_CHANNEL,
