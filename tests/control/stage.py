@@ -17,7 +17,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from neatstack.control import pages
+from neatstack.control import launch, pages
 from neatstack.control.ports import Binding, Ports
 from neatstack.control.programs import ChannelShape, Programs
 from neatstack.control.replicas import Replicas
@@ -31,25 +31,32 @@ PROGRAM = "import socket, sys, time\nm = socket.socket(socket.AF_UNIX); m.connec
 PROGRAM += "while True:\n  s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.connect(sys.argv[1])\n"
 PROGRAM += "  socket.send_fds(m, [b'x'], [s.fileno()]); s.close()\n  if not m.recv(1): break\n"
 REPLICA = """
-import json, mmap, os, signal, socket, struct, sys, time
+import json, mmap, os, select, signal, socket, struct, sys, time
 control, directory = socket.socket(fileno=int(sys.argv[1])), sys.argv[2]
-log = page = number = None
+log = page = number = meant = bell = None
+running, gone = False, []
+poll = select.epoll()
+poll.register(control, select.EPOLLIN)
 def behaves(what):
     try: return json.load(open(directory + "/behave")).get(what)
     except FileNotFoundError: return None
 def maybe(what):
-    how = behaves(what)
+    how = behaves(what) or behaves(f"{meant} {what}")
     if how == "crash": os.abort()
     if how == "hang": time.sleep(100)
     if how == "slow": time.sleep(0.3)
     if how == "error": raise ValueError("told to refuse")
 def sleeps(seq):
     struct.pack_into("=IQ", page, 12, seq, time.monotonic_ns())
+def hears():
+    if running and not behaves("deaf"): sleeps(struct.unpack_from("=I", page, 12)[0] + 2)
 def obey(message, fds):
-    global log, page, number
+    global log, page, number, meant, bell, running
     op = message["op"]
     if op == "adopt":
-        number = message["replica"]
+        number, meant = message["replica"], message["how"]
+        bell = os.dup(fds[2])
+        poll.register(bell, select.EPOLLIN | select.EPOLLET)
         log = open(f"{directory}/replica{number}", "a", buffering=1)
         page = mmap.mmap(fds[3], 4096)
         more = {"region": os.fstat(fds[0]).st_ino, "fds": len(fds), "pid": os.getpid()}
@@ -60,7 +67,10 @@ def obey(message, fds):
     if op == "run":
         maybe("run")
         sleeps(1)
-        return {"adopted": 3, "lost": 1, "took_us": 77}
+        running = True
+        adopted = {"reset": 0, "fresh": 0}.get(meant, 3)
+        return {"adopted": adopted, "lost": 0 if meant == "fresh" else 4 - adopted, "took_us": 77}
+    if op == "channel" and message.get("gone"): gone.append(message["channel"])
     if op == "drop":
         return {"in_use": message["channel"] in (behaves("in_use") or ())}
     if op == "fault":
@@ -70,6 +80,9 @@ def obey(message, fds):
 maybe("ready")
 control.send(b'{"ready": true}')
 while True:
+    ready = {fd for fd, _ in poll.poll()}
+    if bell in ready: hears()
+    if control.fileno() not in ready: continue
     data, fds, _, _ = socket.recv_fds(control, 65536, 16)
     if not data: break
     message = json.loads(data)
@@ -81,6 +94,8 @@ while True:
     for fd in fds: os.close(fd)
     control.send(json.dumps({"id": message["id"], **reply}).encode())
     if message["op"] == "page" and "freed" in message: control.send(json.dumps({"freed": message["freed"]}).encode())
+    if message["op"] == "run" and meant == "reset" and gone and not behaves("owes"):
+        control.send(json.dumps({"freed": gone}).encode())  # all their connections are reset
     if message["op"] == "fault" and "ok" in reply:
         if message["kind"] == "segv": os.kill(os.getpid(), signal.SIGSEGV)
         if message["kind"] == "hang":
@@ -239,7 +254,11 @@ class Stage:
         return process.pid, os.pidfd_open(process.pid), ours
 
     def behave(self, **how: Any) -> None:
-        """How replicas behave from now on: "ready", "adopt", "run": "crash", "hang", "error"; "in_use": channels."""
+        """How replicas behave from now on: "ready", "adopt", "run": "crash", "hang", "error"; "in_use": channels.
+
+        "reset run" and the like: only those that are started so. "owes": one that resets does not yet let go of
+        channels; "deaf": doorbells are not heard.
+        """
         made = self.directory / "behave.new"
         made.write_text(json.dumps(how))
         made.rename(self.directory / "behave")
@@ -315,6 +334,41 @@ class Stage:
                     signal.pidfd_send_signal(entry.descriptors[0], signal.SIGKILL)
         self.replicas.spares.wanted = 0
         self.listener.close()
+
+
+def kill(slot: Slot, number: int = signal.SIGKILL) -> None:
+    signal.pidfd_send_signal(slot.pidfd, number)
+
+
+def inode(descriptor: int) -> int:
+    return os.fstat(descriptor).st_ino
+
+
+async def settled(stage: Stage) -> None:
+    """Everybody serves and the spares are there."""
+    await stage.until(
+        lambda: all(stage.slots[n].ready.is_set() for n in (0, 1)) and len(stage.spare_pids) == stage.options["spares"]
+    )
+
+
+def check_one_process_each(stage: Stage) -> None:
+    """The store and the machine agree: one living process for each slot, and what else lives is a spare."""
+    stored = {
+        key: entry for key, entry in stage.store.entries.items() if key.startswith(("process.", "spare."))
+    }  # fmt: skip
+    assert all(not launch.is_over(entry.descriptors[0]) for entry in stored.values())
+    pids = [entry.data["pid"] for entry in stored.values()]
+    assert len(set(pids)) == len(pids)
+    assert sorted(key for key in stored if key.startswith("process.")) == ["process.0", "process.1"]
+    assert [stored[f"process.{n}"].data["pid"] for n in (0, 1)] == [stage.slots[n].pid for n in (0, 1)]
+    assert all(stored[f"process.{n}"].data["running"] for n in (0, 1))
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    living = {int(pid) for pid in children if not is_zombie(int(pid))} - {c.process.pid for c in stage.clients}
+    assert living == set(pids)
+
+
+def is_zombie(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def on_stage(directory: Path, play: Callable[[Stage], Awaitable[None]], **options: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from neatstack.control import programs
+from neatstack.control import programs, recovery
 from neatstack.control.line import Told
 from neatstack.control.requests import Op
 from tests.control.stage import Client, Stage, on_stage, staged
@@ -63,14 +63,72 @@ async def test_a_new_incarnation_is_told_that_the_program_is_gone(stage: Stage) 
     await stage.until(lambda: not stage.store.keys("channel."))
 
 
-@staged
-async def test_a_reset_frees(stage: Stage) -> None:
-    channel = await lingering(stage)
-    for incarnation in (2, 3):
-        signal.pidfd_send_signal(stage.slots[0].pidfd, signal.SIGSEGV)
-        await stage.serves(0, incarnation)
-    assert [m.get("gone") for m in stage.told(0, "channel") if m["channel"] == channel] == [None, True]
-    assert stage.store.entries[f"channel.{channel}"].data["slots"] == [1]
+@pytest.mark.parametrize("owes", [True, False])
+def test_a_reset_frees_what_the_replica_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owes: bool) -> None:
+    """It has the same memory, and may need the channel to tell the peers: it is told of it as any other."""
+    monkeypatch.setattr(recovery, "AGAIN", 10**12)
+
+    async def play(stage: Stage) -> None:
+        channel = await lingering(stage)
+        memories = [os.fstat(number).st_ino for number in stage.store.entries[f"channel.{channel}"].descriptors]
+        stage.behave(owes=owes)
+        for incarnation in (2, 3):
+            signal.pidfd_send_signal(stage.slots[0].pidfd, signal.SIGSEGV)
+            await stage.serves(0, incarnation)
+        assert [m["how"] for m in stage.told(0, "adopt")] == ["fresh", "suspect", "reset"]
+        told = [m for m in stage.told(0, "channel") if m["channel"] == channel]
+        assert [(m.get("gone"), m["fds"]) for m in told] == [(None, 2), (True, 2), (True, 2)]
+        if owes:
+            await asyncio.sleep(0.1)
+            entry = stage.store.entries[f"channel.{channel}"]
+            assert entry.data == {"lingering": True, "channel": channel, "slots": [0, 1], "dropped": True}
+            assert [os.fstat(number).st_ino for number in entry.descriptors] == memories
+            say_freed(stage, 0, channel)
+        await stage.until(lambda: stage.store.entries[f"channel.{channel}"].data["slots"] == [1])
+        say_freed(stage, 1, channel)
+        await stage.until(lambda: not stage.store.keys("channel."))
+
+    on_stage(tmp_path, play)
+
+
+def test_a_reset_when_the_drop_was_not_answered(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        client = Client(stage)
+        await client.hello()
+        stage.behave(in_use=[client.channel], owes=True)
+        signal.pidfd_send_signal(stage.slots[0].pidfd, signal.SIGSTOP)
+        client.die()
+        await stage.until(lambda: stage.told(1, "drop"))
+        assert stage.store.entries[f"channel.{client.channel}"].data["dropped"] is False
+        signal.pidfd_send_signal(stage.slots[0].pidfd, signal.SIGKILL)
+        await stage.serves(0, 2)
+        assert stage.told(0, "adopt")[-1]["how"] == "reset"
+        assert [m.get("gone") for m in stage.told(0, "channel")] == [None, True]
+        entry = stage.store.entries[f"channel.{client.channel}"]
+        assert (entry.data["slots"], entry.data["dropped"]) == ([0, 1], True)
+        say_freed(stage, 0, client.channel)
+        say_freed(stage, 1, client.channel)
+        await stage.until(lambda: not stage.store.keys("channel."))
+
+    on_stage(tmp_path, play, option="reset")
+
+
+def test_new_memory_frees(tmp_path: Path) -> None:
+    """The reset fails: what comes then is not told, for it has no connection, and nobody has to say anything."""
+
+    async def play(stage: Stage) -> None:
+        channel = await lingering(stage)
+        stage.behave(**{"reset run": "crash", "owes": True})
+        signal.pidfd_send_signal(stage.slots[0].pidfd, signal.SIGKILL)
+        await stage.serves(0, 3)
+        assert [m["how"] for m in stage.told(0, "adopt")] == ["fresh", "reset", "fresh"]
+        assert [m.get("gone") for m in stage.told(0, "channel") if m["channel"] == channel] == [None, True]
+        entry = stage.store.entries[f"channel.{channel}"]
+        assert entry.data["slots"] == [1] and len(entry.descriptors) == 2
+        say_freed(stage, 1, channel)
+        await stage.until(lambda: not stage.store.keys("channel."))
+
+    on_stage(tmp_path, play, option="reset")
 
 
 @staged

@@ -1,6 +1,7 @@
 """What the watchdog takes for a hang, and what not: with made-up pages and clock, then with real processes."""
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -29,6 +30,8 @@ class World:
         self.used = 0  # ns of CPU time
         self.runnable = True
         self.commands = False
+        self.hears = False  # it moves when its doorbell is rung, and sleeps again
+        self.rung: list[int] = []  # when it was
         self.killed: list[str] = []
         self.queue, self.device = os.pipe()
         self.slot = Slot.create(0, self.queue, 4096)
@@ -50,11 +53,19 @@ class World:
         os.write(self.device, b"x")
 
     def passes(self, ms: int, used: int = 0, moves: bool = False) -> int:
-        """So long, looked at as often as the watchdog wants; ms until the first kill, or all."""
+        """So long, looked at as often as the watchdog wants; ms until the first kill, or all.
+
+        `moves`: it does so all the time, and is awake.
+        """
         start = self.now
         step = 0
         while self.now < start + ms * MS and not self.killed:
             wait = self.dog.look()
+            with contextlib.suppress(BlockingIOError):
+                assert os.eventfd_read(self.slot.doorbell) == 1
+                self.rung.append(self.now)
+                if self.hears:
+                    self.writes(self.slot.words[SLEEP_SEQ] + 2, self.now)
             assert 0 < wait <= watchdog.PERIOD_ASLEEP
             self.now += wait
             self.used += used * wait // 100
@@ -75,6 +86,7 @@ def test_moving_and_sleeping_replicas_are_well(world: World) -> None:
     assert world.passes(5000, used=100, moves=True) and not world.killed
     world.writes(7, 5)
     assert world.passes(100_000) and not world.killed
+    assert not world.rung
 
 
 def test_awake_without_progress(world: World) -> None:
@@ -95,8 +107,54 @@ def test_asleep_with_work(world: World, what: str) -> None:
     else:
         world.commands = True
     world.runnable = False
+    start = world.now
     assert 100 <= world.passes(1000) <= 150
     assert world.killed
+    assert bool(world.rung) == (what == "commands")
+    if world.rung:  # at once, and then it had its time
+        assert world.rung[0] - start <= watchdog.PERIOD_ASLEEP
+        assert world.now - world.rung[0] >= watchdog.HANG
+
+
+def test_a_command_left_for_later_is_rung_for(world: World) -> None:
+    """That it waits says nothing: the program may not have rung. Whoever moves when rung for is well."""
+    world.writes(1, 5)
+    world.commands, world.hears, world.runnable = True, True, False
+    world.passes(5000)
+    assert not world.killed
+    assert len(world.rung) > 20
+    world.hears = False
+    last = world.rung[-1]
+    world.passes(1000)
+    assert world.killed == ["it made no progress for 100 ms"]
+    assert world.now - next(at for at in world.rung if at > last) >= watchdog.HANG
+
+
+def test_one_that_moves_just_in_time_after_the_ring(world: World) -> None:
+    world.writes(1, 5)
+    world.commands, world.runnable = True, False
+    for seq in range(3, 43, 2):
+        world.passes(90)
+        assert world.rung
+        world.rung.clear()
+        world.writes(seq, world.now)
+    assert not world.killed
+    world.commands = False
+    world.passes(5000)
+    assert not world.killed
+
+
+def test_the_doorbell_is_not_rung_without_need(world: World) -> None:
+    world.commands = True
+    world.passes(2000, moves=True)
+    for seq in range(1001, 1041, 2):  # it sleeps, but has been awake since the last look
+        world.writes(seq, world.now)
+        world.passes(1)
+    world.slot.stage = Progress.ADOPTING
+    world.passes(2000)
+    world.slot.stage, world.slot.killed = Progress.RUNNING, "it was told to"
+    world.passes(2000)
+    assert not world.rung and not world.killed
 
 
 def test_work_that_was_taken_is_none(world: World) -> None:
@@ -193,6 +251,32 @@ async def test_real_hangs(stage: Stage) -> None:
     await stage.serves(1, 2)
     os.pwrite(program.memories[1], struct.pack("=I", 1), 256)
     assert [record.replica for record in stage.replicas.history] == [0, 0, 1]
+    dog.stop()
+
+
+@staged
+async def test_a_real_ring(stage: Stage) -> None:
+    """Programs have left commands for later: one replica hears the doorbell, and then one that does not."""
+    client = Client(stage)
+    await client.hello()
+    program = stage.programs.by_channel[client.channel]
+    slot, other = stage.slots[:2]
+    dog = Watchdog(stage.replicas, stage.programs)
+    dog.run()
+    os.pwrite(program.memories[0], struct.pack("=I", 1), 4 * COMMANDS_HEAD)
+    await stage.until(lambda: slot.words[SLEEP_SEQ] >= 11)
+    assert os.eventfd_read(slot.doorbell) >= 5
+    with pytest.raises(BlockingIOError):
+        os.eventfd_read(other.doorbell)
+    assert other.words[SLEEP_SEQ] == 1 and not stage.replicas.history
+    stage.behave(deaf=True)
+    await stage.until(lambda: slot.incarnation == 2)
+    stage.behave()
+    assert os.eventfd_read(slot.doorbell) >= 1
+    await stage.until(lambda: slot.ready.is_set() and slot.words[SLEEP_SEQ] >= 11)
+    assert [(record.replica, record.cause) for record in stage.replicas.history] == [
+        (0, "was killed: it made no progress for 100 ms")
+    ]
     dog.stop()
 
 

@@ -216,6 +216,7 @@ class Replicas:
         self._attend(slot, spare.pid, spare.pidfd, line, Stage.ADOPTING if spare.ready else Stage.STARTING)
         slot.first = adopted, ran
         slot.killed, slot.pardoned = None, False
+        os.sched_yield()  # on a busy core: the spare shall take over before we do our books
         self._remember(slot)
         self.spares.used(spare)
         for answer in slot.first:

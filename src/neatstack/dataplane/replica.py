@@ -185,6 +185,7 @@ class Replica:
     doorbell: cython.int
     doorbells: dict
     how: str
+    began: uint64_t          # ns, when it was told to be a replica
     running: cython.bint
 
     def __cinit__(self, config: dict):
@@ -288,6 +289,7 @@ class Replica:
             raise ValueError("it is a replica already")
         if how not in MANNERS:
             raise ValueError(f"cannot adopt in the way {how!r}")
+        self.began = clock()
         region, tap, doorbell, page, link = fds
         self.how = how
         self.engine = Engine(
@@ -326,11 +328,11 @@ class Replica:
         if self.running:
             raise ValueError("it runs already")
         s: cython.pointer[Stack] = self.engine.s
-        started: uint64_t = clock()
+        now: uint64_t = clock()
         # the last incarnation may have died asleep: programs would take us for awake while we sleep
         s.replica_page.sleep_seq += s.replica_page.sleep_seq & 1
-        s.replica_page.progress_ns = started
-        self.engine.now = started
+        s.replica_page.progress_ns = now
+        self.engine.now = now
         self.loop.s = s
         self.loop.limit = FRAMES
         self.loop.frames = True
@@ -340,7 +342,7 @@ class Replica:
         self._watch(s.device.fd, EPOLLIN)
         self._watch(self.doorbell, EPOLLIN | EPOLLET)  # never read: each ring is an edge
         self.running = True
-        return {"adopted": result["kept"], "lost": result["lost"], "took_us": (clock() - started) // 1000}
+        return {"adopted": result["kept"], "lost": result["lost"], "took_us": (clock() - self.began) // 1000}
 
     # ---- programs ----
 
