@@ -17,7 +17,10 @@ SIGNS = re.compile(
     r"PyErr_\w+|__Pyx_Raise\w*|Py_(?:X?)(?:INC|DEC)REF|__Pyx_GetModuleGlobalName|PyObject_\w+|PyEval_\w+"
 )
 # Components with a face to Python; their compiled methods may also be called with the GIL held.
-FACES = {"engine", "inspect", "replica", "sandbox", "control_messages", "driver.steer", "driver.tap", "driver.memory"}
+FACES = {
+    *("engine", "flip", "inspect", "replica", "sandbox", "control_messages"),
+    *("driver.steer", "driver.tap", "driver.memory"),
+}
 
 
 def functions(text: str) -> Iterator[tuple[str, str]]:

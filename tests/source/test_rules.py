@@ -11,8 +11,11 @@ ROOT = Path(__file__).parents[2]
 DATAPLANE = ROOT / "src/neatstack/dataplane"
 LONGEST = 600  # lines that a sitting can take in
 
-# Each layer may import those before it. Types and checks are everybody's.
-LAYERS = ["wire", "channel", "driver", "ip", "tcp", "socket", "inspect", "engine"]  # whatever else there is comes last
+# Each layer may import those before it. Types and checks are everybody's. Whatever else there is comes last.
+LAYERS = [
+    *("wire", "channel", "death", "journal", "driver", "ip", "tcp", "socket"),
+    *("inspect", "audit", "adopt", "batch", "engine"),
+]
 TYPES = {"check", "stack", "tcp.tcb", "tcp.state", "driver.device", "channel.layout", "channel.atomic"}
 UPWARD = {
     ("ip.input", "tcp.segment"),  # run to completion: a packet is handed on by a call

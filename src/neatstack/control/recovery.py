@@ -15,7 +15,7 @@ from typing import Literal
 How = Literal["adopt", "suspect", "reset", "fresh"]
 
 OUTSIDE = (signal.SIGKILL, signal.SIGTERM)  # signals that a replica does not cause itself
-AGAIN = 1_000_000_000  # ns; dying of itself twice in so short a time is answered with new memory
+AGAIN = 1_000_000_000  # ns; dying of itself twice in so short a time is answered with a reset
 FREE_FAILURES = 2  # failures in a row that are answered at once
 BACKOFF_LEAST, BACKOFF_MOST = 0.02, 2.0  # seconds
 HISTORY = 4096  # recoveries remembered

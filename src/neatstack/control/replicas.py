@@ -4,8 +4,9 @@ A slot is for good: its queue, doorbell, page, link sockets, and mostly its regi
 What a new incarnation must know (channels, listeners, grants) is not kept here: `contents` tells it, from the manager's
 tables, so that a request that comes while a replica is down is not lost.
 
-A death is answered first and put down afterwards: between the two stands the *claim*, a word of memory that the keeper
-holds, which says what process the slot was last given to. Should the manager die there, its successor sees that the
+A death is answered first and put down some milliseconds later, so that on a busy core the books do not keep the replica
+from serving: between the two stands the *claim*, a word of memory that the keeper holds, which says what process the
+slot was last given to. Should the manager die there, its successor sees that the
 claim is not the process stored, ends that process, and gives the slot to another spare: adopting may be repeated. The
 dead process is reaped only when all is stored, so that the successor comes to the same decision.
 """
@@ -35,6 +36,7 @@ log = logging.getLogger("neat.replicas")
 
 ANSWER_TIME = 5.0  # seconds; a replica that takes longer to answer hangs, and is killed
 FAILURES_AT_START = 3
+BOOKS_LATER = 0.01  # seconds from a death until it is put down
 SUCCESSOR = "; its successor "  # in the cause of a recovery that took more than one process
 
 __all__ = ["ReplicaError", "ReplicaGone", "Replicas", "Slot", "Told"]
@@ -67,6 +69,8 @@ class Replicas:
         self._region_size = region_size
         self._contents = contents
         self._trouble = asyncio.Event()  # a replica dies again and again
+        self._books: deque[Callable[[], None]] = deque()  # what is still to be put down, in this order
+        self.spares.before_start = self.do_books
 
     async def start(self, numbers: Iterable[int]) -> None:
         """Start these slots and wait until all serve. Raises NeatError when one does not."""
@@ -74,6 +78,7 @@ class Replicas:
         self.active |= {slot.number for slot in chosen}
         for slot in chosen:
             self._hand_over(slot, "fresh")
+        self.do_books()
         ready = asyncio.gather(*(slot.ready.wait() for slot in chosen))
         trouble = asyncio.create_task(self._trouble.wait())
         either: set[asyncio.Future[Any]] = {ready, trouble}
@@ -188,6 +193,7 @@ class Replicas:
             return
         log.warning("replica %d (pid %d) is killed: %s", slot.number, slot.pid, why)
         slot.killed = why
+        self.do_books()
         self._remember(slot)  # before it is dead, so that a new manager does not take it for a victim
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(slot.pidfd, signal.SIGKILL)
@@ -216,9 +222,8 @@ class Replicas:
         self._attend(slot, spare.pid, spare.pidfd, line, Stage.ADOPTING if spare.ready else Stage.STARTING)
         slot.first = adopted, ran
         slot.killed, slot.pardoned = None, False
-        os.sched_yield()  # on a busy core: the spare shall take over before we do our books
-        self._remember(slot)
-        self.spares.used(spare)
+        self._books.append(functools.partial(self._remember, slot))
+        self._books.append(functools.partial(self.spares.used, spare))
         for answer in slot.first:
             answer.add_done_callback(functools.partial(self._answered, slot, slot.incarnation))
         for told, answer in contents:
@@ -267,9 +272,11 @@ class Replicas:
             self.history.append(record)
         slot.served = True
         slot.ready.set()
-        self._remember(slot)
-        log.info("replica %d: incarnation %d serves (pid %d)", slot.number, slot.incarnation, slot.pid)
-        self.spares.refill()
+        self._books.append(functools.partial(self._remember, slot))
+        serves = "replica %d: incarnation %d serves (pid %d)", slot.number, slot.incarnation, slot.pid
+        self._books.append(functools.partial(log.info, *serves))
+        self._books.append(self.spares.refill)
+        self._do_books_later()
 
     # ---- its death ----
 
@@ -294,15 +301,17 @@ class Replicas:
         wait = recovery.delay(slot.failures)
         if slot.number in self.active and not wait:
             self._try(slot, how)
-        if not ending.outside:
-            slot.own_death_ns = died_ns
-            self.remember_slot(slot)
         loop = asyncio.get_running_loop()
         loop.remove_reader(pidfd)
-        launch.reap(pidfd)
-        os.close(pidfd)
-        line.close()
-        log.warning("replica %d %s in stage %s: %s", slot.number, slot.fate, stage.value, how)
+        if not ending.outside:
+            slot.own_death_ns = died_ns
+            self._books.append(functools.partial(self.remember_slot, slot))
+        self._books.append(functools.partial(launch.reap, pidfd))
+        self._books.append(functools.partial(os.close, pidfd))
+        self._books.append(line.close)
+        said = "replica %d %s in stage %s: %s", slot.number, slot.fate, stage.value, how
+        self._books.append(functools.partial(log.warning, *said))
+        self._do_books_later()
         if slot.failures >= FAILURES_AT_START:
             self._trouble.set()
         if slot.number in self.active and wait:
@@ -347,12 +356,21 @@ class Replicas:
 
     # ---- the keeper ----
 
+    def _do_books_later(self) -> None:
+        asyncio.get_running_loop().call_later(BOOKS_LATER, self.do_books)
+
+    def do_books(self) -> None:
+        """Put down what has happened, so that another manager would find it."""
+        while self._books:
+            self._books.popleft()()
+
     def remember_slot(self, slot: Slot) -> None:
         """Store what stays of the slot."""
         self.store.put(f"slot.{slot.number}", slot.to_data(), slot.descriptors)
 
     def _remember(self, slot: Slot) -> None:
-        assert slot.line is not None
+        if slot.line is None:  # it has died meanwhile
+            return
         data = {
             "process": True,
             "pid": slot.pid,

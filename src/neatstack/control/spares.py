@@ -50,6 +50,7 @@ class Spares:
         self.store = store
         self.wanted = wanted
         self.waiting: list[Spare] = []  # the oldest first
+        self.before_start: Callable[[], None] = lambda: None  # keys of those that were used are free then
         self._spawn = spawn
         self._busy = busy  # is a replica taking over?
         self._failures = 0  # in a row
@@ -109,6 +110,7 @@ class Spares:
             self.refill(recovery.delay(self._failures))  # one at a time
 
     def _start(self) -> None:
+        self.before_start()
         pid, pidfd, control = self._spawn()
         taken = {spare.number for spare in self.waiting}
         number = next(n for n in range(len(taken) + 1) if n not in taken)

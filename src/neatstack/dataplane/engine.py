@@ -1,4 +1,4 @@
-"""One replica's stack, put together: the batch, and the Python face that replica.py and tests drive it by."""
+"""One replica's stack, put together: the Python face that replica.py and tests drive it by."""
 
 import mmap
 import os
@@ -10,7 +10,7 @@ from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.neatstack.dataplane.adopt import ADOPT_ALL, ADOPT_NOTHING, ADOPT_SUSPECT, Adoption, Manner, adopt
-from cython.cimports.neatstack.dataplane.channel.atomic import barrier
+from cython.cimports.neatstack.dataplane.batch import deadline, rounds
 from cython.cimports.neatstack.dataplane.channel.channel import (
     attach,
     deactivate,
@@ -25,16 +25,12 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
     StackPage,
 )
 from cython.cimports.neatstack.dataplane.channel.region import map_region
-from cython.cimports.neatstack.dataplane.channel.rings import any_commands, ring_doorbells
 from cython.cimports.neatstack.dataplane.death import guarded
-from cython.cimports.neatstack.dataplane.driver.device import FRAMES, Device, Frame
+from cython.cimports.neatstack.dataplane.driver.device import Device
 from cython.cimports.neatstack.dataplane.driver.fault import FaultyDevice, fault_close, fault_device, is_faulty
-from cython.cimports.neatstack.dataplane.driver.inbox import stow
 from cython.cimports.neatstack.dataplane.driver.loopback import (
     destroy_loopback,
     init_loopback,
-    put_loopback,
-    take_loopback,
 )
 from cython.cimports.neatstack.dataplane.driver.memory import (
     Stored,
@@ -45,24 +41,14 @@ from cython.cimports.neatstack.dataplane.driver.memory import (
     memory_untaken,
 )
 from cython.cimports.neatstack.dataplane.inspect import connections_of, counters_of, listeners_of
-from cython.cimports.neatstack.dataplane.ip.input import frame_arrives, loopback_arrives
 from cython.cimports.neatstack.dataplane.journal import (
-    POINT_FINISHED,
-    POINT_FLUSHED,
-    POINT_PLANNED,
-    POINT_RUNG,
-    POINT_SENT,
-    POINT_TAKEN,
     STRIKE_COUNT,
     STRIKE_JUMP,
     checksum_of_tcb,
     checksum_of_view,
     commit,
-    point,
-    touch,
 )
 from cython.cimports.neatstack.dataplane.socket.accept import destroy_queues, init_queues
-from cython.cimports.neatstack.dataplane.socket.commands import run_commands
 from cython.cimports.neatstack.dataplane.socket.programs import (
     drop,
     end_listener,
@@ -71,19 +57,15 @@ from cython.cimports.neatstack.dataplane.socket.programs import (
     inherit_all,
     revoke,
 )
-from cython.cimports.neatstack.dataplane.socket.publish import publish
 from cython.cimports.neatstack.dataplane.stack import (
-    DROP_DEVICE,
     MAX_CHANNELS,
     NEIGHBOURS,
-    NEWS_OUTPUT,
     Neighbour,
     Stack,
     View,
 )
 from cython.cimports.neatstack.dataplane.tcp import table, timers
 from cython.cimports.neatstack.dataplane.tcp.listen import listen
-from cython.cimports.neatstack.dataplane.tcp.output import output
 
 from neatstack.dataplane.channel.region import region_size
 from neatstack.dataplane.journal import Point
@@ -93,122 +75,6 @@ from neatstack.dataplane.journal import Point
 MANNERS = {
     "fresh": int(ADOPT_ALL), "adopt": int(ADOPT_ALL), "suspect": int(ADOPT_SUSPECT), "reset": int(ADOPT_NOTHING),
 }  # fmt: skip
-
-# ---- the loop's body ----
-
-
-def receive(s: cython.pointer[Stack], most: cython.int) -> cython.int:
-    """Feed up to `most` frames, at most FRAMES, from the device, and FRAMES from ourselves.
-
-    How many; -errno: the device has failed.
-    """
-    frames: Frame[FRAMES]
-    frame: Frame
-    k: cython.int
-    count: cython.int = s.device.receive(cython.address(s.device), frames, most) if most else 0
-    if count > 0 and not s.device.records:
-        count = stow(cython.address(s.region.inbox), s.frames, frames, count)
-    point(s, POINT_TAKEN)
-    for k in range(count):
-        frame_arrives(s, cython.address(frames[k]))
-        commit(s)
-        s.region.inbox.done = k + 1
-    for _ in range(FRAMES):
-        if not take_loopback(s, cython.address(frame)):
-            break
-        loopback_arrives(s, cython.address(frame))
-        commit(s)
-        count = count + 1 if count >= 0 else count
-    return count
-
-
-def batch(s: cython.pointer[Stack]) -> cython.bint:
-    """All but receiving: see docs/architecture.md. True: there is more to do at once."""
-    run_commands(s)
-    timers.run(s)
-    plan(s)
-    point(s, POINT_PLANNED)
-    publish(s)
-    flush(s)
-    point(s, POINT_FLUSHED)
-    ring_doorbells(s)
-    point(s, POINT_RUNG)
-    finish_batch(s)
-    point(s, POINT_FINISHED)
-    return not idle(s)
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def finish_batch(s: cython.pointer[Stack]) -> cython.void:
-    """All is told and sent, but for what is left over: that belongs to the next batch."""
-    k: uint32_t
-    for k in range(s.dirty_count):
-        s.tcbs[s.dirty[k]].stamp = s.region.batch + 1
-    barrier()
-    s.region.batch += 1
-    s.region.inbox.count = s.region.inbox.done = 0
-    s.counters.batches += 1
-    s.replica_page.progress_ns = s.now
-
-
-def idle(s: cython.pointer[Stack]) -> cython.bint:
-    return s.dirty_count == 0 and s.loop_head == s.loop_tail and not any_commands(s)
-
-
-def deadline(s: cython.pointer[Stack]) -> uint64_t:
-    return timers.next_deadline(s)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def rounds(argument: cython.p_void) -> cython.void:
-    """Receive and run batches until nothing is left to do at this moment."""
-    s: cython.pointer[Stack] = cython.cast(cython.pointer[Stack], argument)
-    count: cython.int = 1
-    more: cython.bint = True
-    while count > 0 or more:
-        count = receive(s, FRAMES)
-        more = batch(s)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def plan(s: cython.pointer[Stack]) -> cython.void:
-    """Plan what the dirty connections have to send.
-
-    One that finds the outbox full says so in its news, for the next batch.
-    """
-    k: uint32_t = 0
-    while k < s.dirty_count:  # planning one may mark others
-        v: cython.pointer[View] = cython.address(s.views[s.dirty[k]])
-        if v.news & NEWS_OUTPUT:
-            v.news &= cython.cast(uint8_t, ~NEWS_OUTPUT)
-            touch(s, s.dirty[k])
-            output(s, s.dirty[k])
-            commit(s)
-        k += 1
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def flush(s: cython.pointer[Stack]) -> cython.void:
-    """Send what was planned. What the device does not take is counted; TCP will send it again."""
-    k: uint32_t
-    for k in range(s.outbox_count):
-        if s.outbox[k].loopback:
-            if not put_loopback(s, cython.address(s.outbox[k])):
-                s.counters.drops[cython.cast(cython.int, DROP_DEVICE)] += 1
-        elif s.device.send(cython.address(s.device), cython.address(s.outbox[k])) < 0:
-            s.counters.drops[cython.cast(cython.int, DROP_DEVICE)] += 1
-        point(s, POINT_SENT)
-    s.outbox_count = 0
-
 
 # ---- building ----
 
@@ -464,6 +330,7 @@ class Engine:
         connections of the last incarnation may use it. ValueError: not a channel of this replica and number, or the
         number is a living program's.
         """
+        self.s.listeners_guard = 0
         s: cython.pointer[Stack] = self.s
         if 0 <= number < MAX_CHANNELS and s.channels[number].memory != cython.NULL and s.channels[number].gone:
             evict(s, number)
@@ -480,6 +347,7 @@ class Engine:
 
     def drop_channel(self, number: int) -> bool:
         """The program is dead. True: connections still use its memory. ValueError: no such channel."""
+        self.s.listeners_guard = 0
         check(drop(self.s, number), f"channel {number}")
         commit(self.s)
         return self.s.channels[number].bound != 0
@@ -520,20 +388,24 @@ class Engine:
 
     def listen(self, number: int, address: str, port: int, backlog: int) -> None:
         """Accept connections, or change the backlog. OSError: no room, or the address is taken."""
+        self.s.listeners_guard = 0
         port_be = int.from_bytes(port.to_bytes(2, "big"), "little")
         check(listen(self.s, number, address_be(address), port_be, backlog), f"listener {number}")
 
     def unlisten(self, number: int) -> None:
         """Stop, and reset what no program has taken. ValueError: no such listener."""
+        self.s.listeners_guard = 0
         check(end_listener(self.s, number), f"listener {number}")
         commit(self.s)
 
     def grant(self, number: int, channel: int) -> None:
         """The program may take the listener's connections. ValueError: no such listener or channel."""
+        self.s.listeners_guard = 0
         check(grant(self.s, number, channel), f"listener {number}, channel {channel}")
 
     def revoke(self, number: int, channel: int) -> None:
         """The program may no longer take the listener's connections. ValueError: no such listener or channel."""
+        self.s.listeners_guard = 0
         check(revoke(self.s, number, channel), f"listener {number}, channel {channel}")
         commit(self.s)
 

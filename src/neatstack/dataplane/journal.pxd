@@ -25,14 +25,8 @@ cdef extern from * nogil:
     #else
     #define NEAT_JOURNAL 1
     #endif
-    #if defined(__x86_64__)
-    #define neat_crc32c(crc, word) __builtin_ia32_crc32di((crc), (word))
-    #elif defined(__aarch64__)
-    #define neat_crc32c(crc, word) __builtin_aarch64_crc32cx((unsigned int)(crc), (word))
-    #endif
     """
     const bint JOURNAL "NEAT_JOURNAL"                                  # 0: compiled out, to measure what it costs
-    uint64_t crc32c "neat_crc32c"(uint64_t crc, uint64_t word)
 
 cpdef enum Point:            # the steps between taking an event and having sent its consequences, where tests let a replica die
     POINT_NONE

@@ -24,11 +24,11 @@ from cython.cimports.neatstack.dataplane.journal import (
     STRIKE_SEGV,
     WORDS_OF_VIEW,
     Point,
-    crc32c,
     point,
 )
 from cython.cimports.neatstack.dataplane.stack import UNDO, RegionHeader, Stack, View
-from cython.cimports.neatstack.dataplane.tcp.tcb import State, Tcb
+from cython.cimports.neatstack.dataplane.tcp.tcb import Tcb
+from cython.cimports.neatstack.dataplane.wire.crc import crc32c
 
 # ---- checksums ----
 
@@ -86,7 +86,6 @@ def open_undo(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
 def touch_new(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     if JOURNAL and s.hand != i:
         seal_last(s)
-        s.tcbs[i].state = cython.cast(cython.uchar, State.FREE)
         keep(s, i)
 
 

@@ -12,10 +12,11 @@ import sys
 import cython
 from cython.cimports.libc.errno import errno
 from cython.cimports.libc.stdint import uint32_t, uint64_t
+from cython.cimports.neatstack.dataplane.batch import batch, deadline, idle, receive
 from cython.cimports.neatstack.dataplane.channel.atomic import fence, store32
 from cython.cimports.neatstack.dataplane.driver.device import FRAMES, Inbox
 from cython.cimports.neatstack.dataplane.driver.tap import tap_device, tap_probe
-from cython.cimports.neatstack.dataplane.engine import Engine, batch, deadline, idle, receive
+from cython.cimports.neatstack.dataplane.engine import Engine
 from cython.cimports.neatstack.dataplane.journal import STRIKE_ABORT, STRIKE_HANG, STRIKE_KILL, STRIKE_SEGV
 from cython.cimports.neatstack.dataplane.replica import (
     CLOCK_MONOTONIC,

@@ -172,7 +172,7 @@ cdef struct AcceptQueue:     # private; what one listener has to give and to who
     uint32_t turn            # channel that was served last
     uint32_t posted[MAX_CHANNELS]   # slot + 1 of the one posted last; 0 none
 
-cdef struct Channel:         # private; what is known of one program's channel
+cdef struct Channel:         # private; what is known of one program's channel. Up to `guard` nothing changes
     uint8_t *memory          # NULL: none
     ChannelHeader header     # the checked copy
     ChannelProgram *program  # C
@@ -183,6 +183,7 @@ cdef struct Channel:         # private; what is known of one program's channel
     uint8_t *buffers         # C
     uint32_t *tcb_of         # socket -> TCB index, 0 none
     Post *posts              # by socket
+    uint64_t guard           # checksum of all that
     uint32_t bound           # sockets that have a TCB
     uint32_t untaken         # connections given to the program and not yet accept()ed
     uint64_t inherited[4]    # bit n: it may hold sockets of channel n (see fork)
@@ -196,27 +197,39 @@ cdef struct Channel:         # private; what is known of one program's channel
 
 cdef struct Stack:
     uint64_t now             # ns, CLOCK_MONOTONIC; tests set it
-    uint32_t replica         # our number
     uint32_t hand            # the TCB whose change is not committed; 0: none
     uint32_t trap            # a fault is to be injected; see journal.pxd
+    # from here to `guard` nothing changes once the stack serves: see audit.py
     RegionHeader *region     # R
     Counters *counters       # R
     Listener *listeners      # R, MAX_LISTENERS
     Tcb *tcbs                # R; tcbs[0] is never used
     uint8_t *holds           # R, HOLD_BUFFERS of HOLD_SIZE
     uint8_t *frames          # R, FRAME_BYTES + FRAME_ROOM
-    uint32_t max_tcbs
-    uint32_t tcbs_used       # as in the region
     View *views              # max_tcbs
-    uint32_t free_tcbs       # head of the list through View.next_in_list
+    uint32_t *dirty          # max_tcbs indexes
     uint32_t *free_holds
+    uint64_t *flows          # lookup: open addressing, hash << 32 | TCB index; made and freed by tcp/table.py
+    uint64_t flows_key[4]
+    AcceptQueue *queues      # beside listeners
+    const StackPage *page    # read-only
+    const Neighbour *neighbours
+    ReplicaPage *replica_page
+    uint64_t isn_key[2]      # RFC 6528; from the region, so that it outlives the incarnation
+    uint8_t *loop            # loopback: frames to ourselves, copied
+    uint32_t loop_size
+    uint32_t replica         # our number
+    uint32_t max_tcbs
+    uint32_t flows_mask
+    uint64_t guard           # checksum of all that; 0: not drawn yet
+    uint64_t listeners_guard # of the listeners and their lookup tables; 0: they have been changed on purpose
+    uint64_t audit_at        # ns: when all is looked at again
+    uint32_t audited         # TCBs below this were looked at in this turn
+    uint32_t tcbs_used       # as in the region
+    uint32_t free_tcbs       # head of the list through View.next_in_list
     uint32_t free_holds_count
     uint32_t holds_used      # hold buffers at and beyond this have never been used
-    # lookup: open addressing, hash << 32 | TCB index; made and freed by tcp/table.py
-    uint64_t *flows
-    uint32_t flows_mask
     uint32_t flows_used      # live entries
-    uint64_t flows_key[4]
     uint16_t listeners_by_port[LISTENER_SLOTS]      # index in listeners + 1
     uint16_t listeners_by_number[LISTENER_SLOTS]
     # timers
@@ -227,24 +240,17 @@ cdef struct Stack:
     uint64_t wheel_tick      # ticks done
     uint32_t wheel_count
     # work of this batch
-    uint32_t *dirty          # max_tcbs indexes
     uint32_t dirty_count
     Outgoing outbox[OUTBOX]
     uint32_t outbox_count
     Device device
-    # read-only pages
-    const StackPage *page
-    const Neighbour *neighbours
-    ReplicaPage *replica_page
     # programs
     Channel channels[MAX_CHANNELS]
     uint16_t active[MAX_CHANNELS]   # channels of live programs
     uint32_t active_count
     uint64_t live[4]         # the same as bits
     uint32_t unused          # channels whose program is gone and whose memory nothing uses any more
-    AcceptQueue *queues      # beside listeners
-    # secrets
-    uint64_t isn_key[2]      # RFC 6528; from the region, so that it outlives the incarnation
+    # random numbers and limits
     uint64_t random          # xorshift state
     uint32_t challenge_second
     uint32_t challenges      # sent in that second
@@ -257,8 +263,5 @@ cdef struct Stack:
     uint32_t trap_after      # so many times later
     void *trap_jump          # in tests: where the "death" of this incarnation leads
     uint32_t hits[POINTS]    # how often each point was passed while `trap` was set
-    # loopback: frames to ourselves, copied
-    uint8_t *loop
-    uint32_t loop_size
     uint32_t loop_head
     uint32_t loop_tail

@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from neatstack.dataplane.stack cimport Channel, Stack
 
 cdef int attach(Stack *s, uint32_t number, void *memory, uint64_t size, int doorbell) noexcept nogil  # 0 or -errno
+cdef uint64_t guard_of(const Channel *ch) noexcept nogil
 cdef void deactivate(Stack *s, uint32_t number) noexcept nogil   # its program is dead: no more commands or events
 cdef void release_memory(Stack *s, uint32_t number) noexcept nogil  # no TCB uses it: forget the memory
 cdef void destroy_channels(Stack *s) noexcept nogil

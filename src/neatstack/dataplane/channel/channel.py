@@ -21,6 +21,7 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
     Socket,
 )
 from cython.cimports.neatstack.dataplane.stack import MAX_CHANNELS, Channel, Post, Stack
+from cython.cimports.neatstack.dataplane.wire.crc import checksum
 
 
 @cython.cfunc
@@ -66,6 +67,13 @@ def acceptable(
     )
 
 
+def guard_of(ch: cython.pointer[cython.const[Channel]]) -> uint64_t:
+    """A checksum of what does not change while the channel is in use."""
+    start: cython.p_const_char = cython.cast(cython.p_const_char, ch)
+    end: cython.p_const_char = cython.cast(cython.p_const_char, cython.address(ch.guard))
+    return checksum(start, end - start)
+
+
 def attach(
     s: cython.pointer[Stack], number: uint32_t, memory: cython.p_void, size: uint64_t, doorbell: cython.int
 ) -> cython.int:
@@ -97,6 +105,7 @@ def attach(
     ch.events = cython.cast(cython.pointer[Entry], base + header.events_at)
     ch.sockets = cython.cast(cython.pointer[Socket], base + header.sockets_at)
     ch.buffers = base + header.buffers_at
+    ch.guard = guard_of(ch)
     ch.commands_tail = load32(cython.address(ch.replica.commands_tail))
     ch.events_head = load32(cython.address(ch.replica.events_head))
     ch.doorbell = doorbell

@@ -10,6 +10,7 @@ from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.neatstack.dataplane.stack import HOLD_BUFFERS, HOLD_SIZE, Stack, View
 from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_DETACHED, TCB_HELD, Tcb
+from cython.cimports.neatstack.dataplane.wire.crc import checksum
 
 
 def init_holds(s: cython.pointer[Stack]) -> cython.int:
@@ -55,6 +56,11 @@ def point_to(s: cython.pointer[Stack], v: cython.pointer[View], number: uint32_t
     v.rx_size = HOLD_SIZE
     v.rx_limit = HOLD_SIZE
     v.rx_tail = 0
+
+
+def checksum_of_hold(v: cython.pointer[cython.const[View]]) -> uint32_t:
+    """What waits there is acknowledged, and in no ring that its program could look after: it must not change."""
+    return cython.cast(uint32_t, checksum(v.rx, HOLD_SIZE))
 
 
 def release_hold(s: cython.pointer[Stack], i: uint32_t) -> cython.void:

@@ -97,7 +97,7 @@ def map_region(
     s.tcbs = cython.cast(cython.pointer[Tcb], base + header.tcbs_at)
     s.holds = base + header.holds_at
     s.frames = base + header.frames_at
-    s.tcbs_used = used(header)
+    s.tcbs_used = header.tcbs_used = header.tcbs_used_again = used(header)
     if header.incarnation:
         memset(s.listeners, 0, MAX_LISTENERS * cython.sizeof(Listener))
     if not keep:

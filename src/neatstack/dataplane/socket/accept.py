@@ -13,10 +13,10 @@ from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.neatstack.dataplane.channel.atomic import load32, store8_release, store_release, trailing_zeros
 from cython.cimports.neatstack.dataplane.channel.buffers import rx_head
 from cython.cimports.neatstack.dataplane.channel.channel import clear_bit, holds_bit, rx_ring, set_bit
-from cython.cimports.neatstack.dataplane.channel.hold import can_hold, hold, release_hold
+from cython.cimports.neatstack.dataplane.channel.hold import can_hold, checksum_of_hold, hold, release_hold
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_STATE_POSTED, SocketReplica
 from cython.cimports.neatstack.dataplane.channel.slot import free_slot
-from cython.cimports.neatstack.dataplane.journal import touch
+from cython.cimports.neatstack.dataplane.journal import broken, touch
 from cython.cimports.neatstack.dataplane.socket.slots import bind_slot, put_event, unbind_slot
 from cython.cimports.neatstack.dataplane.stack import (
     HOLD_SIZE,
@@ -33,7 +33,7 @@ from cython.cimports.neatstack.dataplane.stack import (
 )
 from cython.cimports.neatstack.dataplane.tcp.listen import listener_numbered
 from cython.cimports.neatstack.dataplane.tcp.state import mark
-from cython.cimports.neatstack.dataplane.tcp.tcb import NO_CHANNEL, State, Tcb
+from cython.cimports.neatstack.dataplane.tcp.tcb import NO_CHANNEL, TCB_ACCEPTED, TCB_HELD, TCB_PASSIVE, State, Tcb
 from cython.cimports.neatstack.dataplane.tcp.user import abort, accepted, received
 
 
@@ -252,12 +252,35 @@ def leave_slot(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def fits_together(
+    s: cython.pointer[Stack], q: cython.pointer[AcceptQueue], i: uint32_t, channel: uint32_t, socket: uint32_t
+) -> cython.bint:
+    """Whether TCB i and the slot are both what the queue says: a connection must not get into somebody else's hands."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    ch: cython.pointer[Channel] = cython.address(s.channels[channel])
+    return (
+        0 < i < s.tcbs_used
+        and t.flags & (TCB_PASSIVE | TCB_ACCEPTED) == TCB_PASSIVE
+        and socket < ch.header.sockets
+        and ch.posts[socket].listener == q - s.queues + 1
+        and not ch.tcb_of[socket]
+    )
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def give(s: cython.pointer[Stack], q: cython.pointer[AcceptQueue], i: uint32_t, channel: uint32_t) -> cython.void:
     """Put TCB i, which is new, waits, or is in a slot that is asked back, into the slot that `channel` posted last."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     ch: cython.pointer[Channel] = cython.address(s.channels[channel])
     socket: uint32_t = q.posted[channel] - 1
+    if not fits_together(s, q, i, channel, socket):
+        broken(s, "accept queue")
     touch(s, i)
+    if t.flags & TCB_HELD and waiting_bytes(s, i) and t.held != checksum_of_hold(cython.address(s.views[i])):
+        abort(s, i, ECONNABORTED)
+        return
     if waiting_bytes(s, i) > ch.header.rx_size:
         abort(s, i, ECONNABORTED)
         return
@@ -320,6 +343,7 @@ def park(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     leave_slot(s, i)
     hold(s, i)
     memcpy(s.views[i].rx, kept, length)
+    s.tcbs[i].held = checksum_of_hold(cython.address(s.views[i]))
 
 
 def requeue(s: cython.pointer[Stack], i: uint32_t) -> cython.void:

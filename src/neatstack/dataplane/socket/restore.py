@@ -25,6 +25,7 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
     SocketProgram,
 )
 from cython.cimports.neatstack.dataplane.channel.slot import free_slot
+from cython.cimports.neatstack.dataplane.journal import commit
 from cython.cimports.neatstack.dataplane.socket.accept import post
 from cython.cimports.neatstack.dataplane.socket.commands import copy_options, look_at_slot
 from cython.cimports.neatstack.dataplane.socket.slots import put_event
@@ -147,6 +148,7 @@ def recover_slots(s: cython.pointer[Stack], channel: uint32_t) -> cython.void:
     for k in range(used):
         if not ch.tcb_of[k]:
             recover_slot(s, channel, k)
+            commit(s)
 
 
 @cython.cfunc

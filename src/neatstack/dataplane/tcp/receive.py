@@ -7,7 +7,7 @@ is remembered as a few ranges of sequence numbers, ascending and disjoint.
 import cython
 from cython.cimports.libc.stdint import uint32_t
 from cython.cimports.neatstack.dataplane.channel.buffers import rx_room, rx_write
-from cython.cimports.neatstack.dataplane.channel.hold import hold
+from cython.cimports.neatstack.dataplane.channel.hold import checksum_of_hold, hold
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_QUICKACK
 from cython.cimports.neatstack.dataplane.journal import POINT_COPIED, point
 from cython.cimports.neatstack.dataplane.stack import (
@@ -29,6 +29,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_ACK_NOW,
     TCB_FIN_RECEIVED,
     TCB_FIN_SEEN,
+    TCB_HELD,
     TCB_READ_SHUT,
     TIMER_DELAYED_ACK,
     Range,
@@ -102,6 +103,8 @@ def in_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.c
     before_text: uint32_t = t.rcv.nxt
     if not t.flags & TCB_READ_SHUT:
         rx_write(v, t, seg.seq - (t.rcv.irs + 1), seg.text, seg.len)
+        if t.flags & TCB_HELD:
+            t.held = checksum_of_hold(v)
         point(s, POINT_COPIED)
     t.rcv.nxt += seg.len
     if reordered:
@@ -155,6 +158,8 @@ def out_of_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segm
         cut(seg, 0)                             # it will come again in order
     elif remember(t, seg.seq, seg.seq + seg.len):
         rx_write(v, t, seg.seq - (t.rcv.irs + 1), seg.text, seg.len)
+        if t.flags & TCB_HELD:
+            t.held = checksum_of_hold(v)
         if seg.flags & FIN:
             t.flags |= TCB_FIN_SEEN
             t.rcv.fin = seg.seq + seg.len

@@ -12,7 +12,7 @@ from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
 from cython.cimports.neatstack.dataplane.check import check
-from cython.cimports.neatstack.dataplane.journal import touch, touch_new
+from cython.cimports.neatstack.dataplane.journal import broken, touch, touch_new
 from cython.cimports.neatstack.dataplane.stack import RELEASE_AHEAD, Stack, View
 from cython.cimports.neatstack.dataplane.tcp import timers
 from cython.cimports.neatstack.dataplane.tcp.isn import draw_secrets
@@ -138,6 +138,8 @@ def allocate(s: cython.pointer[Stack]) -> uint32_t:
     """Take a TCB: one that was given back, else one never used, else the oldest in TIME-WAIT; 0: none is left."""
     i: uint32_t = s.free_tcbs
     if i:
+        if i >= s.tcbs_used or s.tcbs[i].state != State.FREE:
+            broken(s, "list of free connections")
         s.free_tcbs = s.views[i].next_in_list
     elif s.tcbs_used < s.max_tcbs:
         i = s.tcbs_used
@@ -166,6 +168,8 @@ def recycle(s: cython.pointer[Stack]) -> uint32_t:
         i = s.wait_first
         if not i:
             return 0
+        if i >= s.tcbs_used or s.tcbs[i].state != State.TIME_WAIT:
+            broken(s, "list of connections in TIME-WAIT")
         if s.tcbs[i].flags & TCB_DETACHED and s.views[i].program == cython.NULL and not s.views[i].dirty:
             check(not s.tcbs[i].flags & TCB_HELD)
             touch(s, i)

@@ -123,6 +123,7 @@ cdef struct Tcb:
     uint64_t last_sent       # ns, of text or FIN
     uint64_t stalled_at      # ns: since when the peer has not acknowledged what we repeat; 0: it has
     uint32_t keep_probes     # keepalive probes sent without answer
+    uint32_t held            # TCB_HELD: checksum of the hold buffer
     uint64_t holders[4]      # bit n: the program with channel n holds this socket
     uint64_t bytes_in
     uint64_t bytes_out
