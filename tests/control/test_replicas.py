@@ -295,18 +295,21 @@ def test_a_manager_dies_in_the_middle_of_a_recovery(
             slot.failures = 0  # answered at once
         former = slot.pid
         die_at(stage, key, before)
-        reader = stage.replicas._died
-
-        def dying(dead: Slot) -> None:
-            try:
-                reader(dead)
-            except Stop:
-                loop.remove_reader(pidfd)
-                stage.kill_manager()
-                died.set()
-
         loop, pidfd = asyncio.get_running_loop(), slot.pidfd
-        loop.add_reader(pidfd, dying, slot)
+
+        def mortal(step: Callable[..., None]) -> Callable[..., None]:
+            def steps(*arguments: Any) -> None:
+                try:
+                    step(*arguments)
+                except Stop:
+                    loop.remove_reader(pidfd)
+                    stage.kill_manager()
+                    died.set()
+
+            return steps
+
+        loop.add_reader(pidfd, mortal(stage.replicas._died), slot)
+        stage.replicas.do_books = mortal(stage.replicas.do_books)  # type: ignore[method-assign]
         kill(slot, number)
         await asyncio.wait_for(died.wait(), 10)
         await asyncio.sleep(0.05)  # the spare may serve by now, and nobody knows

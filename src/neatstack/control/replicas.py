@@ -303,12 +303,12 @@ class Replicas:
             self._try(slot, how)
         loop = asyncio.get_running_loop()
         loop.remove_reader(pidfd)
+        line.close()
         if not ending.outside:
             slot.own_death_ns = died_ns
             self._books.append(functools.partial(self.remember_slot, slot))
         self._books.append(functools.partial(launch.reap, pidfd))
         self._books.append(functools.partial(os.close, pidfd))
-        self._books.append(line.close)
         said = "replica %d %s in stage %s: %s", slot.number, slot.fate, stage.value, how
         self._books.append(functools.partial(log.warning, *said))
         self._do_books_later()

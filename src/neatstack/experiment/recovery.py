@@ -103,7 +103,8 @@ class Run:
                 raise LabError("the stack does not come to rest before the first fault")
             for draw in draws:
                 self.load.pump(draw.pause)
-                if not self.settle():  # what has happened during the pause
+                # asking the stack how it is costs it time, which would show in the gap: only if something has happened
+                if not (self.timeline.open() and not self.timeline.strangers) and not self.settle():
                     return False
                 if self.wait_for_escalation(self.target(draw)) and not self.settle():
                     return False
@@ -230,8 +231,18 @@ class Run:
         end = self.timeline.now + 1 if fault.end is None else fault.end
         troubles = self.timeline.between(fault.at, end)
         lost = [each.place for each in troubles if each.kind in (LOST, TIMEOUT)]
-        gaps = {place: self.timeline.gap(place, fault.at, until) / MS for place, until in fault.affected.items()}
+        gap, over = self.timeline.gap, self.over(fault) + 1
+        gaps = {place: gap(place, fault.at, min(until, over)) / MS for place, until in fault.affected.items()}
         self.results.add(self.row(fault, troubles, list(gaps.values())), gaps, set(lost))
+
+    def over(self, fault: Pending) -> int:
+        """When the fault had no consequence any more: all were served, and no replica was still to be replaced.
+
+        Without that moment everything in the second after it counts.
+        """
+        if fault.served is None:
+            return fault.at + WINDOW
+        return max(fault.served, *(each["running_ns"] - self.load.base for each in fault.recoveries), fault.at + 1)
 
     def row(self, fault: Pending, troubles: list[Trouble], gaps: list[float]) -> Fault:
         lost = sum(each.kind in (LOST, TIMEOUT) for each in troubles)

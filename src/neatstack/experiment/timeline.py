@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 ANSWER, OPENED, LOST, TIMEOUT, WRONG, DROPPED = range(6)  # kinds of events, 3 bits
 PLACES = 1 << 13
-WINDOW = 1_000_000_000  # ns after a fault in which an interval that begins counts as its gap
+WINDOW = 1_000_000_000  # ns after a fault in which an interval that begins may count as its gap
 KIND_SHIFT, TIME_SHIFT = 13, 16
 KIND_MASK = 7 << KIND_SHIFT
 WITH_VALUE = (OPENED, WRONG)
