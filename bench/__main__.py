@@ -1,16 +1,19 @@
-"""python -m bench: the kernel's stack and ours alternately; build/bench.json and a table with medians and ratios."""
+"""python -m bench: the kernel's stack and ours alternately, and what recovery costs; two tables, build/bench.json."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from bench.measure import METRICS, RUNS
+from bench import nojournal
+from bench.costs import ONCE, Once
+from bench.measure import METRICS, RUNS, SLICED, Run
 from bench.report import Results
-from bench.sides import Cores, kernel, neat
+from bench.sides import Cores, Place, kernel, neat
 from bench.soak import soak
 from neatstack.experiment.netns import Lab, LabError
 
@@ -31,29 +34,70 @@ def arguments() -> argparse.Namespace:
 
 def compare(options: argparse.Namespace, console: Console) -> bool:
     """All rounds. Were there no failures and, with --check, all goals met?"""
-    settings = {"rounds": options.rounds, "seconds": options.seconds, "replicas": options.replicas}
-    results = Results(settings)
-    cores = Cores.choose()
-    runs = {keys: run for keys, run in RUNS.items() if not options.only or set(keys) & set(options.only)}
+    results = Results({"rounds": options.rounds, "seconds": options.seconds, "replicas": options.replicas})
+    wanted = {m.key: m for m in METRICS if not options.only or m.key in options.only}
+    if options.kernel_only:
+        wanted = {key: m for key, m in wanted.items() if m.against == "kernel"}
+    sides = {m.against for m in wanted.values()}
     with Lab() as lab:
-        places = [kernel(lab, cores)]
-        if not options.kernel_only:
-            places.append(neat(lab, cores, options.replicas))
-        for number in range(1, options.rounds + 1):
-            for keys, run in runs.items():
-                for place in places:
-                    try:
-                        values: tuple[float | None, ...] = run(place, options.seconds)
-                    except LabError as error:
-                        results.errors.append(f"round {number}, {place.name}, {', '.join(keys)}: {error}")
-                        values = (None,) * len(keys)
-                    for key, value in zip(keys, values, strict=True):
-                        results.add(key, place.name, value)
+        places = start(lab, options, sides, console)
+        for number in range(1, options.rounds + 1 if places else 1):
+            for keys, run in RUNS.items():
+                if not wanted.keys().isdisjoint(keys):
+                    measure(results, number, keys, run, places, options.seconds)
             console.print(f"round {number} of {options.rounds} done", style="dim")
+    with Lab() as lab:  # the stacks of the rounds are gone
+        for keys, once in ONCE.items():
+            if not wanted.keys().isdisjoint(keys):
+                measure_once(results, keys, once, lab)
     results.write(OUTPUT)
     results.print(console)
     console.print(f"written to {OUTPUT}", style="dim")
     return not results.errors and not (options.check and results.missed())
+
+
+def start(lab: Lab, options: argparse.Namespace, sides: set[str], console: Console) -> dict[str, Place]:
+    """The places that the rounds need, by their names."""
+    made = []
+    cores = Cores.choose()
+    if "no journal" in sides:
+        console.print("building without the journal, if it has changed", style="dim")
+        made.append(neat(lab, cores, options.replicas, bulk=False, name="no journal", source=nojournal.build()))
+    if "kernel" in sides:
+        made.append(kernel(lab, cores))
+    if made and not options.kernel_only:
+        made.append(neat(lab, cores, options.replicas))
+    return {place.name: place for place in made}
+
+
+def measure(
+    results: Results, number: int, keys: tuple[str, ...], run: Run, places: dict[str, Place], seconds: float
+) -> None:
+    """One round of one measurement, on one side after the other."""
+    names = [name for name in results.rounds[keys[0]] if name in places]
+    slices = max(1, int(seconds)) if keys[0] in SLICED else 1
+    for turn in range(slices):
+        for name in names if (number + turn) % 2 else reversed(names):
+            values: Sequence[float | None]
+            try:
+                values = run(places[name], seconds / slices)
+            except LabError as error:
+                results.errors.append(f"round {number}, {name}, {', '.join(keys)}: {error}")
+                values = (None,) * len(keys)
+            for key, value in zip(keys, values, strict=True):
+                results.add(key, name, value)
+
+
+def measure_once(results: Results, keys: tuple[str, ...], once: Once, lab: Lab) -> None:
+    figures: Sequence[Sequence[float | None]]
+    try:
+        figures = once(lab)
+    except LabError as error:
+        results.errors.append(f"{', '.join(keys)}: {error}")
+        figures = [[None]] * len(keys)
+    for key, values in zip(keys, figures, strict=True):
+        for value in values:
+            results.add(key, "neat", value)
 
 
 def long_run(seconds: float, replicas: int, console: Console) -> bool:
