@@ -1,4 +1,4 @@
-"""make demo: lighttpd, unmodified, serves real HTTP clients over a stack of two replicas."""
+"""make demo: lighttpd, unmodified, serves real HTTP clients over a stack of two replicas, one of which is killed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import sys
 from rich.console import Console
 
 from bench.measure import CONNECTIONS
-from bench.sides import Cores, neat
+from bench.sides import Cores, Place, neat
 from bench.soak import soak
 from neatstack.experiment.netns import Lab, LabError
 
 SECONDS = 5.0
 REPLICAS = 2
+PATIENCE = 4.0  # seconds; an answer that is late is told, and no failure: the machine may be busy
 
 
 def demo(console: Console) -> bool:
@@ -23,16 +24,30 @@ def demo(console: Console) -> bool:
         assert place.stack
         console.print(f"$ curl -i {place.url}", style="bold")
         print(place.client.run("curl", "-sSi", "-m", 5, place.url))
-        console.print(f"$ wrk -t1 -c{CONNECTIONS} -d{SECONDS:g}s {place.url}", style="bold")
-        result = soak(place, SECONDS)
+        console.print(f"$ wrk -t1 -c{CONNECTIONS} -d{SECONDS:g}s {place.url} &", style="bold")
+        result = soak(place, SECONDS, PATIENCE, kill=lambda: kill(place, console))
         console.print("$ neat status", style="bold")
         print(place.stack.neat("status"))
+    assert result.kill
     shares = ", ".join(f"replica {number} {share:.0%}" for number, share in enumerate(result.shares))
     print(f"requests/s: {result.rate:,.0f}")
     print(f"failures: {result.failures}")
     print(f"resets: {result.resets}; answers later than 1 s: {result.stalls}; slowest: {result.slowest * 1000:.1f} ms")
     print(f"share of the connections: {shares}")
-    return result.good and all(result.shares) and len(result.shares) == REPLICAS
+    print(
+        f"gap seen by clients of replica 0: median {result.kill.median * 1000:.1f} ms, "
+        f"longest {max(result.kill.gaps) * 1000:.1f} ms; connections lost: {result.kill.lost}; "
+        f"failed requests: {result.failures}"
+    )
+    served = result.requests > 0 and all(result.shares) and len(result.shares) == REPLICAS
+    return served and not (result.failures or result.resets or result.kill.lost)
+
+
+def kill(place: Place, console: Console) -> None:
+    """Typed into another window, while the load runs."""
+    assert place.stack
+    console.print("$ neat kill 0", style="bold")
+    print(place.stack.neat("kill", 0), end="", flush=True)
 
 
 def main() -> int:
