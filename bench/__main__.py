@@ -33,22 +33,19 @@ def arguments() -> argparse.Namespace:
 
 
 def compare(options: argparse.Namespace, console: Console) -> bool:
-    """All rounds. Were there no failures and, with --check, all goals met?"""
+    """All of it. Were there no failures and, with --check, all goals met?"""
     results = Results({"rounds": options.rounds, "seconds": options.seconds, "replicas": options.replicas})
-    wanted = {m.key: m for m in METRICS if not options.only or m.key in options.only}
+    wanted = {m.key for m in METRICS if not options.only or m.key in options.only}
     if options.kernel_only:
-        wanted = {key: m for key, m in wanted.items() if m.against == "kernel"}
-    sides = {m.against for m in wanted.values()}
+        wanted &= {m.key for m in METRICS if m.against == "kernel"}
+    for other, all_runs in RUNS.items():
+        runs = {keys: run for keys, run in all_runs.items() if not wanted.isdisjoint(keys)}
+        if runs:
+            with Lab() as lab:
+                rounds(results, other, runs, sides(lab, other, options, console), options, console)
     with Lab() as lab:
-        places = start(lab, options, sides, console)
-        for number in range(1, options.rounds + 1 if places else 1):
-            for keys, run in RUNS.items():
-                if not wanted.keys().isdisjoint(keys):
-                    measure(results, number, keys, run, places, options.seconds)
-            console.print(f"round {number} of {options.rounds} done", style="dim")
-    with Lab() as lab:  # the stacks of the rounds are gone
         for keys, once in ONCE.items():
-            if not wanted.keys().isdisjoint(keys):
+            if not wanted.isdisjoint(keys):
                 measure_once(results, keys, once, lab)
     results.write(OUTPUT)
     results.print(console)
@@ -56,36 +53,42 @@ def compare(options: argparse.Namespace, console: Console) -> bool:
     return not results.errors and not (options.check and results.missed())
 
 
-def start(lab: Lab, options: argparse.Namespace, sides: set[str], console: Console) -> dict[str, Place]:
-    """The places that the rounds need, by their names."""
-    made = []
+def sides(lab: Lab, other: str, options: argparse.Namespace, console: Console) -> list[Place]:
+    """What we are measured against, and our own side."""
     cores = Cores.choose()
-    if "no journal" in sides:
-        console.print("building without the journal, if it has changed", style="dim")
-        made.append(neat(lab, cores, options.replicas, bulk=False, name="no journal", source=nojournal.build()))
-    if "kernel" in sides:
-        made.append(kernel(lab, cores))
-    if made and not options.kernel_only:
-        made.append(neat(lab, cores, options.replicas))
-    return {place.name: place for place in made}
+    if other == "kernel":
+        places = [kernel(lab, cores)]
+    else:
+        console.print("building without the journal what has changed", style="dim")
+        places = [neat(lab, cores, options.replicas, bulk=False, name=other, source=nojournal.build())]
+    if not options.kernel_only:
+        places.append(neat(lab, cores, options.replicas, bulk=other == "kernel"))
+    return places
 
 
-def measure(
-    results: Results, number: int, keys: tuple[str, ...], run: Run, places: dict[str, Place], seconds: float
+def rounds(
+    results: Results,
+    other: str,
+    runs: dict[tuple[str, ...], Run],
+    places: list[Place],
+    options: argparse.Namespace,
+    console: Console,
 ) -> None:
-    """One round of one measurement, on one side after the other."""
-    names = [name for name in results.rounds[keys[0]] if name in places]
-    slices = max(1, int(seconds)) if keys[0] in SLICED else 1
-    for turn in range(slices):
-        for name in names if (number + turn) % 2 else reversed(names):
-            values: Sequence[float | None]
-            try:
-                values = run(places[name], seconds / slices)
-            except LabError as error:
-                results.errors.append(f"round {number}, {name}, {', '.join(keys)}: {error}")
-                values = (None,) * len(keys)
-            for key, value in zip(keys, values, strict=True):
-                results.add(key, name, value)
+    """Measure on one side after the other, and again."""
+    slices = max(1, int(options.seconds)) if other in SLICED else 1
+    for number in range(1, options.rounds + 1):
+        for keys, run in runs.items():
+            for turn in range(slices):
+                for place in places if turn % 2 else reversed(places):
+                    values: Sequence[float | None]
+                    try:
+                        values = run(place, options.seconds / slices)
+                    except LabError as error:
+                        results.errors.append(f"round {number}, {place.name}, {', '.join(keys)}: {error}")
+                        values = (None,) * len(keys)
+                    for key, value in zip(keys, values, strict=True):
+                        results.add(key, place.name, value)
+        console.print(f"against {other}: round {number} of {options.rounds} done", style="dim")
 
 
 def measure_once(results: Results, keys: tuple[str, ...], once: Once, lab: Lab) -> None:
