@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from statistics import median
 
 from rich.console import Console
 
@@ -34,13 +35,19 @@ def demo(console: Console) -> bool:
     print(f"failures: {result.failures}")
     print(f"resets: {result.resets}; answers later than 1 s: {result.stalls}; slowest: {result.slowest * 1000:.1f} ms")
     print(f"share of the connections: {shares}")
+    seen, others = result.kill.gaps, result.kill.others
     print(
-        f"gap seen by clients of replica 0: median {result.kill.median * 1000:.1f} ms, "
-        f"longest {max(result.kill.gaps) * 1000:.1f} ms; connections lost: {result.kill.lost}; "
-        f"failed requests: {result.failures}"
+        f"gap seen by clients of replica 0: {times(seen)}; failed requests: {result.failures}; lost: {result.kill.lost}"
     )
+    print(f"in the same second, by clients of replica 1: {times(others)}")
     served = result.requests > 0 and all(result.shares) and len(result.shares) == REPLICAS
     return served and not (result.failures or result.resets or result.kill.lost)
+
+
+def times(gaps: list[float]) -> str:
+    if not gaps:
+        return "none was watched"
+    return f"median {median(gaps) * 1000:.1f} ms, longest {max(gaps) * 1000:.1f} ms"
 
 
 def kill(place: Place, console: Console) -> None:

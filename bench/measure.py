@@ -130,8 +130,9 @@ METRICS = [
     Metric("idle_cpu", "idle CPU of all processes", "% of a core", 1.0, at_least=False, absolute=True),
     Metric("journal", "keep-alive", "requests/s", 0.95, at_least=True, against="no journal", paired=True),
     Metric("adoption", "100,000 connections adopted", "ms", 100, at_least=False, absolute=True, against=""),
-    Metric("gap_p50", "gap of 30 kills, p50", "ms", 5, at_least=False, absolute=True, against=""),
-    Metric("gap_p99", "gap of 30 kills, p99", "ms", 20, at_least=False, absolute=True, against=""),
+    Metric("gap_p50", "gap at 30 kills, p50", "ms", 5, at_least=False, absolute=True, against=""),
+    Metric("gap_p99", "gap at 30 kills, p99", "ms", 20, at_least=False, absolute=True, against=""),
+    Metric("gap_floor", "gap in a second without a kill, p50", "ms", None, at_least=False, absolute=True, against=""),
     Metric("lost", "connections lost by 30 kills", "", 0, at_least=False, absolute=True, against=""),
 ]
 

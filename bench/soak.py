@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any
 
 from bench.measure import CONNECTIONS, wrk
@@ -124,14 +123,11 @@ class Watch(threading.Thread):
 
 @dataclass
 class Kill:
-    """A replica was killed. `gaps`: seconds, of each watcher that it served."""
+    """Replica 0 was killed. `gaps`: seconds, of each watcher that it served; `others`: of all others."""
 
     lost: int
     gaps: list[float]
-
-    @property
-    def median(self) -> float:
-        return median(self.gaps)
+    others: list[float]
 
 
 @dataclass
@@ -215,7 +211,7 @@ def killed(place: Place, watch: Watch, kill: Callable[[], None]) -> Kill:
         watch.closely = True
         time.sleep(LEAD)
         connections = control.ask(op="ss")["connections"]
-        ports = {each["remote_port"] for each in connections if each["replica"] == 0}
+        owners = {each["remote_port"]: each["replica"] for each in connections}
         kill()
         recovery = wait(lambda: last_recovery(control), "replica 0 was not replaced")
     finally:
@@ -224,11 +220,14 @@ def killed(place: Place, watch: Watch, kill: Callable[[], None]) -> Kill:
     time.sleep(max(0.0, (at - time.monotonic_ns()) / NS + WINDOW))
     watch.closely = False
     time.sleep(2 * PAUSE)
-    everybody = [*watch.closed, *watch.watchers.values()]
-    gaps = [gap(watcher.times, at) for watcher in everybody if watcher.port in ports and watcher.times]
+    gaps: list[float] = []
+    others: list[float] = []
+    for watcher in (*watch.closed, *watch.watchers.values()):
+        if watcher.port in owners and watcher.times:
+            (others if owners[watcher.port] else gaps).append(gap(watcher.times, at))
     if not gaps:
         raise LabError("replica 0 served none of the connections that were watched")
-    return Kill(recovery["lost"], gaps)
+    return Kill(recovery["lost"], gaps, others)
 
 
 def last_recovery(control: Control) -> dict[str, Any] | None:
