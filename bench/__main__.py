@@ -41,8 +41,11 @@ def compare(options: argparse.Namespace, console: Console) -> bool:
     for other, all_runs in RUNS.items():
         runs = {keys: run for keys, run in all_runs.items() if not wanted.isdisjoint(keys)}
         if runs:
-            with Lab() as lab:
-                rounds(results, other, runs, sides(lab, other, options, console), options, console)
+            try:
+                with Lab() as lab:
+                    rounds(results, other, runs, sides(lab, other, options, console), options, console)
+            except LabError as error:
+                results.errors.append(f"against {other}: {error}")
     with Lab() as lab:
         for keys, once in ONCE.items():
             if not wanted.isdisjoint(keys):
@@ -95,7 +98,7 @@ def measure_once(results: Results, keys: tuple[str, ...], once: Once, lab: Lab) 
     figures: Sequence[Sequence[float | None]]
     try:
         figures = once(lab)
-    except LabError as error:
+    except (LabError, OSError) as error:
         results.errors.append(f"{', '.join(keys)}: {error}")
         figures = [[None]] * len(keys)
     for key, values in zip(keys, figures, strict=True):

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,7 +133,7 @@ class Kill:
 
 @dataclass
 class Soak:
-    """What a run gave. `shares`: connections of each replica halfway, of 1."""
+    """What a run gave. `shares`: connections of each replica, of 1; before a kill."""
 
     rate: float
     requests: int
@@ -161,7 +162,7 @@ def soak(place: Place, seconds: float, patience: float = STALL, kill: Callable[[
     watch.start()
     shares: list[float] = []
     told: list[Kill | BaseException] = []
-    threads = [threading.Thread(target=lambda: shares.extend(replica_shares(place, seconds / 2)))]
+    threads = [threading.Thread(target=lambda: shares.extend(replica_shares(place, seconds / 5)))]
     if kill:
         threads.append(threading.Thread(target=lambda: told.append(attempt(place, watch, kill, seconds / 4))))
     for thread in threads:
@@ -182,11 +183,17 @@ def soak(place: Place, seconds: float, patience: float = STALL, kill: Callable[[
     return Soak(load.rate, requests, failures, watch.resets, watch.stalls, slowest, shares, killed)
 
 
+def asking(place: Place) -> AbstractContextManager[Control]:
+    """The stack's control.sock: on a busy machine, the command line would take long to start."""
+    assert place.stack
+    return closing(Control(place.stack.run_dir / place.stack.name / "control.sock"))
+
+
 def replica_shares(place: Place, after: float) -> list[float]:
     """Each replica's part of the connections, `after` seconds from now."""
-    assert place.stack
     time.sleep(after)
-    counts = [replica["connections"] for replica in place.stack.replicas()]
+    with asking(place) as control:
+        counts = [replica["connections"] for replica in control.status()["replicas"]]
     return [count / max(1, sum(counts)) for count in counts]
 
 
@@ -204,9 +211,7 @@ def attempt(place: Place, watch: Watch, kill: Callable[[], None], after: float) 
 
 def killed(place: Place, watch: Watch, kill: Callable[[], None]) -> Kill:
     """Kill replica 0 while its clients are watched closely."""
-    assert place.stack
-    control = Control(place.stack.run_dir / place.stack.name / "control.sock")
-    try:
+    with asking(place) as control:
         wait(lambda: any(spare["ready"] for spare in control.status()["spares"]), "no spare is ready")
         watch.closely = True
         time.sleep(LEAD)
@@ -214,8 +219,6 @@ def killed(place: Place, watch: Watch, kill: Callable[[], None]) -> Kill:
         owners = {each["remote_port"]: each["replica"] for each in connections}
         kill()
         recovery = wait(lambda: last_recovery(control), "replica 0 was not replaced")
-    finally:
-        control.close()
     at: int = recovery["died_ns"]
     time.sleep(max(0.0, (at - time.monotonic_ns()) / NS + WINDOW))
     watch.closely = False
