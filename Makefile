@@ -26,7 +26,7 @@ setup: build/.built
 	@echo "setup: ready"
 
 demo: root setup
-	@echo "demo: lighttpd on a stack of two replicas"
+	@echo "demo: lighttpd on a stack of two replicas, one of which is killed"
 	$(RUN) -m bench.demo </dev/null
 
 test: root setup
@@ -34,7 +34,7 @@ test: root setup
 	$(RUN) -m pytest $(ARGS) </dev/null
 
 bench: root setup
-	@echo "bench: the kernel's stack and this one alternately, $(ROUNDS) rounds"
+	@echo "bench: the kernel's stack and this one alternately, $(ROUNDS) rounds; then what recovery costs"
 	$(RUN) -m bench --rounds $(ROUNDS) $(ARGS) </dev/null
 
 lint: setup

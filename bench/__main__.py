@@ -1,16 +1,19 @@
-"""python -m bench: the kernel's stack and ours alternately; build/bench.json and a table with medians and ratios."""
+"""python -m bench: the kernel's stack and ours alternately, and what recovery costs; two tables, build/bench.json."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from bench.measure import METRICS, RUNS
+from bench import nojournal
+from bench.costs import ONCE, Once
+from bench.measure import METRICS, RUNS, SLICED, Run
 from bench.report import Results
-from bench.sides import Cores, kernel, neat
+from bench.sides import Cores, Place, kernel, neat
 from bench.soak import soak
 from neatstack.experiment.netns import Lab, LabError
 
@@ -30,30 +33,77 @@ def arguments() -> argparse.Namespace:
 
 
 def compare(options: argparse.Namespace, console: Console) -> bool:
-    """All rounds. Were there no failures and, with --check, all goals met?"""
-    settings = {"rounds": options.rounds, "seconds": options.seconds, "replicas": options.replicas}
-    results = Results(settings)
-    cores = Cores.choose()
-    runs = {keys: run for keys, run in RUNS.items() if not options.only or set(keys) & set(options.only)}
+    """All of it. Were there no failures and, with --check, all goals met?"""
+    results = Results({"rounds": options.rounds, "seconds": options.seconds, "replicas": options.replicas})
+    wanted = {m.key for m in METRICS if not options.only or m.key in options.only}
+    if options.kernel_only:
+        wanted &= {m.key for m in METRICS if m.against == "kernel"}
+    for other, all_runs in RUNS.items():
+        runs = {keys: run for keys, run in all_runs.items() if not wanted.isdisjoint(keys)}
+        if runs:
+            try:
+                with Lab() as lab:
+                    rounds(results, other, runs, sides(lab, other, options, console), options, console)
+            except LabError as error:
+                results.errors.append(f"against {other}: {error}")
     with Lab() as lab:
+        for keys, once in ONCE.items():
+            if not wanted.isdisjoint(keys):
+                measure_once(results, keys, once, lab)
+    results.write(OUTPUT)
+    results.print(console)
+    console.print(f"written to {OUTPUT}", style="dim")
+    return not results.errors and not (options.check and results.missed())
+
+
+def sides(lab: Lab, other: str, options: argparse.Namespace, console: Console) -> list[Place]:
+    """What we are measured against, and our own side."""
+    cores = Cores.choose()
+    if other == "kernel":
         places = [kernel(lab, cores)]
-        if not options.kernel_only:
-            places.append(neat(lab, cores, options.replicas))
-        for number in range(1, options.rounds + 1):
-            for keys, run in runs.items():
-                for place in places:
+    else:
+        console.print("building without the journal what has changed", style="dim")
+        places = [neat(lab, cores, options.replicas, bulk=False, name=other, source=nojournal.build())]
+    if not options.kernel_only:
+        places.append(neat(lab, cores, options.replicas, bulk=other == "kernel"))
+    return places
+
+
+def rounds(
+    results: Results,
+    other: str,
+    runs: dict[tuple[str, ...], Run],
+    places: list[Place],
+    options: argparse.Namespace,
+    console: Console,
+) -> None:
+    """Measure on one side after the other, and again."""
+    slices = max(1, int(options.seconds)) if other in SLICED else 1
+    for number in range(1, options.rounds + 1):
+        for keys, run in runs.items():
+            for turn in range(slices):
+                for place in places if turn % 2 else reversed(places):
+                    values: Sequence[float | None]
                     try:
-                        values: tuple[float | None, ...] = run(place, options.seconds)
+                        values = run(place, options.seconds / slices)
                     except LabError as error:
                         results.errors.append(f"round {number}, {place.name}, {', '.join(keys)}: {error}")
                         values = (None,) * len(keys)
                     for key, value in zip(keys, values, strict=True):
                         results.add(key, place.name, value)
-            console.print(f"round {number} of {options.rounds} done", style="dim")
-    results.write(OUTPUT)
-    results.print(console)
-    console.print(f"written to {OUTPUT}", style="dim")
-    return not results.errors and not (options.check and results.missed())
+        console.print(f"against {other}: round {number} of {options.rounds} done", style="dim")
+
+
+def measure_once(results: Results, keys: tuple[str, ...], once: Once, lab: Lab) -> None:
+    figures: Sequence[Sequence[float | None]]
+    try:
+        figures = once(lab)
+    except (LabError, OSError) as error:
+        results.errors.append(f"{', '.join(keys)}: {error}")
+        figures = [[None]] * len(keys)
+    for key, values in zip(keys, figures, strict=True):
+        for value in values:
+            results.add(key, "neat", value)
 
 
 def long_run(seconds: float, replicas: int, console: Console) -> bool:

@@ -1,4 +1,4 @@
-"""build/bench.json and the table."""
+"""build/bench.json and the tables."""
 
 from __future__ import annotations
 
@@ -22,19 +22,25 @@ class Results:
 
     def __init__(self, settings: dict[str, Any]):
         self.settings = settings
-        self.rounds: dict[str, dict[str, Rounds]] = {m.key: {"neat": [], "kernel": []} for m in METRICS}
+        self.rounds: dict[str, dict[str, Rounds]] = {
+            m.key: {"neat": [], **({m.against: []} if m.against else {})} for m in METRICS
+        }
         self.errors: list[str] = []
 
     def add(self, key: str, side: str, value: float | None) -> None:
         self.rounds[key][side].append(value)
 
     def median(self, key: str, side: str) -> float | None:
-        good = [value for value in self.rounds[key][side] if value is not None]
+        good = [value for value in self.rounds[key].get(side, []) if value is not None]
         return median(good) if good else None
 
-    def ratio(self, key: str) -> float | None:
-        """Our median over the kernel's; None without both."""
-        ours, theirs = self.median(key, "neat"), self.median(key, "kernel")
+    def ratio(self, metric: Metric) -> float | None:
+        """Ours over the other side's; None without both."""
+        if metric.paired:
+            pairs = zip(self.rounds[metric.key]["neat"], self.rounds[metric.key][metric.against], strict=True)
+            ratios = [ours / theirs for ours, theirs in pairs if ours and theirs]
+            return median(ratios) if ratios else None
+        ours, theirs = self.median(metric.key, "neat"), self.median(metric.key, metric.against)
         return ours / theirs if ours is not None and theirs else None
 
     def measured(self) -> list[Metric]:
@@ -43,27 +49,36 @@ class Results:
     def missed(self) -> list[Metric]:
         """Figures of ours whose goal is not reached."""
         ours = [m for m in self.measured() if self.rounds[m.key]["neat"]]
-        return [m for m in ours if m.met(self.ratio(m.key), self.median(m.key, "neat")) is False]
+        return [m for m in ours if m.met(self.ratio(m), self.median(m.key, "neat")) is False]
 
     def write(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         values: dict[str, Any] = {
-            m.key: {**self.rounds[m.key], "unit": m.unit, "ratio": self.ratio(m.key)} for m in self.measured()
+            m.key: {**self.rounds[m.key], "unit": m.unit, "ratio": self.ratio(m)} for m in self.measured()
         }
         values["about"] = {**self.settings, **machine(), "errors": self.errors}
         file.write_text(json.dumps(values, indent=2) + "\n")
 
     def print(self, console: Console) -> None:
-        table = Table(title=f"medians of {self.settings['rounds']} rounds, alternately")
-        table.add_column("")
-        for title in ("kernel", "neat", "ratio", "goal"):
-            table.add_column(title, justify="right")
-        for m in self.measured():
-            ours, theirs, ratio = self.median(m.key, "neat"), self.median(m.key, "kernel"), self.ratio(m.key)
-            table.add_row(f"{m.title}, {m.unit}", show(theirs), show(ours), show(ratio), self.goal(m))
-        console.print(table)
+        measured = self.measured()
+        title = f"medians of {self.settings['rounds']} rounds, alternately"
+        self.table(console, title, "kernel", [m for m in measured if m.against == "kernel"])
+        self.table(console, "what recovery costs", "no journal", [m for m in measured if m.against != "kernel"])
         for error in self.errors:
             console.print(f"failed: {error}", style="red", markup=False)
+
+    def table(self, console: Console, title: str, other: str, metrics: list[Metric]) -> None:
+        if not metrics:
+            return
+        table = Table(title=title)
+        table.add_column("")
+        for column in (other, "neat", "ratio", "goal"):
+            table.add_column(column, justify="right")
+        for m in metrics:
+            ours, theirs = self.median(m.key, "neat"), self.median(m.key, m.against)
+            name = f"{m.title}, {m.unit}" if m.unit else m.title
+            table.add_row(name, show(theirs), show(ours), show(self.ratio(m)), self.goal(m))
+        console.print(table)
 
     def goal(self, metric: Metric) -> str:
         if metric.goal is None:

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from neatstack.experiment.netns import Lab, LabError, Namespace, Process, Side, Stack
+from neatstack.experiment.netns import SOURCE, Lab, LabError, Namespace, Process, Side, Stack
 
 HTTP, IPERF = 80, 5201
 FILE = "file"  # 20 bytes: the paper's workload
@@ -68,10 +68,13 @@ def kernel(lab: Lab, cores: Cores) -> Place:
     return serve(lab, "kernel", client, server, cores)
 
 
-def neat(lab: Lab, cores: Cores, replicas: int, bulk: bool = True) -> Place:
-    """A stack whose TAP interface has its other end in the client's namespace. `bulk`: with a server of iperf3."""
-    stack = lab.stack(replicas=replicas, cpu=cores.server)
-    return serve(lab, "neat", stack.host, stack.programs, cores, stack, bulk)
+def neat(lab: Lab, cores: Cores, replicas: int, bulk: bool = True, name: str = "neat", source: Path = SOURCE) -> Place:
+    """A stack whose TAP interface has its other end in the client's namespace.
+
+    `bulk`: with a server of iperf3. `source`: the directory of the build that it uses.
+    """
+    stack = lab.stack(replicas=replicas, cpu=cores.server, source=source)
+    return serve(lab, name, stack.host, stack.programs, cores, stack, bulk)
 
 
 def serve(
@@ -96,5 +99,3 @@ def configuration(lab: Lab) -> Path:
         (root / FILE).write_bytes(b"twenty bytes, no more"[:20])
         file.write_text(LIGHTTPD.format(port=HTTP, root=root))
     return file
-
-

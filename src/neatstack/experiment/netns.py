@@ -33,10 +33,10 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 _numbers = itertools.count()
 
 
-def environment(**extra: str) -> dict[str, str]:
-    """The environment of every process: this very package, and the directories of the servers."""
+def environment(source: Path = SOURCE, **extra: str) -> dict[str, str]:
+    """The environment of every process: the package in `source`, by default this very one; and where servers are."""
     path = os.environ.get("PATH", "")
-    python = ":".join(filter(None, [str(SOURCE), os.environ.get("PYTHONPATH", "")]))
+    python = ":".join(filter(None, [str(source), os.environ.get("PYTHONPATH", "")]))
     return {**os.environ, "PATH": f"{path}:/usr/local/sbin:/usr/sbin:/sbin", "PYTHONPATH": python, **extra}
 
 
@@ -149,17 +149,17 @@ class Stack:
     """A running stack, alone in its NEAT_RUN_DIR.
 
     `host` is the kernel at the other end of its TAP interface, `programs` is the stack: places to run programs.
+    `source` is the directory with the build that it and its programs use.
     """
-
 
     address, host_address, device = "10.77.0.2", "10.77.0.1", "neat0"
 
-    def __init__(self, lab: Lab, replicas: int, config: str, cpu: int | None, options: Sequence[object]):
+    def __init__(self, lab: Lab, replicas: int, config: str, cpu: int | None, options: Sequence[object], source: Path):
         number = next(_numbers)
         self.lab, self.name = lab, f"lab{number}"
         self.run_dir = lab.directory / f"run{number}"
         self.run_dir.mkdir()
-        self.env = environment(NEAT_RUN_DIR=str(self.run_dir))
+        self.env = environment(source, NEAT_RUN_DIR=str(self.run_dir))
         self.host = lab.namespace("host")
         self.host.address = self.host_address
         empty = lab.namespace("programs")  # what does not go to the stack gets nowhere
@@ -257,10 +257,15 @@ class Lab:
             side.ip("link", "set", "veth0", "up")
 
     def stack(
-        self, replicas: int = 2, config: str = "", cpu: int | None = None, options: Sequence[object] = ()
+        self,
+        replicas: int = 2,
+        config: str = "",
+        cpu: int | None = None,
+        options: Sequence[object] = (),
+        source: Path = SOURCE,
     ) -> Stack:
         """Start a stack; `config` is TOML, `cpu` the one core for all its processes, `options` more for `neat up`."""
-        return Stack(self, replicas, config, cpu, options)
+        return Stack(self, replicas, config, cpu, options, source)
 
     def spawn(self, argv: Sequence[str], env: dict[str, str] | None = None, pass_fds: Sequence[int] = ()) -> Process:
         process = Process(argv, self.directory / f"log{next(_numbers)}", env or environment(), pass_fds)
