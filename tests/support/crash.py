@@ -4,6 +4,8 @@
     wire.die("b", "sealed", after=3)        # b's engine will pass this point three times, and die there
     ...                                     # whatever happens: the next incarnation takes over, and goes on
     assert wire.deaths == 1
+
+    wire.die("b", "sealed", 3, ("touched", 5))      # and that one dies too, perhaps while it still takes over
 """
 
 from __future__ import annotations
@@ -29,11 +31,13 @@ class MortalHost(Host):
         super().__init__(number, rings=rings, max_tcbs=TCBS, region=self.region, **options)
         self.programs: list[Program] = [self.program]
         self.unsent: list[tuple[bytes, int]] = []  # what the dead have sent, and nobody has carried yet
+        self.fates: list[tuple[str, int]] = []  # where the next incarnations will die, counted from their adoption
+        self.told: list[dict[str, Any]] | None = None  # the listeners, as the manager keeps them; None: as they are
 
     def reborn(self, now: int, neighbour: Host, how: str = "adopt") -> dict[str, int]:
-        """What the manager does: region, queue, channels and listeners to a new engine."""
+        """What the manager does: region, queue, channels and listeners to a new engine. Died: see `fates`."""
         old = self.engine
-        told = old.listeners()  # by the manager, who keeps them
+        told = old.listeners() if self.told is None else self.told
         self.unsent += old.output()
         self.incarnation += 1
         self.engine = Engine(
@@ -51,6 +55,8 @@ class MortalHost(Host):
             self.engine.listen(listener["number"], listener["address"], listener["port"], listener["backlog"])
             for channel in listener["channels"]:
                 self.engine.grant(listener["number"], channel)
+        if self.fates:
+            self.engine.die_at(*self.fates.pop(0))
         return self.engine.adopt(how)
 
 
@@ -65,17 +71,29 @@ class CrashWire(Wire):
         self.how = how
         super().__init__(faults, **options)
 
-    def die(self, side: str, point: str | None, after: int = 0) -> None:
-        """Let the engine of host `side` die at a point; None: only count."""
-        getattr(self, side).engine.die_at(point, after)
+    def die(self, side: str, point: str | None, after: int = 0, *then: tuple[str, int]) -> None:
+        """Let the engine of host `side` die at a point, and its successors at theirs; None: only count."""
+        host = getattr(self, side)
+        host.engine.die_at(point, after)
+        host.fates = list(then)
 
     def run_host(self, host: MortalHost, other: MortalHost) -> None:  # type: ignore[override]
-        try:
-            super().run_host(host, other)
-        except Died:
+        while True:
+            try:
+                super().run_host(host, other)
+                return
+            except Died:
+                self.replace(host, other)
+
+    def replace(self, host: MortalHost, other: MortalHost) -> None:
+        """The host's engine has died: the next one takes over, or the first after it that can."""
+        while True:
             self.deaths += 1
-            self.lost += host.reborn(self.now, other, self.how)["lost"]
-            super().run_host(host, other)
+            try:
+                self.lost += host.reborn(self.now, other, self.how)["lost"]
+                return
+            except Died:
+                pass
 
     def output(self, host: MortalHost) -> list[tuple[bytes, int]]:  # type: ignore[override]
         unsent, host.unsent = host.unsent, []

@@ -70,6 +70,8 @@ class Replicas:
         self._contents = contents
         self._trouble = asyncio.Event()  # a replica dies again and again
         self._books: deque[Callable[[], None]] = deque()  # what is still to be put down, in this order
+        self._unwritten: set[int] = set()  # the slots of whose processes there is something in the books
+        self._rites: dict[int, list[Callable[[], None]]] = {}  # by slot: for the dead, once its slot is another's
         self.spares.before_start = self.do_books
 
     async def start(self, numbers: Iterable[int]) -> None:
@@ -222,8 +224,11 @@ class Replicas:
         self._attend(slot, spare.pid, spare.pidfd, line, Stage.ADOPTING if spare.ready else Stage.STARTING)
         slot.first = adopted, ran
         slot.killed, slot.pardoned = None, False
+        self._unwritten.add(slot.number)
         self._books.append(functools.partial(self._remember, slot))
         self._books.append(functools.partial(self.spares.used, spare))
+        self._books.extend(self._rites.pop(slot.number, ()))
+        self._do_books_later()
         for answer in slot.first:
             answer.add_done_callback(functools.partial(self._answered, slot, slot.incarnation))
         for told, answer in contents:
@@ -272,6 +277,7 @@ class Replicas:
             self.history.append(record)
         slot.served = True
         slot.ready.set()
+        self._unwritten.add(slot.number)
         self._books.append(functools.partial(self._remember, slot))
         serves = "replica %d: incarnation %d serves (pid %d)", slot.number, slot.incarnation, slot.pid
         self._books.append(functools.partial(log.info, *serves))
@@ -288,6 +294,8 @@ class Replicas:
         line.receive()  # its last words: it may have been further than we knew
         if slot.has_taken_over:
             self._runs(slot)
+        if slot.number in self._unwritten:  # or our successor would judge the death of the one before
+            self.do_books()
         stage = slot.stage or stage
         ending = Ending(self._exit_code(slot), slot.killed, slot.pardoned)
         since_own = died_ns - slot.own_death_ns if slot.own_death_ns is not None else None
@@ -304,11 +312,14 @@ class Replicas:
         loop = asyncio.get_running_loop()
         loop.remove_reader(pidfd)
         line.close()
+        rites: list[Callable[[], None]] = [functools.partial(launch.reap, pidfd), functools.partial(os.close, pidfd)]
         if not ending.outside:
             slot.own_death_ns = died_ns
-            self._books.append(functools.partial(self.remember_slot, slot))
-        self._books.append(functools.partial(launch.reap, pidfd))
-        self._books.append(functools.partial(os.close, pidfd))
+            rites.insert(0, functools.partial(self.remember_slot, slot))
+        if slot.stage is None and slot.number in self.active:  # it has to wait: our successor would still judge it
+            self._rites[slot.number] = rites
+        else:
+            self._books.extend(rites)
         said = "replica %d %s in stage %s: %s", slot.number, slot.fate, stage.value, how
         self._books.append(functools.partial(log.warning, *said))
         self._do_books_later()
@@ -363,6 +374,7 @@ class Replicas:
         """Put down what has happened, so that another manager would find it."""
         while self._books:
             self._books.popleft()()
+        self._unwritten.clear()
 
     def remember_slot(self, slot: Slot) -> None:
         """Store what stays of the slot."""

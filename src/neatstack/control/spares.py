@@ -5,6 +5,7 @@ stored only after it was told (replicas.py says why that is safe).
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -23,8 +24,15 @@ log = logging.getLogger("neat.spares")
 Spawn = Callable[[], tuple[int, int, socket.socket]]  # pid, pidfd, our end of its control socket
 
 READY_TIME = 20.0  # seconds; a process that takes longer to become ready is killed
+NICE = 10  # of a process that starts ahead: it takes CPU time that replicas and programs may want
 PAUSE = 0.05  # seconds after an adoption before the next spare starts: it would compete with the replica for the CPU
 STEADY = 1.0  # seconds of life after which a spare's death is not taken for a failure to start
+
+
+def set_nice(pid: int, value: int) -> None:
+    """Its share of CPU time, if it is still there."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, value)
 
 
 @dataclass(eq=False)
@@ -69,7 +77,9 @@ class Spares:
                 return spare
         if not self.waiting:
             self._start()
-        return self.waiting.pop(0)
+        spare = self.waiting.pop(0)
+        set_nice(spare.pid, 0)
+        return spare
 
     def used(self, spare: Spare) -> None:
         """It serves a slot, and is stored as the slot's."""
@@ -112,6 +122,7 @@ class Spares:
     def _start(self) -> None:
         self.before_start()
         pid, pidfd, control = self._spawn()
+        set_nice(pid, NICE)
         taken = {spare.number for spare in self.waiting}
         number = next(n for n in range(len(taken) + 1) if n not in taken)
         self._remember(self._add(number, pid, pidfd, control, False))
@@ -128,6 +139,7 @@ class Spares:
     def _said(self, spare: Spare, message: dict[str, Any]) -> None:
         if message.get("ready"):
             spare.ready = True
+            set_nice(spare.pid, 0)
             self._remember(spare)
 
     def _check(self, spare: Spare) -> None:

@@ -13,4 +13,11 @@ cdef struct Adoption:
     uint32_t kept            # connections that go on
     uint32_t lost            # that are reset: in hand when the last incarnation broke, damaged, or their program gone
 
+cdef struct Order:
+    Stack *s
+    Manner manner
+    int failed               # -ENOMEM
+    Adoption result
+
+cdef void adopt_as(void *order) noexcept nogil      # adopt(), as a Work: see death.pxd
 cdef int adopt(Stack *s, Manner manner, Adoption *result) noexcept nogil   # 0, or -ENOMEM

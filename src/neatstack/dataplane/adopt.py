@@ -11,7 +11,7 @@ from cython.cimports.libc.errno import ECONNABORTED, ECONNRESET, ENOMEM
 from cython.cimports.libc.stdint import int32_t, uint8_t, uint32_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.neatstack.dataplane.adopt import ADOPT_ALL, ADOPT_NOTHING, Adoption, Manner
+from cython.cimports.neatstack.dataplane.adopt import ADOPT_ALL, ADOPT_NOTHING, Adoption, Manner, Order
 from cython.cimports.neatstack.dataplane.channel.atomic import load32, store_release
 from cython.cimports.neatstack.dataplane.channel.channel import any_bit
 from cython.cimports.neatstack.dataplane.channel.hold import rebuild_holds, restore_hold
@@ -92,6 +92,11 @@ def adopt(s: cython.pointer[Stack], manner: Manner, result: cython.pointer[Adopt
     free(memory)
     again(s)
     return 0
+
+
+def adopt_as(order: cython.p_void) -> cython.void:
+    t: cython.pointer[Order] = cython.cast(cython.pointer[Order], order)
+    t.failed = adopt(t.s, t.manner, cython.address(t.result))
 
 
 @cython.cfunc

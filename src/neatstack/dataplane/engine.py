@@ -9,7 +9,7 @@ from cython.cimports.libc.errno import EBUSY, EINVAL
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.neatstack.dataplane.adopt import ADOPT_ALL, ADOPT_NOTHING, ADOPT_SUSPECT, Adoption, Manner, adopt
+from cython.cimports.neatstack.dataplane.adopt import ADOPT_ALL, ADOPT_NOTHING, ADOPT_SUSPECT, Manner, Order, adopt_as
 from cython.cimports.neatstack.dataplane.batch import deadline, rounds
 from cython.cimports.neatstack.dataplane.channel.channel import (
     attach,
@@ -355,15 +355,18 @@ class Engine:
     def adopt(self, how: str = "adopt") -> dict[str, int]:
         """Go on where the last incarnation has stopped, once all channels, listeners and grants are told.
 
-        `how`: a key of MANNERS. How many connections were `kept`, how many `lost`.
+        `how`: a key of MANNERS. How many connections were `kept`, how many `lost`. Died: as for run().
         """
-        result: Adoption
-        manner: Manner = cython.cast(Manner, MANNERS[how])
-        failed: cython.int
+        t: Order
+        died: cython.int
+        t.s = self.s
+        t.manner = cython.cast(Manner, MANNERS[how])
         with cython.nogil:
-            failed = adopt(self.s, manner, cython.address(result))
-        check(failed, "adoption")
-        return result
+            died = guarded(adopt_as, cython.address(t), cython.address(self.s.trap_jump))
+        if died:
+            raise Died
+        check(t.failed, "adoption")
+        return t.result
 
     def reap(self) -> list[int]:
         """Let go of the memory of dead programs' channels that nothing uses any more; their numbers."""
@@ -412,7 +415,7 @@ class Engine:
     # ---- faults on demand ----
 
     def die_at(self, where: str | None, after: int = 0) -> None:
-        """Let run() die when it has passed this point (of enum Point, without POINT_, in lower case) `after` times.
+        """Let run() or adopt() die having passed a point (of enum Point, without POINT_, in lower case) `after` times.
 
         None: only count, see `hits`.
         """

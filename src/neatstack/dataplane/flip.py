@@ -42,6 +42,26 @@ def parts(s: cython.pointer[Stack]) -> list:
     return found
 
 
+def sizes(engine: Engine) -> dict[str, int]:
+    """Bytes in use of each part."""
+    return {name: length for name, _, length in parts(engine.s)}
+
+
+@cython.cfunc
+def turn(at: uint64_t, bit: cython.int) -> object:
+    octet: cython.pointer[uint8_t] = cython.cast(cython.pointer[uint8_t], at)
+    octet[0] ^= cython.cast(uint8_t, 1 << bit)
+
+
+def flip_in(engine: Engine, part: str, byte: int, bit: int) -> None:
+    """Turn over this bit of a part, as flip() names them."""
+    for name, at, length in parts(engine.s):
+        if name == part and 0 <= byte < length:
+            turn(at + byte, bit)
+            return
+    raise ValueError(f"no byte {byte} in use of {part}")
+
+
 def flip(engine: Engine, seed: int) -> str:
     """Turn over the bit that `seed` chooses; where it was."""
     choice = parts(engine.s)
@@ -53,10 +73,7 @@ def flip(engine: Engine, seed: int) -> str:
     place, bit = divmod((number ^ number >> 31) % bits, 8)
     for name, at, length in choice:
         if place < length:
-            octet: cython.pointer[uint8_t] = cython.cast(
-                cython.pointer[uint8_t], cython.cast(uint64_t, at + place)
-            )
-            octet[0] ^= cython.cast(uint8_t, 1 << bit)
+            turn(at + place, bit)
             return f"{name}, byte {place}, bit {bit}"
         place -= length
     raise ValueError("no memory in use")

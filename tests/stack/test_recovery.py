@@ -1,0 +1,200 @@
+"""Deaths of all kinds in a running stack, while both ends of many connections send, and look at every byte."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neatstack.experiment.netns import Lab, Process, Stack
+from tests.support.puppet import Puppet
+
+ECHO = Path(__file__).parents[1] / "programs/echo_server.py"
+CONNECTIONS = 16
+CHUNK = 4096
+DEADLINE = 60.0  # seconds; only what is broken takes so long
+PAUSE = 1.2  # seconds between faults that a replica dies of by itself: dying again sooner resets all
+
+
+def until(true: Callable[[], Any], seconds: float = DEADLINE) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class Flow(threading.Thread):
+    """One connection to the echo server: some data is always on its way, and what comes back is compared."""
+
+    def __init__(self, made: socket.socket, seed: int) -> None:
+        super().__init__(daemon=True)
+        self.made, self.numbers = made, random.Random(seed)
+        self.rounds = 0
+        self.ended: Exception | None = None
+        self.stopping = False
+        made.settimeout(DEADLINE)
+        self.start()
+
+    def run(self) -> None:
+        try:
+            while not self.stopping:
+                self.exchange(self.numbers.randbytes(self.numbers.randrange(1, CHUNK)))
+                self.rounds += 1
+            self.made.shutdown(socket.SHUT_WR)
+            assert self.made.recv(1) == b"", "more than was sent"
+        except Exception as error:
+            self.ended = error
+        finally:
+            self.made.close()
+
+    def exchange(self, data: bytes) -> None:
+        self.made.sendall(data)
+        back = b""
+        while len(back) < len(data):
+            more = self.made.recv(len(data) - len(back))
+            assert more, "an end that was not sent"
+            back += more
+        assert back == data, "not what was sent"
+
+
+class Traffic:
+    """Flows to an echo server on the stack."""
+
+    def __init__(self, stack: Stack, port: int) -> None:
+        self.stack = stack
+        self.server = stack.programs.spawn("python3", ECHO, "0.0.0.0", port)
+        stack.host.wait_port(stack.address, port, process=self.server)
+        self.flows = [Flow(stack.host.connect(stack.address, port), seed) for seed in range(CONNECTIONS)]
+        self.moves()
+
+    def alive(self) -> list[Flow]:
+        return [flow for flow in self.flows if flow.ended is None]
+
+    def reset(self) -> list[Flow]:
+        """Those that were reset; nothing else may happen to one."""
+        ended = [flow for flow in self.flows if flow.ended is not None]
+        for flow in ended:
+            assert isinstance(flow.ended, ConnectionResetError), flow.ended
+        return ended
+
+    def moves(self) -> None:
+        """Every connection that is left carries data from now on."""
+        before = {flow: flow.rounds for flow in self.flows}
+        until(lambda: all(flow.rounds > before[flow] + 1 for flow in self.alive()))
+
+    def finish(self) -> None:
+        """All that are left end in order."""
+        for flow in self.flows:
+            flow.stopping = True
+        for flow in self.flows:
+            flow.join(DEADLINE)
+            assert not flow.is_alive()
+
+
+@pytest.fixture(scope="module")
+def stack(lab: Lab) -> Stack:
+    return lab.stack(replicas=2, options=["--allow-faults"])
+
+
+@pytest.fixture
+def traffic(stack: Stack, port: int) -> Iterator[Traffic]:
+    with stack.lab.scope():
+        made = Traffic(stack, port)
+        yield made
+        made.finish()
+
+
+def pids(stack: Stack) -> dict[str, int]:
+    """Of everybody who serves."""
+    status = stack.status()
+    found = {str(replica["id"]): replica["pid"] for replica in status["replicas"] if replica["state"] == "running"}
+    return found | {"manager": status["processes"]["manager"]["pid"]}
+
+
+def replaced(stack: Stack, old: dict[str, int]) -> None:
+    """Until others serve in the place of these."""
+
+    def done() -> bool:
+        now = pids(stack)
+        return all(name in now and now[name] != pid for name, pid in old.items())
+
+    until(done)
+
+
+def test_killed_ten_times(stack: Stack, traffic: Traffic) -> None:
+    for _ in range(10):
+        before = pids(stack)
+        stack.neat("kill", "0")
+        replaced(stack, {"0": before["0"]})
+        traffic.moves()
+    assert traffic.reset() == []
+
+
+@pytest.mark.parametrize("fault", ["segv", "abort", "hang"])
+def test_broken_by_itself(stack: Stack, traffic: Traffic, fault: str) -> None:
+    """At most the connection in hand is reset."""
+    time.sleep(PAUSE)  # not for anything to happen: so that this death is the first in a second
+    before = pids(stack)
+    stack.neat("kill", "0", "--fault", fault)
+    replaced(stack, {"0": before["0"]})
+    traffic.moves()
+    assert len(traffic.reset()) <= 1
+
+
+def test_manager_and_replica_killed_at_once(stack: Stack, traffic: Traffic) -> None:
+    before = pids(stack)
+    os.kill(before["manager"], signal.SIGKILL)
+    os.kill(before["1"], signal.SIGKILL)
+    replaced(stack, {name: before[name] for name in ("manager", "1")})
+    traffic.moves()
+    assert traffic.reset() == []
+
+
+def test_two_replicas_killed_at_once(stack: Stack, traffic: Traffic) -> None:
+    """There is one spare: the other replica waits for the next."""
+    before = pids(stack)
+    for name in "01":
+        os.kill(before[name], signal.SIGKILL)
+    replaced(stack, {name: before[name] for name in "01"})
+    traffic.moves()
+    assert traffic.reset() == []
+
+
+def test_program_killed(stack: Stack, traffic: Traffic) -> None:
+    """Its peers are told, its channel is free again, and others do not notice."""
+    with stack.lab.scope():
+        puppet = Puppet(stack.programs)
+        port = puppet.listen("0.0.0.0", 0, 64).getsockname()[1]
+        clients = [stack.host.connect(stack.address, port, DEADLINE) for _ in range(4)]
+        killed = puppet.process
+        program = next(each for each in stack.status()["programs"] if each["pid"] in session(killed))
+        os.kill(program["pid"], signal.SIGKILL)
+        for client in clients:
+            client.settimeout(DEADLINE)
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+            client.close()
+    until(lambda: program["channel"] not in [each["channel"] for each in stack.status()["programs"]])
+    traffic.moves()
+    assert traffic.reset() == []
+
+
+def session(process: Process) -> list[int]:
+    """Pids of the session that a process leads."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == process.pid:
+            found.append(int(stat.parent.name))
+    return found
