@@ -89,7 +89,7 @@ def lost(end: End) -> bool:
 
 
 def over(end: End) -> bool:
-    """It had come to its end in order before the other one was reset, but perhaps for the ACK of its FIN."""
+    """It had come to its end in order before the other one was reset, but perhaps for the last acknowledgement."""
     return end.socket.eof and (end.socket.fin_acked or end.socket.state == neat.STATE_CLOSED)
 
 

@@ -1,0 +1,48 @@
+"""One bit of a stack's memory is turned over, anywhere: no program ever gets a wrong byte, and the next one serves."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.crash.damage import DETECTED, FINE, WRONG, Case, mortal, try_bit
+
+PARTS = (
+    "region: header", "region: counters", "region: listeners", "region: connections",
+    "heap: stack", "heap: views", "heap: flows", "heap: dirty list", "heap: accept queues",
+)  # fmt: skip
+IN_USE = {"region: listeners": 192, "heap: accept queues": 2200}  # what lies beyond belongs to no listener
+SAMPLE = 14
+OF_ALL = 4  # and so many among all bytes of the part
+
+
+def places(part: str, size: int) -> list[tuple[int, int]]:
+    chance = random.Random(part)
+    used = min(size, IN_USE.get(part, size))
+    bytes_ = [chance.randrange(used) for _ in range(SAMPLE)] + [chance.randrange(size) for _ in range(OF_ALL)]
+    return [(byte, chance.randrange(8)) for byte in bytes_]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_no_wrong_byte_and_service_goes_on(part: str) -> None:
+    """Where the header no longer describes the region it cannot be taken over: then all begins anew."""
+    for byte, bit in places(part, Case().sizes[part]):
+        ended, successors = try_bit(part, byte, bit)
+        assert ended != WRONG, (part, byte, bit)
+        assert successors[-1][1] == FINE, (part, byte, bit, ended, successors)
+        if part != "region: header":
+            assert [how for how, _ in successors] == ["suspect"], (part, byte, bit, ended, successors)
+
+
+def test_a_damaged_connection_is_found_before_it_is_used() -> None:
+    size = Case().sizes["region: connections"] // 5
+    for byte in random.Random(1).sample(range(size - 8), 12):
+        ended, successors = try_bit("region: connections", size + byte, 0)
+        assert ended == DETECTED, byte
+        assert successors == [("suspect", FINE)], byte
+
+
+def test_a_child_may_end_as_it_likes() -> None:
+    assert mortal(lambda: 3) == 3
+    assert mortal(lambda: 1 // 0) != 0
