@@ -285,6 +285,7 @@ class Stage:
             if program.expiry:
                 program.expiry.cancel()
         self.replicas.active.clear()  # its timers do nothing any more
+        self.replicas._books.clear()
         for slot in self.slots:
             if slot.line:
                 loop.remove_reader(slot.pidfd)
@@ -313,6 +314,10 @@ class Stage:
         self.kill_manager()
         await asyncio.sleep(0.05)  # connections end
         self.start_manager()
+
+    async def put_down(self) -> None:
+        """What has happened to replicas so far is in the keeper."""
+        await self.until(lambda: not self.replicas._books)
 
     async def serves(self, number: int, incarnation: int) -> None:
         slot = self.slots[number]
@@ -345,9 +350,13 @@ def inode(descriptor: int) -> int:
 
 
 async def settled(stage: Stage) -> None:
-    """Everybody serves and the spares are there."""
+    """Everybody serves, the spares are there, and all that is in the keeper."""
     await stage.until(
-        lambda: all(stage.slots[n].ready.is_set() for n in (0, 1)) and len(stage.spare_pids) == stage.options["spares"]
+        lambda: (
+            all(stage.slots[n].ready.is_set() for n in (0, 1))
+            and len(stage.spare_pids) == stage.options["spares"]
+            and not stage.replicas._books
+        )
     )
 
 
@@ -378,7 +387,7 @@ def on_stage(directory: Path, play: Callable[[Stage], Awaitable[None]], **option
         stage = Stage(directory, **options)
         try:
             await stage.replicas.start([0, 1])
-            await stage.until(lambda: len(stage.spare_pids) == stage.options["spares"])
+            await settled(stage)
             await play(stage)
         finally:
             stage.close()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from neatstack.control import launch, recovery, spares
+from neatstack.control import launch, recovery, replicas, spares
 from neatstack.control.errors import NeatError
 from neatstack.control.line import Told
 from neatstack.control.slots import Slot
@@ -49,25 +49,35 @@ async def test_a_spare_takes_over_a_killed_replica(stage: Stage) -> None:
     assert len(stage.told(1, "adopt")) == 1
 
 
-@staged
-async def test_messages_leave_before_anything_is_stored(stage: Stage) -> None:
-    slot, line = stage.slots[0], stage.replicas.spares.waiting[0].line
-    order: list[str] = []
-    request, put = line.request, stage.store.put
+def test_messages_leave_before_anything_is_put_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stored, reaped, or logged; and that comes later, not only after them."""
 
-    def watched(told: Told) -> Any:
-        order.append(told.message["op"])
-        return request(told)
+    async def play(stage: Stage) -> None:
+        slot, line = stage.slots[0], stage.replicas.spares.waiting[0].line
+        order: list[str] = []
+        request, put, drop, reap = line.request, stage.store.put, stage.store.drop, launch.reap
 
-    def watched_put(key: str, *rest: Any) -> None:
-        order.append(key)
-        put(key, *rest)
+        def watched(told: Told) -> Any:
+            order.append(told.message["op"])
+            if told.message["op"] == "run":
+                asyncio.get_running_loop().call_soon(order.append, "later")
+            return request(told)
 
-    line.request = watched  # type: ignore[method-assign]
-    stage.store.put = watched_put  # type: ignore[method-assign]
-    kill(slot, signal.SIGSEGV)
-    await stage.serves(0, 2)
-    assert order[:4] == ["adopt", "run", "process.0", "slot.0"]
+        def noted(word: str, step: Callable[..., None], *arguments: Any) -> None:
+            order.append(word)
+            step(*arguments)
+
+        line.request = watched  # type: ignore[method-assign]
+        stage.store.put = lambda key, *rest: noted(key, put, key, *rest)  # type: ignore[method-assign]
+        stage.store.drop = lambda key: noted(f"no {key}", drop, key)  # type: ignore[method-assign]
+        monkeypatch.setattr(launch, "reap", lambda pidfd: noted("reap", reap, pidfd))
+        monkeypatch.setattr(replicas.log, "warning", lambda *_: order.append("log"))
+        kill(slot, signal.SIGSEGV)
+        await stage.serves(0, 2)
+        await stage.put_down()
+        assert order[:8] == ["adopt", "run", "later", "process.0", "no spare.0", "slot.0", "reap", "log"]
+
+    on_stage(tmp_path, play)
 
 
 @pytest.mark.parametrize("number", [0, 1, 3])
@@ -292,24 +302,21 @@ def test_a_manager_dies_in_the_middle_of_a_recovery(
             stage.behave(**{"reset run": "hang"})
             kill(slot, signal.SIGSEGV)
             await stage.until(lambda: slot.incarnation == 3 and len(stage.told(0, "run")) == 3)
+            await stage.put_down()
             slot.failures = 0  # answered at once
         former = slot.pid
         die_at(stage, key, before)
         loop, pidfd = asyncio.get_running_loop(), slot.pidfd
 
-        def mortal(step: Callable[..., None]) -> Callable[..., None]:
-            def steps(*arguments: Any) -> None:
-                try:
-                    step(*arguments)
-                except Stop:
-                    loop.remove_reader(pidfd)
-                    stage.kill_manager()
-                    died.set()
+        def handle(_: Any, context: dict[str, Any]) -> None:
+            if not isinstance(context.get("exception"), Stop):
+                loop.default_exception_handler(context)
+                return
+            loop.remove_reader(pidfd)
+            stage.kill_manager()
+            died.set()
 
-            return steps
-
-        loop.add_reader(pidfd, mortal(stage.replicas._died), slot)
-        stage.replicas.do_books = mortal(stage.replicas.do_books)  # type: ignore[method-assign]
+        loop.set_exception_handler(handle)  # wherever it stores: in a reader or in a timer
         kill(slot, number)
         await asyncio.wait_for(died.wait(), 10)
         await asyncio.sleep(0.05)  # the spare may serve by now, and nobody knows
@@ -330,6 +337,89 @@ def test_a_manager_dies_in_the_middle_of_a_recovery(
     on_stage(tmp_path, play)
 
 
+@pytest.mark.parametrize("number", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("signals", "hows"),
+    [([signal.SIGKILL], ["adopt"]), ([signal.SIGSEGV], ["suspect"]), ([signal.SIGKILL] * 2, ["adopt"] * 2),
+     ([signal.SIGSEGV] * 2, ["suspect", "reset"]), ([signal.SIGSEGV, signal.SIGKILL], ["suspect", "adopt"]),
+     ([signal.SIGKILL, signal.SIGSEGV], ["adopt", "suspect"])],
+)  # fmt: skip
+def test_a_manager_dies_before_it_puts_a_death_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, signals: list[signal.Signals], hows: list[str]
+) -> None:
+    """The last of these: the process that serves is ended, and the same decided."""
+    monkeypatch.setattr(recovery, "AGAIN", 10**12)
+
+    async def play(stage: Stage) -> None:
+        monkeypatch.setattr(replicas, "BOOKS_LATER", 100)
+        monkeypatch.setattr(stage.replicas.spares, "refill", lambda *_: None)  # it would put down too
+        for n, sent in enumerate(signals):
+            kill(stage.slots[0], sent)
+            await stage.serves(0, 2 + n)
+        unknown = stage.slots[0].pid
+        assert stage.store.entries["process.0"].data["pid"] != unknown
+        assert stage.replicas._books
+        stage.kill_manager()
+        monkeypatch.setattr(replicas, "BOOKS_LATER", 0.01)
+        stage.start_manager()
+        await stage.serves(0, 2 + len(signals))
+        await settled(stage)
+        assert stage.slots[0].pid != unknown
+        assert [m["how"] for m in stage.told(0, "adopt")] == ["fresh", *hows, hows[-1]]
+        assert len({m["region"] for m in stage.told(0, "adopt")}) == 1
+        check_one_process_each(stage)
+
+    on_stage(tmp_path, play, spares=number)
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_a_reset_that_fails_before_it_is_put_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """New memory is never stored for a process that had the old one: the next manager would have it adopted."""
+
+    async def play(stage: Stage) -> None:
+        monkeypatch.setattr(replicas, "BOOKS_LATER", 100)
+        monkeypatch.setattr(stage.replicas.spares, "refill", lambda *_: None)  # it would put down too
+        stage.behave(**{"reset run": "crash", "fresh run": "hang"})
+        kill(stage.slots[0])
+        await stage.until(lambda: stage.slots[0].incarnation == 3 and len(stage.told(0, "run")) == 3)
+        stage.kill_manager()
+        monkeypatch.setattr(replicas, "BOOKS_LATER", 0.01)
+        stage.behave()
+        stage.start_manager()
+        await stage.serves(0, 4)
+        await settled(stage)
+        told = stage.told(0, "adopt")
+        assert [m["how"] for m in told] == ["fresh", "reset", "fresh", "fresh"]
+        assert len({m["region"] for m in told}) == 3
+        check_one_process_each(stage)
+
+    on_stage(tmp_path, play, spares=number, option="reset")
+
+
+@pytest.mark.parametrize(("sent", "how"), [(signal.SIGKILL, "adopt"), (signal.SIGSEGV, "suspect")])
+def test_a_manager_dies_while_no_process_can_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals, how: str
+) -> None:
+    """The next one still learns how the replica ended, and does not take that for a death after another."""
+
+    def failing() -> Any:
+        raise OSError(errno.EAGAIN, "fork")
+
+    async def play(stage: Stage) -> None:
+        monkeypatch.setattr(stage.replicas.spares, "_spawn", failing)
+        kill(stage.slots[0], sent)
+        await stage.until(lambda: stage.slots[0].failures >= 2)
+        await stage.put_down()
+        stage.kill_manager()
+        stage.start_manager()
+        await stage.serves(0, 2)
+        await settled(stage)
+        assert [m["how"] for m in stage.told(0, "adopt")] == ["fresh", how]
+        check_one_process_each(stage)
+
+    on_stage(tmp_path, play, spares=0)
+
+
 @pytest.mark.parametrize(("option", "how"), [("adopt", "suspect"), ("reset", "reset")])
 def test_a_manager_dies_while_a_spare_adopts(tmp_path: Path, option: str, how: str) -> None:
     """Nobody knows what it was told: it is ended, and another one adopts, or resets."""
@@ -339,6 +429,7 @@ def test_a_manager_dies_while_a_spare_adopts(tmp_path: Path, option: str, how: s
         stage.behave(run="hang")
         kill(slot, signal.SIGSEGV)
         await stage.until(lambda: slot.incarnation == 2 and len(stage.told(0, "run")) == 2)
+        await stage.put_down()
         half = slot.pid
         stage.behave()
         await stage.restart_manager()
