@@ -13,13 +13,15 @@ from cython.cimports.neatstack.dataplane.stack import (
     LISTENER_SLOTS,
     MAX_CHANNELS,
     MAX_LISTENERS,
+    AcceptQueue,
     Channel,
     Listener,
     Stack,
     View,
 )
 from cython.cimports.neatstack.dataplane.tcp import table
-from cython.cimports.neatstack.dataplane.tcp.tcb import NO_CHANNEL, TCB_HELD, State, Tcb
+from cython.cimports.neatstack.dataplane.tcp.listen import listener_numbered
+from cython.cimports.neatstack.dataplane.tcp.tcb import NO_CHANNEL, TCB_ACCEPTED, TCB_HELD, TCB_PASSIVE, State, Tcb
 from cython.cimports.neatstack.dataplane.tcp.timers import TICK_BITS
 from cython.cimports.neatstack.dataplane.wire.crc import checksum
 
@@ -38,6 +40,9 @@ def audit(s: cython.pointer[Stack]) -> cython.void:
         broken(s, "listener")
     audit_header(s)
     audit_channels(s)
+    audit_queues(s)
+    if s.tcbs_used <= AUDIT_SLICE:
+        count_queues(s)
     if s.audited >= s.tcbs_used:
         s.audited = 1
     i = s.audited
@@ -108,6 +113,56 @@ def audit_channels(s: cython.pointer[Stack]) -> cython.void:
             broken(s, "channel")
         elif not ch.gone and (ch.place >= s.active_count or s.active[ch.place] != n or not holds_bit(s.live, n)):
             broken(s, "channel")
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def audit_queues(s: cython.pointer[Stack]) -> cython.void:
+    """Who has posted slots for a listener is said twice, and the first of them knows for whom it waits."""
+    q: cython.pointer[AcceptQueue]
+    ch: cython.pointer[Channel]
+    first: uint32_t
+    n: uint32_t
+    k: uint32_t
+    for k in range(LISTENER_SLOTS):
+        if not s.listeners_by_number[k]:
+            continue
+        q = cython.address(s.queues[s.listeners_by_number[k] - 1])
+        for n in range(s.active_count):
+            ch = cython.address(s.channels[s.active[n]])
+            first = q.posted[s.active[n]]
+            if (first != 0) != holds_bit(q.ready, s.active[n]) or first > ch.header.sockets:
+                broken(s, "accept queue")
+            if first and ch.posts[first - 1].listener != s.listeners_by_number[k]:
+                broken(s, "accept queue")
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def count_queues(s: cython.pointer[Stack]) -> cython.void:
+    """How many connections are half open and how many wait, over all listeners, against what the listeners say."""
+    half_open: uint32_t = 0
+    waiting: uint32_t = 0
+    t: cython.pointer[Tcb]
+    k: uint32_t
+    for k in range(LISTENER_SLOTS):
+        if s.listeners_by_number[k]:
+            half_open += s.listeners[s.listeners_by_number[k] - 1].half_open
+            waiting += s.listeners[s.listeners_by_number[k] - 1].waiting
+    for k in range(1, s.tcbs_used):
+        t = cython.address(s.tcbs[k])
+        if t.flags & (TCB_PASSIVE | TCB_ACCEPTED) != TCB_PASSIVE or t.state == State.FREE or t.state == State.CLOSED:
+            continue
+        if listener_numbered(s, t.listener) == cython.NULL:
+            continue
+        if t.state == State.SYN_RECEIVED:
+            half_open -= 1
+        else:
+            waiting -= 1
+    if half_open or waiting:
+        broken(s, "listener")
 
 
 @cython.cfunc

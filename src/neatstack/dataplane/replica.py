@@ -230,16 +230,20 @@ class Replica:
             control_messages.answer(self.loop.control, {"freed": channels})
 
     def _obey_all(self) -> bool:
-        """Do all that the manager has asked for by now; False: the last of it was to stop."""
-        while True:
-            request = control_messages.receive(self.loop.control)
-            if request is None:
-                return True
-            if not self._answer(*request):
-                return False
+        """Do all that the manager has asked for by now; False: the last of it was to stop.
 
-    def _answer(self, message: dict, fds: list) -> bool:
-        """Do what a message asks for, and say so; False: it was the last one."""
+        The answers go when all is done: each wakes the manager, who may share our core.
+        """
+        going = True
+        replies: list = []
+        while going and (request := control_messages.receive(self.loop.control)) is not None:
+            going = self._answer(replies, *request)
+        for reply in replies:
+            control_messages.answer(self.loop.control, reply)
+        return going
+
+    def _answer(self, replies: list, message: dict, fds: list) -> bool:
+        """Do what a message asks for, and have it said; False: it was the last one."""
         reply = {"id": message.get("id")}
         try:
             reply.update(self._obey(message, fds) or {})
@@ -249,7 +253,7 @@ class Replica:
         finally:
             for fd in fds:
                 os.close(fd)
-        control_messages.answer(self.loop.control, reply)
+        replies.append(reply)
         return message.get("op") != "stop"
 
     def _obey(self, message: dict, fds: list) -> dict | None:
@@ -343,6 +347,9 @@ class Replica:
         self._watch(s.device.fd, EPOLLIN)
         self._watch(self.doorbell, EPOLLIN | EPOLLET)  # never read: each ring is an edge
         self.running = True
+        with cython.nogil:  # serve first, answer then
+            if receive(s, FRAMES) >= 0:
+                batch(s)
         return {"adopted": result["kept"], "lost": result["lost"], "took_us": (clock() - self.began) // 1000}
 
     # ---- programs ----
