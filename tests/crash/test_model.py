@@ -6,7 +6,7 @@ A script is what programs do on a bad wire, and when the stacks die. Hypothesis 
 from __future__ import annotations
 
 import socket as kernel
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -46,7 +46,23 @@ STEP = st.one_of(
 
 @dataclass
 class End(transfer.End):
+    """What the program wants does not depend on how far the stack is: it does what it wants as soon as it can."""
+
+    socket: Any  # None: not accepted yet
+    last: bool = False  # it will send no more than it has said
     closed: bool = False  # by its program: the slot may serve another connection since
+
+    @property
+    def opened(self) -> bool:
+        socket = self.socket
+        return socket is not None and not self.closed and socket.answered and socket.state == neat.STATE_OPEN
+
+    def work(self) -> None:
+        if self.opened:
+            self.push()
+            if self.last and not self.left and not self.finished:
+                self.finished = True
+                self.socket.shutdown()
 
     def close(self, how: str = "close") -> None:
         self.closed = True
@@ -55,10 +71,10 @@ class End(transfer.End):
 
 @dataclass
 class Talk:
-    """One connection: its opener's end, and the other once it is accepted."""
+    """One connection: its opener's end, and the other's."""
 
     side: str
-    ends: list[End | None] = field(default_factory=lambda: [None, None])
+    ends: list[End]
     loose: bool = False  # a program did not wait for the end: what was on its way may be lost
     refused: bool = False
 
@@ -79,7 +95,7 @@ class Run:
 
     def set_wire(self) -> None:
         """As bad as the script wants it, but while there are handshakes."""
-        opening = any(talk.ends[1] is None and not talk.refused for talk in self.talks)
+        opening = any(talk.ends[1].socket is None and not talk.refused for talk in self.talks)
         mild = Faults(delay=self.faults.delay, loss=0.02 if self.faults.loss else 0)
         self.wire.faults = mild if opening else self.faults
 
@@ -104,7 +120,7 @@ class Run:
                 self.act(what, where, amount)
         self.set_wire()
         for end in self.open_ends():
-            end.push()
+            end.work()
         self.wire.run()
 
     def connect(self, side: str, port: int) -> None:
@@ -112,9 +128,8 @@ class Run:
             return
         other = self.wire.b if side == "a" else self.wire.a
         socket = self.program(side).connect(other.address, port, local_port=FIRST_PORT + len(self.talks))
-        talk = Talk(side, refused=port == NOBODY)
-        talk.ends[0] = End(socket, 2 * len(self.talks))
-        self.talks.append(talk)
+        number = 2 * len(self.talks)
+        self.talks.append(Talk(side, [End(socket, number), End(None, number + 1)], refused=port == NOBODY))
 
     def accept(self, side: str) -> None:
         socket = self.program(side).accept(self.listeners[side])
@@ -122,8 +137,8 @@ class Run:
             return
         number = kernel.ntohs(socket.replica.remote_port_be) - FIRST_PORT
         talk = self.talks[number]
-        assert talk.side != side and talk.ends[1] is None, "accepted what was not opened, or twice"
-        talk.ends[1] = End(socket, 2 * number + 1)
+        assert talk.side != side and talk.ends[1].socket is None, "accepted what was not opened, or twice"
+        talk.ends[1].socket = socket
 
     def withdraw(self, side: str) -> None:
         posted = self.program(side).posted[self.listeners[side]]
@@ -133,32 +148,30 @@ class Run:
             socket.closed = True  # so that it is free as soon as the replica says so
 
     def act(self, what: str, which: int, amount: Any) -> None:
-        """One end does something, if there is such an end that can."""
-        talk = self.talks[which // 2 % len(self.talks)] if self.talks else None
-        end = talk.ends[which % 2] if talk else None
-        if end is None or end.closed or end.socket.state == neat.STATE_CONNECTING or not end.socket.answered:
+        """One end of one connection wants something."""
+        if not self.talks:
+            return
+        talk = self.talks[which // 2 % len(self.talks)]
+        end = talk.ends[which % 2]
+        if talk.refused or end.closed:
             return
         match what:
-            case "send" if not end.finished and not talk.refused:
+            case "send" if not end.last:
                 end.left += amount
-            case "read":
+            case "shutdown":
+                end.last = True
+            case "read" if end.opened:
                 end.pull(amount)
-            case "set":
-                flags = end.socket.flags & neat.FLAG_TAKEN
-                end.socket.set(**{**amount, "flags": flags | amount["flags"]} if "flags" in amount else amount)
-            case "shutdown" if not end.left and not talk.refused:
-                self.shut(end)
+            case "set" if end.opened:
+                taken = {"flags": amount["flags"] | end.socket.flags & neat.FLAG_TAKEN} if "flags" in amount else {}
+                end.socket.set(**{**amount, **taken})
             case "close" | "abort":
                 talk.loose = True
-                end.close(what)
-
-    def shut(self, end: End) -> None:
-        if not end.finished:
-            end.finished = True
-            end.socket.shutdown()
+                if end.opened:
+                    end.close(what)
 
     def open_ends(self) -> list[End]:
-        return [end for talk in self.talks for end in talk.ends if end is not None and not end.closed]
+        return [end for talk in self.talks for end in talk.ends if end.socket is not None and not end.closed]
 
     # ---- the end ----
 
@@ -168,21 +181,19 @@ class Run:
             self.accept(side)
         self.set_wire()
         for end in self.open_ends():
-            if end.socket.state == neat.STATE_OPEN:
-                end.push()
+            end.last = True
+            end.work()
+            if end.socket.answered:
                 end.pull()
-                if not end.left:
-                    self.shut(end)
         return all(self.over(talk) for talk in self.talks)
 
     def over(self, talk: Talk) -> bool:
-        opener, acceptor = talk.ends
-        if acceptor is None and not (talk.refused or talk.loose):
+        if talk.ends[1].socket is None and not (talk.refused or talk.loose):
             return False
         return all(
-            end is None or end.closed or end.socket.state == neat.STATE_CLOSED
+            end.socket is None or end.closed or end.socket.state == neat.STATE_CLOSED
             or (end.finished and end.socket.eof and end.socket.fin_acked)
-            for end in (opener, acceptor)
+            for end in talk.ends
         )  # fmt: skip
 
     def finish(self) -> None:
@@ -202,16 +213,14 @@ class Run:
     def result(self, talk: Talk) -> Any:
         """What both programs have seen. Of a loose one that depends on when what came: a beginning of what was sent."""
         for end, other in (talk.ends, talk.ends[::-1]):
-            got = bytes(end.got) if end else b""
-            sent = bytes(other.sent) if other else b""
+            got, sent = bytes(end.got), bytes(other.sent)
             assert got == sent[: len(got)], "a wrong byte"
             if not talk.loose and not talk.refused:
                 assert got == sent
         if talk.loose:
             return None
         return [
-            end and (bytes(end.sent), end.socket.error, end.socket.reset, end.socket.eof)
-            for end in talk.ends
+            end.socket and (bytes(end.sent), end.socket.error, end.socket.reset, end.socket.eof) for end in talk.ends
         ]
 
     def check_empty(self) -> None:
@@ -234,8 +243,8 @@ def play(steps: list[tuple[str, Any, Any]], faults: Faults, seed: int, small: bo
     return run
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(steps=st.lists(STEP, max_size=30), faults=transfer.FAULTS, seed=st.integers(0, 1 << 16), small=st.booleans())
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(st.lists(STEP, min_size=8, max_size=30), transfer.FAULTS, st.integers(0, 1 << 16), st.booleans())
 def test_a_stack_that_dies_is_like_one_that_does_not(steps, faults, seed, small) -> None:
     connect = ("connect", "a", PORT)  # a script of nothing shows nothing
     mortal, immortal = (play([connect, *steps], faults, seed, small, mortal) for mortal in (True, False))

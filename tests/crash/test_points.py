@@ -12,6 +12,7 @@ import pytest
 from neatstack.dataplane.journal import Point
 from tests.crash import scenarios
 from tests.support.crash import CrashWire
+from tests.support.layout import neat
 
 NAMES = [point.name.removeprefix("POINT_").lower() for point in Point if point]
 
@@ -52,3 +53,18 @@ def test_every_point_is_passed() -> None:
     """What no scenario reaches would be tested by nobody."""
     reached = {name for scenario in scenarios.ALL for side in "ab" for name, n in passes(scenario, side).items() if n}
     assert reached == set(NAMES)
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+@pytest.mark.parametrize("then", [None, "taken", "command_taken"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_handshake_is_not_delayed(name: str, then: str | None, side: str) -> None:
+    """What a dead stack had to send for a connection just made is sent at once, not when a timer says so."""
+    for after in range(4):
+        wire = CrashWire()
+        wire.b.program.listen(scenarios.PORT)
+        wire.run()
+        client = wire.a.program.connect(wire.b.address, scenarios.PORT)
+        wire.die(side, name, after, *([] if then is None else [(then, 0)]))
+        wire.until(lambda client=client: client.state == neat.STATE_OPEN, limit=10)
+        assert wire.time < 0.5, after

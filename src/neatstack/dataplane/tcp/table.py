@@ -152,6 +152,7 @@ def allocate(s: cython.pointer[Stack]) -> uint32_t:
     touch_new(s, i)
     memset(cython.address(s.tcbs[i]), 0, cython.sizeof(Tcb))
     memset(cython.address(s.views[i]), 0, cython.sizeof(View))
+    s.tcbs[i].stamp = s.region.batch            # it belongs to the batch in hand, as touch() has said
     return i
 
 
