@@ -170,9 +170,9 @@ def test_work_that_was_taken_is_none(world: World) -> None:
 def test_starved_of_cpu(world: World) -> None:
     """It would run, but gets little CPU time: not its fault, up to a second."""
     world.writes(2, 5)
-    assert world.passes(900, used=3) and not world.killed
+    assert world.passes(900, used=2) and not world.killed
     world.writes(4, 6)
-    assert world.passes(900, used=3) and not world.killed
+    assert world.passes(900, used=2) and not world.killed
     world.writes(6, 7)
     assert 1000 <= world.passes(2000) <= 1100
     assert world.killed

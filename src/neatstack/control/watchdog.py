@@ -26,7 +26,7 @@ HANG = 100_000_000  # ns without progress
 PERIOD = 25_000_000  # ns between two looks
 PERIOD_ASLEEP = 40_000_000  # when all sleep
 LATE = 100_000_000  # ns that we ourselves may be late; more, and what we have seen means nothing
-BUSY = 40_000_000  # ns of CPU time that no progress takes
+BUSY = 20_000_000  # ns of CPU time that no batch takes
 PATIENCE = 1_000_000_000  # ns after which it does not matter why
 
 
