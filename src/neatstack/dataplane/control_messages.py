@@ -80,7 +80,7 @@ def _descriptors(message: cython.pointer[msghdr]) -> list:
 
 
 def answer(fd: int, message: dict) -> None:
-    """Send one message. The manager asks one question at a time of each replica, so its socket has room."""
+    """Send one message. When the socket is full this waits for the manager, who never waits for us."""
     raw = json.dumps(message).encode()
     data: cython.p_char = raw
     if send(fd, data, len(raw), MSG_NOSIGNAL) < 0:
