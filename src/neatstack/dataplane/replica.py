@@ -236,7 +236,10 @@ class Replica:
         """
         going = True
         replies: list = []
-        while going and (request := control_messages.receive(self.loop.control)) is not None:
+        while going:
+            request = control_messages.receive(self.loop.control)
+            if request is None:
+                break
             going = self._answer(replies, *request)
         for reply in replies:
             control_messages.answer(self.loop.control, reply)

@@ -60,7 +60,8 @@ def point_to(s: cython.pointer[Stack], v: cython.pointer[View], number: uint32_t
 
 def checksum_of_hold(v: cython.pointer[cython.const[View]]) -> uint32_t:
     """What waits there is acknowledged, and in no ring that its program could look after: it must not change."""
-    return cython.cast(uint32_t, checksum(v.rx, HOLD_SIZE))
+    halves: uint64_t = checksum(v.rx, HOLD_SIZE)
+    return cython.cast(uint32_t, halves ^ halves >> 32)
 
 
 def release_hold(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
