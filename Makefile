@@ -1,4 +1,4 @@
-# make demo | test | bench | lint: each sets up what it needs first; the second time it starts at once.
+# make demo | test | bench | recovery | lint: each sets up what it needs first; the second time it starts at once.
 #
 #   PYTHON=python3.12   the interpreter that .venv is made with
 #   ARGS="-k redis"     more for pytest (test) or bench (bench)
@@ -18,9 +18,9 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 SOURCES := $(shell find src -name '*.py' -o -name '*.pxd' -o -name '*.[ch]' -o -name '*.def')
 
-.PHONY: help setup demo test bench lint clean root
+.PHONY: help setup demo test bench recovery lint clean root
 help:
-	@echo "make setup, demo, test, bench, lint or clean; README.md says what they do"
+	@echo "make setup, demo, test, bench, recovery, lint or clean; README.md says what they do"
 
 setup: build/.built
 	@echo "setup: ready"
@@ -36,6 +36,10 @@ test: root setup
 bench: root setup
 	@echo "bench: the kernel's stack and this one alternately, $(ROUNDS) rounds; then what recovery costs"
 	$(RUN) -m bench --rounds $(ROUNDS) $(ARGS) </dev/null
+
+recovery: root setup
+	@echo "recovery: the experiment of docs/recovery.md at full size (45 minutes)"
+	$(RUN) -m bench.full_recovery $(ARGS) </dev/null
 
 lint: setup
 	@echo "lint: ruff, mypy"

@@ -24,7 +24,7 @@ log = logging.getLogger("neat.spares")
 Spawn = Callable[[], tuple[int, int, socket.socket]]  # pid, pidfd, our end of its control socket
 
 READY_TIME = 20.0  # seconds; a process that takes longer to become ready is killed
-NICE = 10  # of a process that starts ahead: it takes CPU time that replicas and programs may want
+NICE = 5  # of a process that starts ahead: it takes CPU time that replicas and programs may want
 PAUSE = 0.05  # seconds after an adoption before the next spare starts: it would compete with the replica for the CPU
 STEADY = 1.0  # seconds of life after which a spare's death is not taken for a failure to start
 
