@@ -38,7 +38,7 @@ bench: root setup
 	$(RUN) -m bench --rounds $(ROUNDS) $(ARGS) </dev/null
 
 recovery: root setup
-	@echo "recovery: the experiment of docs/recovery.md at full size (45 minutes)"
+	@echo "recovery: the experiment of docs/recovery.md at full size (half an hour)"
 	$(RUN) -m bench.full_recovery $(ARGS) </dev/null
 
 lint: setup

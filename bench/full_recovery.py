@@ -1,6 +1,6 @@
 """make recovery: the recovery experiment at the size of docs/recovery.md, series by series, and all of them together.
 
-Takes about 45 minutes, on a machine that does nothing else. Each series leaves its files below build/recovery; the
+Takes about half an hour, on a machine that does nothing else. Each series leaves its files below build/recovery; the
 table and the plot over all are written there, and the plot beside docs/recovery.md. `--join` only does that.
 """
 
