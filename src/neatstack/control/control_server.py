@@ -6,7 +6,7 @@ import logging
 import socket
 from typing import TYPE_CHECKING, Any
 
-from neatstack.control import faults
+from neatstack.control import autoscale, faults
 from neatstack.control.errors import NeatError
 from neatstack.control.faults import Harm
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("neat.control")
 
 LONGEST = 1 << 16  # bytes of a request
+LONGEST_DEADLINE = 10_000_000  # seconds
 
 
 class ControlServer:
@@ -48,12 +49,31 @@ class ControlServer:
         try:
             if isinstance(request, dict) and request.get("op") == "kill":
                 return await faults.kill(self.manager, *map(request.get, ("target", "fault", "seed")))
-            return Harm(await self._tell(request))
+            return Harm(await self._change(request) or await self._tell(request))
         except NeatError as error:
             return Harm({"error": str(error)})
         except Exception as error:
             log.exception("a request of the command line failed")
             return Harm({"error": f"{type(error).__name__}: {error}"})
+
+    async def _change(self, request: Any) -> dict[str, Any] | None:
+        """The answer to a request that changes the stack, when it is done; None: it is another. Raises NeatError."""
+        manager = self.manager
+        match request:
+            case {"op": "scale"}:
+                return await self._scale(request.get("replicas"), request.get("deadline"))
+            case {"op": "autoscale"}:
+                return autoscale.told(manager.autoscale, request)
+        return None
+
+    async def _scale(self, replicas: Any, deadline: Any) -> dict[str, Any]:
+        """By hand, which ends scaling by itself."""
+        if type(replicas) is not int:
+            raise NeatError(f"{replicas!r} is no number of replicas; give a whole number from 1 on")
+        if deadline is not None and not (type(deadline) in (int, float) and 0 <= deadline < LONGEST_DEADLINE):
+            raise NeatError(f"{deadline!r} is no time to drain; give seconds, from 0 to {LONGEST_DEADLINE}")
+        answer = await self.manager.scaling.scale(replicas, deadline)
+        return {"ok": True, **answer, "auto_ended": self.manager.autoscale.stop()}
 
     async def _tell(self, request: Any) -> dict[str, Any]:
         """The answer to a request that changes nothing."""
@@ -64,6 +84,9 @@ class ControlServer:
                 return stats.status(self.manager)
             case {"op": "ss"}:
                 return await stats.sockets(self.manager)
+            case {"op": "events"}:
+                since = request.get("since")
+                return self.manager.events.since(since if type(since) is int else 0)
             case {"op": "recoveries"}:
                 return {"recoveries": self.manager.recoveries()}
         return {"error": "no such request"}

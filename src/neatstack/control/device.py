@@ -1,13 +1,19 @@
 """The stack's device: a TAP with a queue for each replica slot and one for link, and its host side in a namespace."""
 
+import ctypes
 import json
+import os
 import subprocess
+import threading
 from ipaddress import IPv4Interface
 from pathlib import Path
 
 from neatstack.control.errors import NeatError
 from neatstack.control.settings import Settings
 
+CLONE_NEWNET = 0x40000000
+TABLE = 1 << 16  # bytes of /proc/net/dev that are looked at
+DROPPED = 8 + 3  # its column after the name: of what the device sends, which is what the stack receives
 NAMESPACES = Path("/run/netns")  # where `ip netns` keeps them
 
 
@@ -36,6 +42,39 @@ def configure_host_side(settings: Settings) -> None:
             raise NeatError(f"{option}: {address.ip} is in use in this network namespace; choose another one")
     _ip(settings, "address", "add", str(host), "dev", settings.device)
     _ip(settings, "link", "set", settings.device, "mtu", str(settings.mtu), "up")
+
+
+class QueueDrops:
+    """Frames for the stack that found a queue full, as the kernel counts them for the device."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._device = settings.device.encode() + b":"
+        self._file = -1
+        opening = threading.Thread(target=self._open, args=(_namespace(settings.netns),))
+        opening.start()  # a thread of its own, which ends in that namespace
+        opening.join()
+
+    def read(self) -> int:
+        """How many since the device is there; 0 when the kernel does not tell."""
+        if self._file < 0:
+            return 0
+        for line in os.pread(self._file, TABLE, 0).splitlines():
+            if line.lstrip().startswith(self._device):
+                return int(line.partition(b":")[2].split()[DROPPED])
+        return 0
+
+    def _open(self, place: str | None) -> None:
+        try:
+            if place is not None:
+                namespace = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    if ctypes.CDLL(None, use_errno=True).setns(namespace, CLONE_NEWNET):
+                        return
+                finally:
+                    os.close(namespace)
+            self._file = os.open("/proc/thread-self/net/dev", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            pass
 
 
 def _ip(settings: Settings, *arguments: str) -> str:

@@ -17,15 +17,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neatstack.control import device, launch, messages, pages, processes, steering
+from neatstack.control import autoscale, device, launch, messages, pages, processes, scaling, steering
+from neatstack.control.activity import Activity
+from neatstack.control.autoscale import Autoscale
+from neatstack.control.change import Change
 from neatstack.control.control_server import ControlServer
 from neatstack.control.errors import NeatError
+from neatstack.control.events import Events
 from neatstack.control.pages import StackPage
 from neatstack.control.ports import Binding, Ports
 from neatstack.control.processes import Link
 from neatstack.control.programs import ChannelShape, Programs
 from neatstack.control.replicas import Replicas
 from neatstack.control.requests import RequestServer
+from neatstack.control.scaling import Scaling
 from neatstack.control.settings import Settings
 from neatstack.control.slots import Slot
 from neatstack.control.store import Entry, Store
@@ -56,6 +61,11 @@ class Manager:
         self.programs: Programs
         self.link: Link
         self.servers: list[RequestServer | ControlServer] = []
+        self.change = Change()
+        self.events = Events()
+        self.activity: Activity
+        self.scaling: Scaling
+        self.autoscale: Autoscale
 
     async def start(self, report: int) -> None:
         """The first start: make everything. Raises NeatError."""
@@ -96,8 +106,10 @@ class Manager:
         bindings = [Binding.from_data(entry.data) for key, entry in entries.items() if key.startswith("binding.")]
         self._join(slots, entries["claims"].descriptors[0], Ports(self.settings.interface.ip, bindings))
         self.link.adopt(entries.get("process.link"))
-        self.replicas.resume(entries, (number for number in range(len(slots)) if self.page.active >> number & 1))
+        self.replicas.resume(entries, set(self.steering.table()))
         self.programs.resume(channels)
+        self.scaling.resume(entries.get(scaling.KEY))
+        self.autoscale.resume(entries.get(autoscale.KEY))
         self._serve([socket.socket(fileno=descriptor) for descriptor in entries["sockets"].descriptors])
         self._watch()
         counts = len(self.programs.by_channel), len(bindings)
@@ -153,12 +165,19 @@ class Manager:
             option=settings.recovery,
             spares=settings.spares,
         )
+        self.replicas.on_recovered = self.events.recovered
         shape = ChannelShape(settings.max_replicas, settings.sockets, settings.receive_buffer, settings.send_buffer)
         self.programs = Programs(self.store, self.replicas, ports, shape)
+        self.scaling = Scaling(
+            self.store, self.page, self.page_view, self.steering, self.replicas, self.change, self.events
+        )
+        self.activity = Activity(slots, device.QueueDrops(settings))
+        self.autoscale = Autoscale(self.store, self.scaling, self.activity)
 
     def _watch(self) -> None:
-        """From now on replicas that hang are killed."""
+        """From now on replicas that hang are killed, and it is known how busy the others are."""
         Watchdog(self.replicas, self.programs).run()
+        self.activity.run()
 
     def _listen(self) -> list[socket.socket]:
         """manager.sock, open to the programs of any user, and control.sock, which is not."""

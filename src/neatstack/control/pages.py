@@ -10,6 +10,7 @@ from ipaddress import IPv4Address
 MAGIC = 0x5441454E  # NEAT_MAGIC
 VERSION = 2  # NEAT_LAYOUT_VERSION
 BUCKETS = 256  # NEAT_BUCKETS
+MOVING, MOVED = 0x40, 0x80  # NEAT_TABLE_MOVING, NEAT_TABLE_MOVED
 STACK_PAGE = struct.Struct("=9I6s2x2I4x3Q256s")  # struct neat_stack_page; padded where C pads
 GENERATION_AT = 8
 REPLICA_PAGE_SIZE = 4096

@@ -61,6 +61,7 @@ class Recovery:
     adopted: int = 0  # connections
     lost: int = 0
     took_us: int = 0  # of the new incarnation itself, to adopt
+    kind: Literal["crash", "rejuvenation", "upgrade"] = "crash"
 
 
 def describe(code: int | None) -> str:

@@ -65,6 +65,7 @@ class Replicas:
         self.history: deque[Recovery] = deque(maxlen=recovery.HISTORY)
         self.on_reset: Callable[[int], None] = lambda number: None  # a slot has new memory, without connections
         self.on_freed: Callable[[int, list[int]], None] = lambda number, channels: None
+        self.on_recovered: Callable[[Recovery], None] = lambda record: None
         self._claims = memoryview(mmap.mmap(claims, mmap.PAGESIZE)).cast("i")
         self._region_size = region_size
         self._contents = contents
@@ -82,6 +83,7 @@ class Replicas:
             self._hand_over(slot, "fresh")
         self.do_books()
         ready = asyncio.gather(*(slot.ready.wait() for slot in chosen))
+        self._trouble.clear()
         trouble = asyncio.create_task(self._trouble.wait())
         either: set[asyncio.Future[Any]] = {ready, trouble}
         await asyncio.wait(either, timeout=READY_TIME, return_when=asyncio.FIRST_COMPLETED)
@@ -133,7 +135,8 @@ class Replicas:
     def _take_over(self, slot: Slot, process: Entry) -> None:
         data = process.data
         pidfd, control = process.descriptors
-        self.active.add(slot.number)
+        if not data["retiring"]:
+            self.active.add(slot.number)
         slot.incarnation, slot.how = data["incarnation"], data["how"]
         slot.killed, slot.pardoned = data["killed"], data["pardoned"]
         slot.served = True
@@ -141,6 +144,8 @@ class Replicas:
         self._attend(slot, data["pid"], pidfd, line, Stage.RUNNING if data["running"] else Stage.ADOPTING)
         if data["running"]:
             slot.ready.set()
+        if data["retiring"]:
+            self.retire(slot)
 
     # ---- telling them ----
 
@@ -199,6 +204,22 @@ class Replicas:
         self._remember(slot)  # before it is dead, so that a new manager does not take it for a victim
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(slot.pidfd, signal.SIGKILL)
+
+    def reset(self, slot: Slot, why: str) -> None:
+        """Replace the process by one that resets every connection, so that peers and programs know."""
+        slot.next_how = "reset"
+        self.kill(slot, why)
+
+    def retire(self, slot: Slot) -> None:
+        """The slot is needed no more: end its process, and give its memory back."""
+        self.active.discard(slot.number)
+        self.do_books()
+        if slot.line is None:
+            self._forget(slot)
+            return
+        slot.retiring = True
+        self._remember(slot)  # before it is told, so that a new manager does not replace it
+        slot.line.request(Told({"op": "stop", "final": True}))
 
     # ---- a process's life ----
 
@@ -275,6 +296,7 @@ class Replicas:
             slot.recoveries += 1
             slot.last_recovery = record
             self.history.append(record)
+            self._books.append(functools.partial(self.on_recovered, record))
         slot.served = True
         slot.ready.set()
         self._unwritten.add(slot.number)
@@ -299,12 +321,17 @@ class Replicas:
         stage = slot.stage or stage
         ending = Ending(self._exit_code(slot), slot.killed, slot.pardoned)
         since_own = died_ns - slot.own_death_ns if slot.own_death_ns is not None else None
-        how = recovery.decide(ending, stage, slot.how, since_own, self.option)
+        how = slot.next_how or recovery.decide(ending, stage, slot.how, since_own, self.option)
+        slot.next_how = None
         slot.failures = recovery.count_failures(slot.failures, ending, stage, since_own)
         slot.line, slot.pidfd, slot.stage = None, -1, None
         slot.first = ()
         slot.ready.clear()
         slot.fate = str(ending)
+        if slot.retiring:
+            self.do_books()
+            self._retired(slot, pidfd, line)
+            return
         self._begin_record(slot, how, died_ns)
         wait = recovery.delay(slot.failures)
         if slot.number in self.active and not wait:
@@ -323,10 +350,28 @@ class Replicas:
         said = "replica %d %s in stage %s: %s", slot.number, slot.fate, stage.value, how
         self._books.append(functools.partial(log.warning, *said))
         self._do_books_later()
-        if slot.failures >= FAILURES_AT_START:
+        if slot.failures >= FAILURES_AT_START and not slot.served:
             self._trouble.set()
         if slot.number in self.active and wait:
             loop.call_later(wait, self._try, slot, how)
+
+    def _retired(self, slot: Slot, pidfd: int, line: ControlLine) -> None:
+        """It has ended as it should, or at least for good."""
+        asyncio.get_running_loop().remove_reader(pidfd)
+        line.close()
+        launch.reap(pidfd)
+        os.close(pidfd)
+        self._forget(slot)
+
+    def _forget(self, slot: Slot) -> None:
+        """The slot has no process and needs none: what it has is what a slot has that never had one."""
+        slot.retiring = slot.served = False
+        slot.failures, slot.own_death_ns, slot.recovery = 0, None, None
+        for rite in self._rites.pop(slot.number, ()):
+            rite()
+        self._renew(slot)
+        self.store.drop(f"process.{slot.number}")
+        log.info("replica %d is stopped", slot.number)
 
     def _exit_code(self, slot: Slot) -> int | None:
         code = launch.exit_code(slot.pidfd)
@@ -391,6 +436,7 @@ class Replicas:
             "running": slot.stage is Stage.RUNNING,
             "killed": slot.killed,
             "pardoned": slot.pardoned,
+            "retiring": slot.retiring,
         }
         self.store.put(f"process.{slot.number}", data, [slot.pidfd, slot.line.sock.fileno()])
 

@@ -12,7 +12,7 @@ from neatstack.control.line import Answer, ControlLine, Told
 from neatstack.control.recovery import How, Recovery, Stage
 
 SLEEP_SEQ = 3  # struct neat_replica_page, as 32-bit words
-PROGRESS = 2  # as 64-bit words
+PROGRESS, SLEPT = 2, 3  # as 64-bit words
 
 
 @dataclass(eq=False)
@@ -36,6 +36,8 @@ class Slot:
     how: How = "fresh"  # how this incarnation was started
     killed: str | None = None  # why we have killed it
     pardoned: bool = False  # and that was for no fault of its own
+    next_how: How | None = None  # how its successor is to start, whatever it dies of
+    retiring: bool = False  # it is being stopped for good
     failures: int = 0  # in a row
     fate: str = ""  # of the last incarnation that died
     recovery: Recovery | None = None  # under way

@@ -24,9 +24,10 @@ TRAFFIC = ("packets_in", "packets_out", "bytes_in", "bytes_out", "connections", 
 def status(manager: "Manager") -> dict[str, Any]:
     """The whole stack."""
     settings = manager.settings
-    table = manager.page.table
     return {
         "name": settings.name,
+        "at_ns": time.monotonic_ns(),
+        "uptime_s": round(lived(os.getppid()), 3),
         "address": settings.address,
         "gateway": settings.gateway,
         "device": {
@@ -36,21 +37,29 @@ def status(manager: "Manager") -> dict[str, Any]:
             "mac": manager.page.mac.hex(":"),
             "mtu": settings.mtu,
             "queues": len(manager.queues),
+            "queue_drops": manager.activity.queue_drops,
         },
         "processes": {
             "keeper": process(os.getppid()),
             "manager": process(os.getpid()),
             "link": {**process(manager.link.pid), "incarnation": manager.link.incarnation},
         },
-        "replicas": [replica(slot) for slot in manager.replicas.slots if slot.number in manager.replicas.active],
+        "replicas": [
+            {**replica(slot), **role(manager, slot)}
+            for slot in manager.replicas.slots
+            if slot.number in manager.replicas.active
+        ],
         "spares": [spare(waiting) for waiting in manager.replicas.spares.waiting],
         "recovery": settings.recovery,
         "allow_faults": settings.allow_faults,
         "max_replicas": settings.max_replicas,
-        "steering": {
-            "buckets": {str(slot): table.count(slot) for slot in sorted(set(table))},
-            "pins": len(manager.steering.pins()),
+        "scaling": {
+            "active": len(manager.scaling.active),
+            "draining": manager.scaling.draining,
+            "auto": manager.autoscale.bounds,
+            "under_way": manager.change.under_way,
         },
+        "steering": steering(manager),
         "programs": [
             {
                 "channel": program.channel,
@@ -61,6 +70,26 @@ def status(manager: "Manager") -> dict[str, Any]:
             for program in manager.programs
         ],
     }
+
+
+def steering(manager: "Manager") -> dict[str, Any]:
+    """Which replica gets which flow."""
+    table, pins = manager.steering.table(), manager.scaling.pins
+    return {
+        "buckets": {str(slot): table.count(slot) for slot in sorted(set(table))},
+        "table": table,
+        "pins": sum(pins.values()),
+        "pins_by_replica": {str(slot): count for slot, count in sorted(pins.items())},
+        "wrong_replica": manager.scaling.wrong_replica,
+    }
+
+
+def role(manager: "Manager", slot: Slot) -> dict[str, Any]:
+    """What the replica is there for, and how much it has to do."""
+    takes_new = bool(manager.page.active >> slot.number & 1)
+    state = "draining" if slot.state == "running" and not takes_new else slot.state
+    busy = manager.activity.busy(slot.number)
+    return {"state": state, "takes_new": takes_new, "busy": None if busy is None else round(busy, 4)}
 
 
 def replica(slot: Slot) -> dict[str, Any]:
@@ -120,6 +149,15 @@ def _connections(regions: dict[int, int], users: dict[int, dict[str, Any]]) -> l
     ]
 
 
+def lived(pid: int) -> float:
+    """Seconds since the process was started; 0 when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / TICKS
+
+
 def process(pid: int) -> dict[str, Any]:
     """pid, CPU seconds, CPU share of its life and resident bytes; zeros when it is gone."""
     try:
@@ -128,8 +166,8 @@ def process(pid: int) -> dict[str, Any]:
     except (OSError, IndexError):
         return {"pid": pid, "cpu_seconds": 0.0, "cpu_percent": 0.0, "resident": 0}
     used = (int(fields[11]) + int(fields[12])) / TICKS
-    lived = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / TICKS
-    percent = round(100 * used / lived, 1) if lived > 0 else 0.0
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / TICKS
+    percent = round(100 * used / age, 1) if age > 0 else 0.0
     return {"pid": pid, "cpu_seconds": used, "cpu_percent": percent, "resident": resident}
 
 

@@ -1,5 +1,6 @@
 """Which replica gets which flow: the indirection table, in the kernel's steering program and on the stack page."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from neatstack.control.errors import NeatError
@@ -33,3 +34,26 @@ def again(names: list[str], descriptors: list[int]) -> "Steering":
     from neatstack.dataplane.driver.steer import Steering
 
     return Steering.from_fds(dict(zip(names, descriptors, strict=True)))
+
+
+def rebalance(owners: list[int], active: Collection[int]) -> dict[int, int]:
+    """Which buckets move, and to whom, so that each active replica has the same share: as few as possible.
+
+    Of a replica that gives up some, they are taken from all over the table, and neighbours go to different replicas:
+    so flows of consecutive ports still spread.
+    """
+    has = {slot: [bucket for bucket, owner in enumerate(owners) if owner == slot] for slot in active}
+    share, more = divmod(len(owners), len(has))
+    largest = sorted(has, key=lambda slot: (-len(has[slot]), slot))
+    quota = {slot: share + (rank < more) for rank, slot in enumerate(largest)}
+    free = [bucket for bucket, owner in enumerate(owners) if owner not in has]
+    for slot, buckets in has.items():
+        surplus = max(0, len(buckets) - quota[slot])
+        free += [buckets[i * len(buckets) // surplus] for i in range(surplus)]
+    missing = {slot: quota[slot] - len(has[slot]) for slot in sorted(has) if len(has[slot]) < quota[slot]}
+    moves = {}
+    for bucket in sorted(free):
+        slot = max(missing, key=lambda each: (missing[each], -each))
+        moves[bucket] = slot
+        missing[slot] -= 1
+    return moves
