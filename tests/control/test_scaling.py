@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import mmap
+import random
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
 from typing import Any
@@ -42,10 +43,11 @@ class World:
         )  # fmt: skip
         self.view = mmap.mmap(-1, mmap.PAGESIZE)
         self.stored: dict[str, Entry] = {}
+        self.chance = random.Random(1)
         self.step = 0
         self.die_at = -1
         self.fresh = 1000 * BUCKETS  # the next flow to be opened
-        self.lost: list[int] = []
+        self.lost: list[int] = []  # whose SYN was dropped: a second's delay for the peer
         self.most_pins = 1 << 20
         self.deaf: set[int] = set()
 
@@ -71,6 +73,8 @@ class World:
             entry = self.page.table[flow % BUCKETS]
             if entry in (replica, MOVING, MOVED | replica):
                 self.flows[replica].add(flow)
+            else:
+                self.lost.append(flow)
 
     def check(self) -> None:
         """Every packet of every flow comes to its replica."""
@@ -85,6 +89,9 @@ class World:
         if self.step == self.die_at:
             raise Killed
         self.open_flows(64)
+        for number in self.active:
+            if self.chance.random() < 0.5:
+                self.take_in(number)
         self.check()
 
     # the steering program
@@ -245,6 +252,7 @@ def finished(world: World, active: set[int]) -> None:
     for number in world.active:
         world.take_in(number)
     world.check()
+    assert not world.queued and not world.lost
 
 
 CHANGES = [(1, 4), (4, 1), (2, 3), (3, 2), (1, 2)]
