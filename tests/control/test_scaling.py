@@ -1,4 +1,4 @@
-"""Buckets move and flows stay: with a steering program and regions that are models, and a manager that dies anywhere."""
+"""Buckets move and flows stay: with models of kernel and regions, and a manager that dies anywhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from neatstack.control import pages, regions, scaling
+from neatstack.control import regions, scaling
 from neatstack.control.change import Change
 from neatstack.control.errors import NeatError
 from neatstack.control.events import Events

@@ -3,100 +3,18 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from neatstack.experiment.netns import Lab, Process, Stack
 from tests.support.puppet import Puppet
+from tests.support.traffic import DEADLINE, Traffic, until
 
-ECHO = Path(__file__).parents[1] / "programs/echo_server.py"
-CONNECTIONS = 16
-CHUNK = 4096
-DEADLINE = 60.0  # seconds; only what is broken takes so long
 PAUSE = 1.2  # seconds between faults that a replica dies of by itself: dying again sooner resets all
-
-
-def until(true: Callable[[], Any], seconds: float = DEADLINE) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-class Flow(threading.Thread):
-    """One connection to the echo server: some data is always on its way, and what comes back is compared."""
-
-    def __init__(self, made: socket.socket, seed: int) -> None:
-        super().__init__(daemon=True)
-        self.made, self.numbers = made, random.Random(seed)
-        self.rounds = 0
-        self.ended: Exception | None = None
-        self.stopping = False
-        made.settimeout(DEADLINE)
-        self.start()
-
-    def run(self) -> None:
-        try:
-            while not self.stopping:
-                self.exchange(self.numbers.randbytes(self.numbers.randrange(1, CHUNK)))
-                self.rounds += 1
-            self.made.shutdown(socket.SHUT_WR)
-            assert self.made.recv(1) == b"", "more than was sent"
-        except Exception as error:
-            self.ended = error
-        finally:
-            self.made.close()
-
-    def exchange(self, data: bytes) -> None:
-        self.made.sendall(data)
-        back = b""
-        while len(back) < len(data):
-            more = self.made.recv(len(data) - len(back))
-            assert more, "an end that was not sent"
-            back += more
-        assert back == data, "not what was sent"
-
-
-class Traffic:
-    """Flows to an echo server on the stack."""
-
-    def __init__(self, stack: Stack, port: int) -> None:
-        self.stack = stack
-        self.server = stack.programs.spawn("python3", ECHO, "0.0.0.0", port)
-        stack.host.wait_port(stack.address, port, process=self.server)
-        self.flows = [Flow(stack.host.connect(stack.address, port), seed) for seed in range(CONNECTIONS)]
-        self.moves()
-
-    def alive(self) -> list[Flow]:
-        return [flow for flow in self.flows if flow.ended is None]
-
-    def reset(self) -> list[Flow]:
-        """Those that were reset; nothing else may happen to one."""
-        ended = [flow for flow in self.flows if flow.ended is not None]
-        for flow in ended:
-            assert isinstance(flow.ended, ConnectionResetError), flow.ended
-        return ended
-
-    def moves(self) -> None:
-        """Every connection that is left carries data from now on."""
-        before = {flow: flow.rounds for flow in self.flows}
-        until(lambda: all(flow.rounds > before[flow] + 1 for flow in self.alive()))
-
-    def finish(self) -> None:
-        """All that are left end in order."""
-        for flow in self.flows:
-            flow.stopping = True
-        for flow in self.flows:
-            flow.join(DEADLINE)
-            assert not flow.is_alive()
 
 
 @pytest.fixture(scope="module")

@@ -28,14 +28,15 @@ def scale(
         ),
     ] = None,
     auto: Annotated[
-        bool | None, typer.Option("--auto/--no-auto", help="Follow the load, or leave the number alone.", show_default=False)
+        bool | None,
+        typer.Option("--auto/--no-auto", help="Follow the load, or leave the number alone.", show_default=False),
     ] = None,
     least: Annotated[
         int | None, typer.Option("--min", metavar="N", help="With --auto: never fewer.", show_default="1")
     ] = None,
     most: Annotated[
         int | None,
-        typer.Option("--max", metavar="N", help="With --auto: never more.", show_default="one for each CPU that is there"),
+        typer.Option("--max", metavar="N", help="With --auto: never more.", show_default="one for each CPU"),
     ] = None,
     stack: Annotated[str | None, typer.Option(metavar="NAME", help="Which stack.", show_default="the only one")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,

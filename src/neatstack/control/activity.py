@@ -61,7 +61,7 @@ class Activity:
 
 
 def slept(slot: Slot, now: int) -> int:
-    """ns that the replica has slept: what it has counted, and if it sleeps now, the time since it finished its batch."""
+    """ns that the replica has slept: what it has counted, and if it sleeps now, the time since its last batch."""
     words, longs = slot.words, slot.long_words
     asleep = now - longs[PROGRESS] if words[SLEEP_SEQ] & 1 else 0
     return int(longs[SLEPT] + max(0, asleep))

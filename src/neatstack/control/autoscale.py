@@ -8,7 +8,7 @@ from typing import Any
 from neatstack.control.activity import Activity
 from neatstack.control.errors import NeatError
 from neatstack.control.governor import PERIOD, Decision, Governor, Sample
-from neatstack.control.scaling import Scaling
+from neatstack.control.scaling import Scaling, no_room
 from neatstack.control.store import Entry, Store
 
 log = logging.getLogger("neat.autoscale")
@@ -37,7 +37,7 @@ class Autoscale:
         if not 1 <= least <= most:
             raise NeatError(f"from {least} to {most} replicas is no range; choose 1 <= min <= max")
         if most > room:
-            raise NeatError(f"this stack has room for {room} replicas; start it with --max-replicas {most} (at most 16)")
+            raise NeatError(no_room(room, most))
         self.stop()
         self._governor = Governor(least, most)
         self.store.put(KEY, {"min": least, "max": most})
@@ -90,8 +90,8 @@ def told(autoscale: Autoscale, request: dict[str, Any]) -> dict[str, Any]:
     """A request of the command line. Raises NeatError."""
     if request.get("off"):
         return {"ok": True, "was_on": autoscale.stop()}
-    numbers = request.get("min"), request.get("max")
-    if not all(type(number) is int for number in numbers):
+    least, most = request.get("min"), request.get("max")
+    if type(least) is not int or type(most) is not int:
         raise NeatError("min and max are whole numbers of replicas")
-    autoscale.start(*numbers)
+    autoscale.start(least, most)
     return {"ok": True, **(autoscale.bounds or {})}

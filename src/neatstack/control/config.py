@@ -10,9 +10,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from neatstack.control.errors import NeatError
+from neatstack.control.pages import MOST_REPLICAS as MAX_REPLICAS
 from neatstack.control.settings import DEFAULT_NAME, NAME, NAME_RULE, Settings
 
-MAX_REPLICAS = 16  # NEAT_MAX_REPLICAS
 MAX_SPARES = 8
 INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 

@@ -4,7 +4,8 @@ A bucket moves from one replica to another in steps, of which each may be repeat
 middle does no harm (docs/architecture.md, Elasticity). What is true in the meantime stands in the kernel's maps and on
 the stack page, which the keeper holds; nothing else needs to be remembered.
 
-A replica without buckets *drains*: it keeps the flows that are pinned to it, and is stopped when the last one has ended.
+A replica without buckets *drains*: it keeps the flows that are pinned to it, and is stopped when the last one
+has ended.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from neatstack.control.change import Change
 from neatstack.control.errors import NeatError
 from neatstack.control.events import Events
 from neatstack.control.line import ReplicaGone, Told, refusal
-from neatstack.control.pages import MOVED, MOVING, StackPage
+from neatstack.control.pages import MOST_REPLICAS, MOVED, MOVING, StackPage
 from neatstack.control.replicas import ANSWER_TIME, Replicas
 from neatstack.control.slots import Slot
 from neatstack.control.spares import READY_TIME
@@ -36,6 +37,11 @@ KEY = "scaling"
 LOOK_EVERY, LOOK_SELDOM = 0.25, 2.0  # seconds between two looks at pins, while they change and while they do not
 PINS_PER_SECOND = 50_000  # that may be looked at: many are looked at less often
 SETTLE_TIME = 10.0  # seconds for a replica to take in what was in its queue, also if it has to be replaced meanwhile
+
+
+def no_room(slots: int, wanted: int) -> str:
+    """Why there cannot be so many replicas."""
+    return f"this stack has room for {slots} replicas; start it with --max-replicas {wanted} (at most {MOST_REPLICAS})"
 
 
 class Scaling:
@@ -82,15 +88,15 @@ class Scaling:
     # ---- what is asked for ----
 
     async def scale(self, wanted: int, deadline: float | None = None) -> dict[str, Any]:
-        """Have `wanted` active replicas; what is left on the others is reset after `deadline` seconds. Raises NeatError.
+        """Have `wanted` active replicas; what is left on the others is reset after `deadline` seconds.
 
-        Returns when the buckets have moved; the others drain after that.
+        Returns when the buckets have moved; the others drain after that. Raises NeatError.
         """
         most = len(self.replicas.slots)
         if wanted < 1:
             raise NeatError(f"{wanted} replicas cannot serve anybody; `neat down` ends a stack")
         if wanted > most:
-            raise NeatError(f"this stack has room for {most} replicas; start it with --max-replicas {wanted} (at most 16)")
+            raise NeatError(no_room(most, wanted))
         began, before = time.monotonic(), self.active
         with self.change.begin(f"scaling from {len(before)} to {wanted} replicas"):
             # those that drain still have a process
