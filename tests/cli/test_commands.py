@@ -21,7 +21,7 @@ from neatstack.control.errors import NeatError
 
 SOURCE = Path(__file__).parents[2] / "src"
 NEAT = [sys.executable, "-c", "from neatstack.cli import main; main()"]
-COMMANDS = ("up", "run", "status", "ss", "kill", "down", "doctor")
+COMMANDS = ("up", "run", "status", "ss", "kill", "scale", "down", "doctor")
 Neat = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -256,3 +256,18 @@ class TestRunDirectory:
             with pytest.raises(NeatError, match="web does not answer"):
                 rundir.ask("web", json.loads("{}"))
         os.close(lock)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], ["either a number of replicas, or --auto, or --no-auto"]),
+        (["2", "--auto"], ["either a number of replicas"]),
+        (["2", "--min", "1"], ["--min and --max go with --auto"]),
+        (["--no-auto", "--max", "3"], ["--min and --max go with --auto"]),
+        (["--auto", "--deadline", "3"], ["--deadline goes with a number"]),
+        (["many"], ["many"]),
+    ],
+)
+def test_scale_that_cannot_be_meant(neat: Neat, arguments: list[str], words: list[str]) -> None:
+    assert_one_line(neat("scale", *arguments), 2, *words)
