@@ -266,7 +266,7 @@ class TestRunDirectory:
         (["2", "--min", "1"], ["--min and --max go with --auto"]),
         (["--no-auto", "--max", "3"], ["--min and --max go with --auto"]),
         (["--auto", "--deadline", "3"], ["--deadline goes with a number"]),
-        (["many"], ["many"]),
+        (["many"], ["valid integer"]),
     ],
 )
 def test_scale_that_cannot_be_meant(neat: Neat, arguments: list[str], words: list[str]) -> None:
