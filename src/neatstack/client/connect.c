@@ -6,6 +6,9 @@
 
 #include "neatstack/dataplane/driver/flowhash.h"
 
+#define MOTION_LOOK_NS 1000000
+#define MOTION_LOOKS 200
+
 static bool is_loopback(uint32_t address_be)
 {
     return (ntohl(address_be) >> 24) == 127;
@@ -23,27 +26,18 @@ static unsigned random_replica(void)
     return (unsigned)__builtin_ctz(active);
 }
 
-/* The replica that answers to a port we are bound to are steered to. */
+/* The replica that answers to a port we are bound to are steered to. A bucket in motion comes to rest in a moment. */
 static unsigned steered_replica(uint32_t local_be, uint16_t local_port_be, uint32_t remote_be, uint16_t remote_port_be)
 {
     uint32_t hash = neat_flow_hash(neat.page->hash_key, remote_be, local_be, remote_port_be, local_port_be);
-    unsigned replica = neat.page->table[neat_bucket(hash)];
-    return replica < neat.replicas ? replica : 0;
-}
+    const uint8_t *entry = &neat.page->table[neat_bucket(hash)];
+    unsigned replica = load_acquire(entry);
 
-/* What became of a connect() that was under way. The socket is locked. */
-void settle_connect(struct sock *s)
-{
-    if (s->phase != PHASE_CONNECTING || !answered(s))
-        return;
-    uint8_t state = load_acquire(&s->remote->state);
-    if (state == NEAT_STATE_OPEN || (state == NEAT_STATE_CLOSED && !load_relaxed(&s->remote->error))) {
-        s->phase = PHASE_OPEN;
-    } else if (state == NEAT_STATE_CLOSED) {
-        s->error = take_error(s);
-        s->phase = PHASE_FRESH;
-        sock_leave_slot(s);
+    for (int look = 0; replica >= NEAT_TABLE_MOVING && look < MOTION_LOOKS; look++) {
+        syscall(SYS_nanosleep, &(struct timespec){.tv_nsec = MOTION_LOOK_NS}, NULL);
+        replica = load_acquire(entry);
     }
+    return replica < neat.replicas ? replica : 0;
 }
 
 static int start_connect(struct sock *s, uint32_t remote_be, uint16_t remote_port_be)
@@ -74,6 +68,37 @@ static int start_connect(struct sock *s, uint32_t remote_be, uint16_t remote_por
     fence();
     ring_replica(replica);
     return 0;
+}
+
+/* The replica has no ports left, because its buckets are another's since we chose it: then that one is asked. */
+static bool connect_elsewhere(struct sock *s, int error)
+{
+    if (error != EADDRNOTAVAIL || s->local_port_be || load_acquire(&neat.page->active) >> s->replica & 1)
+        return false;
+    uint32_t remote_be = s->program->remote_be;
+    uint16_t remote_port_be = s->program->remote_port_be;
+    s->phase = PHASE_FRESH;
+    sock_leave_slot(s);
+    return start_connect(s, remote_be, remote_port_be) == 0;
+}
+
+/* What became of a connect() that was under way. The socket is locked. */
+void settle_connect(struct sock *s)
+{
+    if (s->phase != PHASE_CONNECTING || !answered(s))
+        return;
+    uint8_t state = load_acquire(&s->remote->state);
+    if (state == NEAT_STATE_OPEN || (state == NEAT_STATE_CLOSED && !load_relaxed(&s->remote->error))) {
+        s->phase = PHASE_OPEN;
+    } else if (state == NEAT_STATE_CLOSED) {
+        int error = take_error(s);
+        if (connect_elsewhere(s, error))
+            return;
+        s->error = error;
+        s->phase = PHASE_FRESH;
+        if (s->program)
+            sock_leave_slot(s);
+    }
 }
 
 /* connect(AF_UNSPEC): be as new. */

@@ -30,7 +30,7 @@ class Region:
         from neatstack.dataplane import flows
 
         try:
-            return len(flows.owns(self._memory, packed)) // FLOW
+            return flows.owns(self._memory, packed)
         except ValueError:
             return 0
 
@@ -39,7 +39,7 @@ class Region:
         from neatstack.dataplane import flows
 
         try:
-            return flows.live_count(self._memory)
+            return flows.in_use(self._memory)
         except ValueError:
             return 0, 0
 

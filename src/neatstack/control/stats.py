@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neatstack.control import messages
+from neatstack.control.activity import slept
 from neatstack.control.slots import Slot
 from neatstack.control.spares import Spare
 
@@ -96,7 +97,7 @@ def replica(slot: Slot) -> dict[str, Any]:
     """One replica: its process, and the counters of its region."""
     from neatstack.dataplane import inspect
 
-    counters = look(slot.region, inspect.counters, {})
+    counters = {**look(slot.region, inspect.counters, {}), "slept_ns": slept(slot, time.monotonic_ns())}
     return {
         "id": slot.number,
         "incarnation": slot.incarnation,

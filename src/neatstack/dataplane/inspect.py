@@ -34,7 +34,7 @@ DROP_NAMES = (
     "old_ack",
     "blind_attack",
     "ranges",
-    "wrong_replica",
+    "moved",
     "neighbour",
     "device",
     "command",

@@ -51,6 +51,8 @@ STRIKES = {
     "kill": int(STRIKE_KILL), "segv": int(STRIKE_SEGV), "abort": int(STRIKE_ABORT), "hang": int(STRIKE_HANG),
 }  # fmt: skip
 CONTROL_EVERY = cython.declare(uint32_t, 64)  # rounds without sleep after which control is looked at
+QUEUE = cython.declare(cython.int, 4096)  # frames; no queue holds more
+SETTLE_TIME = cython.declare(uint64_t, 200000000)  # ns
 MILLISECOND = cython.declare(uint64_t, 1000000)  # ns
 SECOND = cython.declare(uint64_t, 1000000000)  # ns
 
@@ -126,7 +128,9 @@ def sleep(loop: cython.pointer[Loop]) -> cython.bint:
     fence()
     if idle(s):
         s.counters.sleeps += 1
-        control = wait(loop, clock() + MILLISECOND if loop.faulty else deadline(s))
+        began: uint64_t = clock()
+        control = wait(loop, began + MILLISECOND if loop.faulty else deadline(s))
+        s.replica_page.slept_ns += clock() - began
     store32(page_seq, s.replica_page.sleep_seq + 1)
     return control
 
@@ -263,11 +267,15 @@ class Replica:
         """One request; what its answer says beside `ok`. Descriptors that stay in use are taken out of `fds`."""
         engine = self.engine
         match message["op"]:
-            case "page" | "stop":
+            case "page":
                 return None  # the stack page is read where it is needed
+            case "stop":  # between two batches: all that was planned is told and sent
+                if message.get("final") and engine is not None:
+                    engine.s.replica_page.incarnation = 0  # programs do not wait for anybody here
+                return None
             case "adopt":
                 return self._adopt(message["replica"], message["incarnation"], message["how"], fds)
-            case "channel" | "drop" | "listen" | "unlisten" | "grant" | "revoke" | "run" | "fault" if engine is None:
+            case "channel" | "drop" | "listen" | "unlisten" | "grant" | "revoke" | "run" | "settle" | "fault" if engine is None:
                 raise ValueError("a spare has nothing to do it with")
             case "channel":
                 self._open_channel(message, fds)
@@ -283,6 +291,8 @@ class Replica:
                 engine.revoke(message["listener"], message["channel"])
             case "run":
                 return self._run()
+            case "settle":
+                self._settle()
             case "fault":
                 return self._fault(message)
             case unknown:
@@ -354,6 +364,24 @@ class Replica:
             if receive(s, FRAMES) >= 0:
                 batch(s)
         return {"adopted": result["kept"], "lost": result["lost"], "took_us": (clock() - self.began) // 1000}
+
+    def _settle(self) -> None:
+        """Take in all that is in the queue now, and in the command rings. OSError when the device fails."""
+        if not self.running:
+            raise ValueError("it does not run yet")
+        s: cython.pointer[Stack] = self.engine.s
+        got: cython.int = 1
+        taken: cython.int = 0
+        more: cython.bint = True
+        end: uint64_t = clock() + SETTLE_TIME
+        with cython.nogil:
+            while (got > 0 or more) and taken < QUEUE and s.now < end:
+                s.now = clock()
+                got = receive(s, FRAMES)
+                more = batch(s) if got >= 0 else False
+                taken += got
+        if got < 0:
+            raise OSError(-got, f"the device has failed: {os.strerror(-got)}")
 
     # ---- programs ----
 

@@ -20,6 +20,11 @@
 
 #define NEAT_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), "size of " #type)
 
+enum neat_table_entry { /* a bucket in motion: nobody opens connections whose return flow falls into it */
+    NEAT_TABLE_MOVING = 0x40, /* whoever is steered a SYN may take it */
+    NEAT_TABLE_MOVED = 0x80,  /* with the number of the next owner: only that one may */
+};
+
 /* ---- stack page: one for the stack. Writer: the manager. Mapped read-only by replicas and programs. ---- */
 
 struct neat_stack_page {
@@ -36,7 +41,7 @@ struct neat_stack_page {
     uint32_t link_queue;  /* the device queue of link */
     uint32_t tcp_backlog_max;
     uint64_t hash_key[3]; /* of neat_flow_hash(): random, odd */
-    uint8_t table[NEAT_BUCKETS]; /* indirection table: bucket -> replica */
+    uint8_t table[NEAT_BUCKETS]; /* indirection table: bucket -> replica, or enum neat_table_entry */
 };
 
 /* ---- replica page: one for each replica. Writer: the replica. Mapped read-only by programs and the manager. ---- */
@@ -46,7 +51,8 @@ struct neat_replica_page {
     uint32_t incarnation;
     uint32_t sleep_seq;   /* odd: the replica sleeps (or is about to); ring its doorbell */
     uint64_t progress_ns; /* CLOCK_MONOTONIC when it last finished a batch */
-    uint8_t pad[40];
+    uint64_t slept_ns;    /* ever, by all incarnations; a sleep counts when it is over */
+    uint8_t pad[32];
 };
 NEAT_SIZE(struct neat_replica_page, 64);
 

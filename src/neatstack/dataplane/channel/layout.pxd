@@ -10,6 +10,9 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         NEAT_MAX_CHANNELS
         NEAT_BUCKETS
     enum:
+        NEAT_TABLE_MOVING
+        NEAT_TABLE_MOVED
+    enum:
         NEAT_OP_LOOK
         NEAT_OP_DETACH
     enum:
@@ -51,6 +54,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
     ctypedef struct ReplicaPage "struct neat_replica_page":
         uint32_t magic, version, incarnation, sleep_seq
         uint64_t progress_ns
+        uint64_t slept_ns
 
     ctypedef struct ChannelHeader "struct neat_channel_header":
         uint32_t magic, version, replica, channel

@@ -3,21 +3,25 @@
 import cython
 from cython.cimports.libc.errno import ECONNREFUSED
 from cython.cimports.libc.stdint import uint16_t, uint32_t
+from cython.cimports.neatstack.dataplane.channel.layout import NEAT_TABLE_MOVED, NEAT_TABLE_MOVING
 from cython.cimports.neatstack.dataplane.driver.flowhash import bucket, flow_hash
+from cython.cimports.neatstack.dataplane.driver.maps import SteerFlow
 from cython.cimports.neatstack.dataplane.stack import (
     DROP_ACCEPT_QUEUE,
+    DROP_MOVED,
     DROP_NO_MEMORY,
     DROP_NO_PORT,
     DROP_SYN_QUEUE,
     DROP_TCP_HEADER,
-    DROP_WRONG_REPLICA,
     HOLD_SIZE,
     NEWS_EVENT,
     NEWS_LINES,
     NEWS_OUTPUT,
+    STRAYS,
     AcceptQueue,
     Listener,
     Stack,
+    Strays,
 )
 from cython.cimports.neatstack.dataplane.tcp import congestion, rtt, table
 from cython.cimports.neatstack.dataplane.tcp.ack import round_trip, take_window
@@ -47,6 +51,7 @@ from cython.cimports.neatstack.dataplane.wire.headers import (
     DEFAULT_MSS,
     FIN,
     IP_HEADER,
+    PROTOCOL_TCP,
     RST,
     SYN,
     TCP_HEADER,
@@ -68,7 +73,7 @@ def no_connection(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Seg
         s.counters.drops[cython.cast(cython.int, DROP_TCP_HEADER)] += 1
         return
     if not seg.loopback and steered_elsewhere(s, seg):
-        s.counters.drops[cython.cast(cython.int, DROP_WRONG_REPLICA)] += 1
+        s.counters.drops[cython.cast(cython.int, DROP_MOVED)] += 1
         return
     listener = find_listener(s, seg.local_be, seg.local_port_be)
     if listener == cython.NULL:
@@ -90,12 +95,36 @@ def no_connection(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Seg
 @cython.nogil
 @cython.exceptval(check=False)
 def steered_elsewhere(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
-    """Whether later packets of this flow will go to another replica, which knows better what to answer."""
-    hashed: uint32_t
+    """Whether later packets of this flow will go to another replica, which knows better what to answer.
+
+    What opens no connection is noted, so that the manager can see whether another replica has the flow.
+    """
+    opens: cython.bint = seg.flags & (SYN | ACK | RST) == SYN
+    if not opens:
+        note_stray(s, seg)
     if s.page.replicas <= 1:
         return False
-    hashed = flow_hash(s.page.hash_key, seg.remote_be, seg.local_be, seg.remote_port_be, seg.local_port_be)
-    return s.page.table[bucket(hashed)] != s.replica
+    hashed: uint32_t = flow_hash(
+        s.page.hash_key, seg.remote_be, seg.local_be, seg.remote_port_be, seg.local_port_be
+    )
+    owner: uint32_t = s.page.table[bucket(hashed)]
+    if opens and (owner == NEAT_TABLE_MOVING or owner == NEAT_TABLE_MOVED | s.replica):
+        return False
+    return owner != s.replica
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def note_stray(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Segment]]) -> cython.void:
+    strays: cython.pointer[Strays] = cython.address(s.region.strays)
+    flow: cython.pointer[SteerFlow] = cython.address(strays.flows[strays.total % STRAYS])
+    flow.source_be = seg.remote_be
+    flow.destination_be = seg.local_be
+    flow.source_port_be = seg.remote_port_be
+    flow.destination_port_be = seg.local_port_be
+    flow.protocol = PROTOCOL_TCP
+    strays.total += 1
 
 
 @cython.cfunc
