@@ -48,12 +48,19 @@ class ControlServer:
         try:
             if isinstance(request, dict) and request.get("op") == "kill":
                 return await faults.kill(self.manager, *map(request.get, ("target", "fault", "seed")))
-            return Harm(await self._tell(request))
+            return Harm(await self._change(request) or await self._tell(request))
         except NeatError as error:
             return Harm({"error": str(error)})
         except Exception as error:
             log.exception("a request of the command line failed")
             return Harm({"error": f"{type(error).__name__}: {error}"})
+
+    async def _change(self, request: Any) -> dict[str, Any] | None:
+        """The answer to a request that changes the stack; None: it is none of those."""
+        match request:
+            case {"op": "rejuvenate"}:
+                return {"ok": True, **await self.manager.renewal.rejuvenate()}
+        return None
 
     async def _tell(self, request: Any) -> dict[str, Any]:
         """The answer to a request that changes nothing."""

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neatstack.control import device, launch, messages, pages, processes, steering
+from neatstack.control.change import Change
 from neatstack.control.control_server import ControlServer
 from neatstack.control.errors import NeatError
 from neatstack.control.pages import StackPage
 from neatstack.control.ports import Binding, Ports
 from neatstack.control.processes import Link
 from neatstack.control.programs import ChannelShape, Programs
+from neatstack.control.renewal import Renewal
 from neatstack.control.replicas import Replicas
 from neatstack.control.requests import RequestServer
 from neatstack.control.settings import Settings
@@ -53,6 +55,8 @@ class Manager:
         self.neighbours = -1
         self.steering: Steering
         self.replicas: Replicas
+        self.change = Change()
+        self.renewal: Renewal
         self.programs: Programs
         self.link: Link
         self.servers: list[RequestServer | ControlServer] = []
@@ -153,6 +157,7 @@ class Manager:
             option=settings.recovery,
             spares=settings.spares,
         )
+        self.renewal = Renewal(self.replicas, self.change)
         shape = ChannelShape(settings.max_replicas, settings.sockets, settings.receive_buffer, settings.send_buffer)
         self.programs = Programs(self.store, self.replicas, ports, shape)
 
