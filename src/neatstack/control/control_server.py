@@ -64,6 +64,8 @@ class ControlServer:
                 return await self._scale(request.get("replicas"), request.get("deadline"))
             case {"op": "autoscale"}:
                 return autoscale.told(manager.autoscale, request)
+            case {"op": "rejuvenate"}:
+                return {"ok": True, **await manager.renewal.rejuvenate()}
         return None
 
     async def _scale(self, replicas: Any, deadline: Any) -> dict[str, Any]:

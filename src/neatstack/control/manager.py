@@ -28,6 +28,7 @@ from neatstack.control.pages import StackPage
 from neatstack.control.ports import Binding, Ports
 from neatstack.control.processes import Link
 from neatstack.control.programs import ChannelShape, Programs
+from neatstack.control.renewal import Renewal
 from neatstack.control.replicas import Replicas
 from neatstack.control.requests import RequestServer
 from neatstack.control.scaling import Scaling
@@ -58,6 +59,8 @@ class Manager:
         self.neighbours = -1
         self.steering: Steering
         self.replicas: Replicas
+        self.change = Change()
+        self.renewal: Renewal
         self.programs: Programs
         self.link: Link
         self.servers: list[RequestServer | ControlServer] = []
@@ -166,6 +169,7 @@ class Manager:
             spares=settings.spares,
         )
         self.replicas.on_recovered = self.events.recovered
+        self.renewal = Renewal(self.replicas, self.change)
         shape = ChannelShape(settings.max_replicas, settings.sockets, settings.receive_buffer, settings.send_buffer)
         self.programs = Programs(self.store, self.replicas, ports, shape)
         self.scaling = Scaling(

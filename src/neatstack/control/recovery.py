@@ -13,6 +13,7 @@ from typing import Literal
 
 # take over everything; everything but the connection in hand; only to reset every connection; nothing, with new memory
 How = Literal["adopt", "suspect", "reset", "fresh"]
+Kind = Literal["crash", "rejuvenation", "upgrade"]  # of a replacement
 
 OUTSIDE = (signal.SIGKILL, signal.SIGTERM)  # signals that a replica does not cause itself
 AGAIN = 1_000_000_000  # ns; dying of itself twice in so short a time is answered with a reset
@@ -30,27 +31,45 @@ class Stage(Enum):
 
 
 @dataclass(frozen=True)
+class Purpose:
+    """Why a process that serves is replaced on purpose."""
+
+    kind: Kind
+    why: str  # such as "was rejuvenated"
+
+
+@dataclass(frozen=True)
 class Ending:
     """How a process ended."""
 
     code: int | None = None  # exit status, or minus the signal's number; None: nobody knows
     killed: str | None = None  # why we killed it ourselves, if we did
     pardoned: bool = False  # it was killed for no fault of its own
+    purpose: Purpose | None = None  # it was told to stop
 
     @property
     def outside(self) -> bool:
         """Was the cause outside of the process? What nobody knows is held against it."""
         if self.killed is not None:
             return self.pardoned
+        if self.purpose is not None and (self.code is None or self.code >= 0):
+            return True
         return self.code is not None and -self.code in OUTSIDE
 
+    @property
+    def intended(self) -> bool:
+        """Has it ended because it was to be replaced? One that crashes before it stops has not."""
+        return self.purpose is not None and self.outside
+
     def __str__(self) -> str:
+        if self.purpose is not None and self.intended:
+            return f"{self.purpose.why}; {self.killed}" if self.killed is not None else self.purpose.why
         return f"was killed: {self.killed}" if self.killed is not None else describe(self.code)
 
 
 @dataclass
 class Recovery:
-    """One replacement of a dead replica."""
+    """One replacement of a replica's process."""
 
     replica: int
     incarnation: int  # the new one
@@ -61,7 +80,7 @@ class Recovery:
     adopted: int = 0  # connections
     lost: int = 0
     took_us: int = 0  # of the new incarnation itself, to adopt
-    kind: Literal["crash", "rejuvenation", "upgrade"] = "crash"
+    kind: Kind = "crash"
 
 
 def describe(code: int | None) -> str:
@@ -86,7 +105,7 @@ def decide(ending: Ending, stage: Stage, meant: How, since_own: int | None, opti
         return meant  # adopting may be repeated
     if stage is Stage.ADOPTING:
         return "fresh" if meant in ("reset", "fresh") else "reset"
-    if option == "reset":
+    if option == "reset" and not ending.intended:
         return "reset"
     if ending.outside:
         return "adopt"

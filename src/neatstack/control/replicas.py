@@ -22,12 +22,13 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from typing import Any
 
 from neatstack.control import launch, messages, pages, recovery
 from neatstack.control.errors import NeatError
 from neatstack.control.line import Answer, ControlLine, ReplicaError, ReplicaGone, Told, refusal
-from neatstack.control.recovery import Ending, How, Recovery, Stage
+from neatstack.control.recovery import Ending, How, Purpose, Recovery, Stage
 from neatstack.control.slots import Slot
 from neatstack.control.spares import READY_TIME, Spares, Spawn
 from neatstack.control.store import Entry, Store
@@ -139,6 +140,7 @@ class Replicas:
             self.active.add(slot.number)
         slot.incarnation, slot.how = data["incarnation"], data["how"]
         slot.killed, slot.pardoned = data["killed"], data["pardoned"]
+        slot.purpose = Purpose(**data["purpose"]) if data.get("purpose") else None
         slot.served = True
         line = ControlLine(socket.socket(fileno=control), functools.partial(self._said, slot))
         self._attend(slot, data["pid"], pidfd, line, Stage.RUNNING if data["running"] else Stage.ADOPTING)
@@ -194,12 +196,15 @@ class Replicas:
             raise NeatError(f"replica {number} has just died; try again")
         return answer.result()
 
-    def kill(self, slot: Slot, why: str) -> None:
-        """End the process; its death is noticed and the slot given to another. `why` is a clause."""
+    def kill(self, slot: Slot, why: str, *, pardoned: bool = False) -> None:
+        """End the process; its death is noticed and the slot given to another. `why` is a clause.
+
+        `pardoned`: it is for no fault of the process or its connections.
+        """
         if slot.pidfd < 0 or slot.killed is not None:
             return
         log.warning("replica %d (pid %d) is killed: %s", slot.number, slot.pid, why)
-        slot.killed = why
+        slot.killed, slot.pardoned = why, pardoned
         self.do_books()
         self._remember(slot)  # before it is dead, so that a new manager does not take it for a victim
         with contextlib.suppress(ProcessLookupError):
@@ -220,6 +225,19 @@ class Replicas:
         slot.retiring = True
         self._remember(slot)  # before it is told, so that a new manager does not replace it
         slot.line.request(Told({"op": "stop", "final": True}))
+
+    def stop(self, slot: Slot, purpose: Purpose) -> asyncio.Future[Recovery]:
+        """Have the process, which serves, finish its batch and exit: its connections go on with a spare.
+
+        The future is done when the next incarnation serves.
+        """
+        assert slot.line is not None
+        slot.purpose = purpose
+        self.do_books()
+        self._remember(slot)  # before it is told, so that a new manager comes to the same decision
+        slot.replaced = asyncio.get_running_loop().create_future()
+        slot.line.request(Told({"op": "stop"})).add_done_callback(functools.partial(_note_stop, slot, slot.incarnation))
+        return slot.replaced
 
     # ---- a process's life ----
 
@@ -244,7 +262,7 @@ class Replicas:
         line.unasked = functools.partial(self._said, slot)
         self._attend(slot, spare.pid, spare.pidfd, line, Stage.ADOPTING if spare.ready else Stage.STARTING)
         slot.first = adopted, ran
-        slot.killed, slot.pardoned = None, False
+        slot.killed, slot.pardoned, slot.purpose = None, False, None
         self._unwritten.add(slot.number)
         self._books.append(functools.partial(self._remember, slot))
         self._books.append(functools.partial(self.spares.used, spare))
@@ -297,6 +315,8 @@ class Replicas:
             slot.last_recovery = record
             self.history.append(record)
             self._books.append(functools.partial(self.on_recovered, record))
+            if slot.replaced is not None and not slot.replaced.done():
+                slot.replaced.set_result(record)
         slot.served = True
         slot.ready.set()
         self._unwritten.add(slot.number)
@@ -319,7 +339,7 @@ class Replicas:
         if slot.number in self._unwritten:  # or our successor would judge the death of the one before
             self.do_books()
         stage = slot.stage or stage
-        ending = Ending(self._exit_code(slot), slot.killed, slot.pardoned)
+        ending = Ending(self._exit_code(slot), slot.killed, slot.pardoned, slot.purpose)
         since_own = died_ns - slot.own_death_ns if slot.own_death_ns is not None else None
         how = slot.next_how or recovery.decide(ending, stage, slot.how, since_own, self.option)
         slot.next_how = None
@@ -332,7 +352,8 @@ class Replicas:
             self.do_books()
             self._retired(slot, pidfd, line)
             return
-        self._begin_record(slot, how, died_ns)
+        self._begin_record(slot, ending, how, slot.quit_ns or died_ns)
+        slot.quit_ns = None
         wait = recovery.delay(slot.failures)
         if slot.number in self.active and not wait:
             self._try(slot, how)
@@ -378,12 +399,13 @@ class Replicas:
         return self.store.fate(slot.pid) if code is None else code  # it was a former manager's child
 
     @staticmethod
-    def _begin_record(slot: Slot, how: How, died_ns: int) -> None:
+    def _begin_record(slot: Slot, ending: Ending, how: How, died_ns: int) -> None:
         """One for each time that the slot stops serving, however many processes it takes to serve again."""
         if not slot.served:
             return
         if slot.recovery is None:
-            slot.recovery = Recovery(slot.number, slot.incarnation + 1, slot.fate, how, died_ns)
+            kind = ending.purpose.kind if ending.purpose is not None and ending.intended else "crash"
+            slot.recovery = Recovery(slot.number, slot.incarnation + 1, slot.fate, how, died_ns, kind=kind)
         else:
             first = slot.recovery.cause.partition(SUCCESSOR)[0]
             slot.recovery.cause = f"{first}{SUCCESSOR}{slot.fate}"
@@ -437,8 +459,15 @@ class Replicas:
             "killed": slot.killed,
             "pardoned": slot.pardoned,
             "retiring": slot.retiring,
+            "purpose": asdict(slot.purpose) if slot.purpose is not None else None,
         }
         self.store.put(f"process.{slot.number}", data, [slot.pidfd, slot.line.sock.fileno()])
+
+
+def _note_stop(slot: Slot, incarnation: int, answer: Answer) -> None:
+    """It has finished its last batch: nobody serves from now on."""
+    if slot.incarnation == incarnation and answer.exception() is None:
+        slot.quit_ns = time.monotonic_ns()
 
 
 def _log_refusal(number: int, told: Told, answer: Answer) -> None:

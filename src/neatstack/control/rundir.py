@@ -17,6 +17,7 @@ from neatstack.control.errors import NeatError
 from neatstack.control.settings import DEFAULT_NAME
 
 CONTROL_TIMEOUT = 30.0  # seconds
+CHANGE_TIMEOUT = 900.0  # for what replaces or starts processes, one after the other
 
 
 def root() -> Path:
@@ -95,11 +96,11 @@ def find(name: str | None) -> str:
     return names[0] if len(names) == 1 else DEFAULT_NAME
 
 
-def ask(name: str, request: dict[str, Any]) -> dict[str, Any]:
-    """One request to the manager of stack `name`, and its answer. Raises NeatError."""
+def ask(name: str, request: dict[str, Any], timeout: float = CONTROL_TIMEOUT) -> dict[str, Any]:
+    """One request to the manager of stack `name`, and its answer within `timeout` seconds. Raises NeatError."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.settimeout(CONTROL_TIMEOUT)
+            sock.settimeout(timeout)
             sock.connect(str(directory(name) / "control.sock"))
             sock.sendall(json.dumps(request).encode() + b"\n")
             with sock.makefile("rb") as stream:

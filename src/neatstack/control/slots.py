@@ -9,7 +9,7 @@ from typing import Any
 
 from neatstack.control import pages
 from neatstack.control.line import Answer, ControlLine, Told
-from neatstack.control.recovery import How, Recovery, Stage
+from neatstack.control.recovery import How, Purpose, Recovery, Stage
 
 SLEEP_SEQ = 3  # struct neat_replica_page, as 32-bit words
 PROGRESS, SLEPT = 2, 3  # as 64-bit words
@@ -38,12 +38,15 @@ class Slot:
     pardoned: bool = False  # and that was for no fault of its own
     next_how: How | None = None  # how its successor is to start, whatever it dies of
     retiring: bool = False  # it is being stopped for good
+    purpose: Purpose | None = None  # it is being replaced on purpose
+    quit_ns: int | None = None  # CLOCK_MONOTONIC, when it said that it stops
     failures: int = 0  # in a row
     fate: str = ""  # of the last incarnation that died
     recovery: Recovery | None = None  # under way
     served: bool = False  # it has once been served
     recoveries: int = 0
     last_recovery: Recovery | None = None
+    replaced: asyncio.Future[Recovery] | None = None  # who waits for the end of the next recovery
     ready: asyncio.Event = field(default_factory=asyncio.Event)  # it serves
 
     @classmethod

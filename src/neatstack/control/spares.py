@@ -28,6 +28,7 @@ READY_TIME = 20.0  # seconds; a process that takes longer to become ready is kil
 NICE = 5  # of a process that starts ahead: it takes CPU time that replicas and programs may want
 PAUSE = 0.05  # seconds after an adoption before the next spare starts: it would compete with the replica for the CPU
 POLL = 0.005  # seconds between two looks of one who waits for a spare
+FAILURES = 3  # in a row: then nobody waits any longer
 STEADY = 1.0  # seconds of life after which a spare's death is not taken for a failure to start
 
 
@@ -86,9 +87,10 @@ class Spares:
     async def one_ready(self, limit: float) -> None:
         """Wait until one is ready, and start one if none is there; `limit` seconds. Raises NeatError."""
         end = time.monotonic() + limit
+        failures = self._failures
         try:
             while not any(spare.ready for spare in self.waiting):
-                if time.monotonic() > end:
+                if time.monotonic() > end or self._failures >= failures + FAILURES:
                     raise NeatError("no spare process becomes ready; `neat status` and the log tell more")
                 if not self.waiting and self._timer is None:
                     self._start()

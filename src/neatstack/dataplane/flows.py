@@ -1,7 +1,7 @@
 """The flows of a state region, read by the manager while the replica goes on writing.
 
-A flow is a record of 16 bytes, struct neat_steer_flow (steer.h); many are their concatenation. What says which flow a TCB
-has does not change while the connection lasts, so a flow that was there before the look and after it is found.
+A flow is a record of 16 bytes, struct neat_steer_flow (steer.h); many are their concatenation. What says which flow a
+TCB has does not change while the connection lasts, so a flow that was there before the look and after it is found.
 """
 
 import cython

@@ -50,6 +50,7 @@ DESCRIPTORS = ("control", "stack_page", "neighbours")
 STRIKES = {
     "kill": int(STRIKE_KILL), "segv": int(STRIKE_SEGV), "abort": int(STRIKE_ABORT), "hang": int(STRIKE_HANG),
 }  # fmt: skip
+OF_REPLICAS = {"channel", "drop", "listen", "unlisten", "grant", "revoke", "run", "settle", "fault"}  # not of spares
 CONTROL_EVERY = cython.declare(uint32_t, 64)  # rounds without sleep after which control is looked at
 QUEUE = cython.declare(cython.int, 4096)  # frames; no queue holds more
 SETTLE_TIME = cython.declare(uint64_t, 200000000)  # ns
@@ -275,7 +276,7 @@ class Replica:
                 return None
             case "adopt":
                 return self._adopt(message["replica"], message["incarnation"], message["how"], fds)
-            case "channel" | "drop" | "listen" | "unlisten" | "grant" | "revoke" | "run" | "settle" | "fault" if engine is None:
+            case str(name) if engine is None and name in OF_REPLICAS:
                 raise ValueError("a spare has nothing to do it with")
             case "channel":
                 self._open_channel(message, fds)
