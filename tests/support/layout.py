@@ -22,7 +22,7 @@ def read_constants(text: str) -> dict[str, int]:
     """Every #define and enumerator that is a plain number."""
     found = {name: int(value.rstrip("u"), 0) for name, value in re.findall(r"#define (NEAT_\w+) (\w+)", text)}
     for body in re.findall(r"enum \w+ \{(.*?)\}", text, re.DOTALL):
-        found |= {name: int(value) for name, value in re.findall(r"(NEAT_\w+) = (\d+)", body)}
+        found |= {name: int(value, 0) for name, value in re.findall(r"(NEAT_\w+) = (\w+)", body)}
     return found
 
 
