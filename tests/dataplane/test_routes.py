@@ -100,4 +100,4 @@ def test_a_stray_segment_of_another_replicas_flow_is_not_answered(flags):
         answers[ours] += len(engine.output())
     assert answers[True] > 5
     assert answers[False] == 0
-    assert engine.counters()["drop_wrong_replica"] == 100 - answers[True]
+    assert engine.counters()["drop_moved"] == 100 - answers[True]

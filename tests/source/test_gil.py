@@ -18,8 +18,8 @@ SIGNS = re.compile(
 )
 # Components with a face to Python; their compiled methods may also be called with the GIL held.
 FACES = {
-    *("engine", "flip", "inspect", "replica", "sandbox", "control_messages"),
-    *("driver.steer", "driver.tap", "driver.memory"),
+    *("engine", "flip", "flows", "inspect", "replica", "sandbox", "control_messages"),
+    *("driver.steer", "driver.pins", "driver.tap", "driver.memory"),
 }
 
 

@@ -34,7 +34,7 @@ DROP_NAMES = (
     "old_ack",
     "blind_attack",
     "ranges",
-    "wrong_replica",
+    "moved",
     "neighbour",
     "device",
     "command",
@@ -62,10 +62,6 @@ def port_number(port_be: uint16_t) -> int:
 @cython.cclass
 class Region:
     """A region's memory, checked to be one. ValueError if it is not, or is of another version."""
-
-    _view: cython.Py_buffer
-    header: RegionHeader
-    base: cython.pointer[uint8_t]
 
     def __cinit__(self, buffer: object):
         PyObject_GetBuffer(buffer, cython.address(self._view), PyBUF_SIMPLE)

@@ -9,6 +9,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from neatstack.dataplane.channel.layout cimport (ChannelHeader, ChannelProgram, ChannelReplica, Entry, ReplicaPage, Socket,
                                                  SocketProgram, SocketReplica, StackPage)
 from neatstack.dataplane.driver.device cimport OUTBOX, Device, Inbox, Outgoing
+from neatstack.dataplane.driver.maps cimport SteerFlow
 from neatstack.dataplane.tcp.tcb cimport Tcb
 
 cdef enum:
@@ -26,6 +27,7 @@ cdef enum:
     RETIRED = 4              # slots that one change may leave
     UNDO = 0x4f444e55        # "UNDO"
     POINTS = 32              # room for enum Point
+    STRAYS = 64              # flows remembered; a power of two
 
 cdef enum Drop:              # reasons for counting a frame and forgetting it
     DROP_SHORT
@@ -46,7 +48,7 @@ cdef enum Drop:              # reasons for counting a frame and forgetting it
     DROP_OLD_ACK
     DROP_BLIND_ATTACK        # RFC 5961 challenge
     DROP_RANGES              # out of order, and no room to remember it
-    DROP_WRONG_REPLICA       # flow that is steered elsewhere
+    DROP_MOVED               # its bucket is, or will soon be, another replica's
     DROP_NEIGHBOUR           # next hop unknown
     DROP_DEVICE              # the device did not take what we sent
     DROP_COMMAND             # a program's channel said something impossible
@@ -69,6 +71,8 @@ cdef struct Counters:        # R; in the order in which inspect.py names them
     uint64_t events
     uint64_t doorbells
     uint64_t connections     # now
+    uint64_t requests        # turns of a connection from sending to receiving
+    uint64_t slept_ns        # in all the sleeps that have ended
     uint64_t drops[DROPS]
 
 cdef struct Listener:        # R
@@ -89,6 +93,10 @@ cdef struct Retired:         # a slot that its connection has left
     uint32_t generation
     uint64_t bytes_in        # that went through its rings
     uint64_t bytes_out
+
+cdef struct Strays:          # flows of segments that belong to no connection here, and are no SYNs
+    uint64_t total           # ever; the last of them are in flow[]
+    SteerFlow flow[STRAYS]
 
 cdef struct RegionHeader:    # R, at offset 0
     uint32_t magic
@@ -113,6 +121,7 @@ cdef struct RegionHeader:    # R, at offset 0
     uint64_t isn_key[2]      # RFC 6528: outlives the incarnation, so that sequence numbers go on; 0 0: not drawn yet
     Tcb undo
     Inbox inbox              # the frames of the batch in hand; their bytes lie at frames_at
+    Strays strays            # for the manager, who can see whether another replica has such a connection
 
 cdef struct Neighbour:       # page written by link, mapped read-only here
     uint32_t address_be

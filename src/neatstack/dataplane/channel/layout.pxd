@@ -9,6 +9,8 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         NEAT_MAX_REPLICAS
         NEAT_MAX_CHANNELS
         NEAT_BUCKETS
+        NEAT_TABLE_MOVING
+        NEAT_TABLE_MOVED
     enum:
         NEAT_OP_LOOK
         NEAT_OP_DETACH

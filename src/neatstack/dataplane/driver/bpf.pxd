@@ -1,6 +1,6 @@
-"""What steer.py uses of libbpf, and the structures of steer.h."""
+"""What steer.py and pins.py use of libbpf."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 cdef extern from "<bpf/bpf.h>" nogil:
     enum:
@@ -9,6 +9,11 @@ cdef extern from "<bpf/bpf.h>" nogil:
     int bpf_map_lookup_elem(int fd, const void *key, void *value)
     int bpf_map_delete_elem(int fd, const void *key)
     int bpf_map_get_next_key(int fd, const void *key, void *next_key)
+    ctypedef struct BatchOptions "struct bpf_map_batch_opts":
+        pass
+    int bpf_map_lookup_batch(int fd, void *at, void *next, void *keys, void *values, uint32_t *count, const BatchOptions *options)
+    int bpf_map_update_batch(int fd, const void *keys, const void *values, uint32_t *count, const BatchOptions *options)
+    int bpf_map_delete_batch(int fd, const void *keys, uint32_t *count, const BatchOptions *options)
     ctypedef struct TestRun "struct bpf_test_run_opts":
         size_t sz
         const void *data_in
@@ -35,21 +40,3 @@ cdef extern from "<bpf/libbpf.h>" nogil:
 cdef extern from "<linux/if_tun.h>" nogil:
     enum:
         TUNSETSTEERINGEBPF
-
-cdef extern from "neatstack/dataplane/driver/steer.h" nogil:
-    enum:
-        NEAT_STEER_BUCKETS
-        NEAT_STEER_PINS
-    ctypedef struct SteerConfig "struct neat_steer_config":
-        uint64_t hash_key[3]
-        uint32_t address_be
-        uint32_t link_queue
-        uint32_t pinned
-        uint32_t pad
-    ctypedef struct SteerFlow "struct neat_steer_flow":
-        uint32_t source_be
-        uint32_t destination_be
-        uint16_t source_port_be
-        uint16_t destination_port_be
-        uint8_t protocol
-        uint8_t pad[3]

@@ -8,6 +8,9 @@
  *   ICMP errors              the flow whose packet they quote (RFC 792): one of ours, so its ends are swapped
  *   all else                 link: ARP, ICMP echo, IPv6, and what is too short to tell
  *
+ * While a bucket moves, a SYN opens a flow of its next owner, which the program pins there at once, so that all packets that
+ * follow go the same way; what has no pin and is no SYN belongs to the owner that the bucket still has.
+ *
  * The maps are written by the manager, and outlive it: the keeper holds them. Queue i belongs to replica i.
  *
  * SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
@@ -29,7 +32,8 @@ typedef __u64 uint64_t;
 enum { ETHERTYPE_IPV4 = 0x0800, PROTOCOL_ICMP = 1, PROTOCOL_TCP = 6, PROTOCOL_UDP = 17 };
 enum { ICMP_UNREACHABLE = 3, ICMP_SOURCE_QUENCH = 4, ICMP_REDIRECT = 5, ICMP_TIME_EXCEEDED = 11, ICMP_PARAMETER_PROBLEM = 12 };
 enum { MORE_FRAGMENTS = 0x2000, FRAGMENT_OFFSET = 0x1fff };
-enum { ETHERNET_SIZE = 14, ICMP_SIZE = 8 };
+enum { ETHERNET_SIZE = 14, ICMP_SIZE = 8, TCP_FLAGS = 13 };
+enum { TCP_SYN = 2, TCP_RST = 4, TCP_ACK = 16 };
 
 struct ipv4 {
     uint8_t version_ihl, tos;
@@ -72,22 +76,58 @@ struct {
     __type(value, uint32_t);
 } neat_pins SEC(".maps");
 
-static __always_inline uint32_t by_bucket(const struct neat_steer_config *config, const struct neat_steer_flow *flow)
+/* What the table says about a flow's bucket. */
+static __always_inline uint32_t entry_of(const struct neat_steer_config *config, const struct neat_steer_flow *flow)
 {
     uint32_t bucket = neat_bucket(neat_flow_hash(config->hash_key, flow->source_be, flow->destination_be,
                                                  flow->source_port_be, flow->destination_port_be));
-    const uint32_t *replica = bpf_map_lookup_elem(&neat_table, &bucket);
-    return replica ? *replica : config->link_queue;
+    const uint32_t *entry = bpf_map_lookup_elem(&neat_table, &bucket);
+    return entry ? *entry : config->link_queue;
+}
+
+static __always_inline uint32_t by_bucket(const struct neat_steer_config *config, const struct neat_steer_flow *flow)
+{
+    return neat_steer_owner(entry_of(config, flow));
+}
+
+static __always_inline const uint32_t *pin_of(const struct neat_steer_config *config, const struct neat_steer_flow *flow)
+{
+    return config->pinned ? bpf_map_lookup_elem(&neat_pins, flow) : 0;
 }
 
 static __always_inline uint32_t by_flow(const struct neat_steer_config *config, const struct neat_steer_flow *flow)
 {
-    if (config->pinned) {
-        const uint32_t *replica = bpf_map_lookup_elem(&neat_pins, flow);
-        if (replica)
-            return *replica;
-    }
-    return by_bucket(config, flow);
+    const uint32_t *pin = pin_of(config, flow);
+    return pin ? *pin : by_bucket(config, flow);
+}
+
+/* A flow without a pin whose bucket moves; its TCP header is at `at`. A pin that somebody has made meanwhile counts. When
+ * there is no room for one more, the flow is left to the owner. */
+static __always_inline uint32_t while_moving(struct __sk_buff *skb, const struct neat_steer_flow *flow, uint32_t at,
+                                             uint32_t entry)
+{
+    uint32_t next = neat_steer_next(entry);
+    const uint32_t *pin;
+    uint8_t flags;
+
+    if (flow->protocol != PROTOCOL_TCP || bpf_skb_load_bytes(skb, at + TCP_FLAGS, &flags, 1) ||
+        (flags & (TCP_SYN | TCP_ACK | TCP_RST)) != TCP_SYN)
+        return neat_steer_owner(entry);
+    if (!bpf_map_update_elem(&neat_pins, flow, &next, BPF_NOEXIST))
+        return next;
+    pin = bpf_map_lookup_elem(&neat_pins, flow);
+    return pin ? *pin : neat_steer_owner(entry);
+}
+
+/* The flow of a TCP or UDP packet, whose header after IPv4's is at `at`. */
+static __always_inline uint32_t by_packet(const struct neat_steer_config *config, struct __sk_buff *skb,
+                                          const struct neat_steer_flow *flow, uint32_t at)
+{
+    const uint32_t *pin = pin_of(config, flow);
+    if (pin)
+        return *pin;
+    uint32_t entry = entry_of(config, flow);
+    return neat_steer_moves(entry) ? while_moving(skb, flow, at, entry) : entry;
 }
 
 static __always_inline int has_ports(uint8_t protocol)
@@ -156,7 +196,7 @@ int neat_steer(struct __sk_buff *skb)
     flow.source_port_be = start.ports.source_be;
     flow.destination_port_be = start.ports.destination_be;
     flow.protocol = start.ip.protocol;
-    return by_flow(config, &flow);
+    return by_packet(config, skb, &flow, ETHERNET_SIZE + header);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -12,11 +12,33 @@ enum {
     NEAT_STEER_PINS = 1 << 20, /* flows that can be pinned at one time; memory is taken as they are */
 };
 
+/* An entry of the indirection table: the replica that owns the bucket, and while the bucket moves also the next one.
+ * One number, so that both change in one step. */
+static inline __attribute__((always_inline)) uint32_t neat_steer_entry(uint32_t owner, uint32_t next)
+{
+    return owner | (next + 1) << 8;
+}
+
+static inline __attribute__((always_inline)) uint32_t neat_steer_owner(uint32_t entry)
+{
+    return entry & 0xff;
+}
+
+static inline __attribute__((always_inline)) uint32_t neat_steer_moves(uint32_t entry)
+{
+    return entry >> 8; /* 0: the bucket does not move */
+}
+
+static inline __attribute__((always_inline)) uint32_t neat_steer_next(uint32_t entry)
+{
+    return (entry >> 8) - 1;
+}
+
 struct neat_steer_config {
     uint64_t hash_key[3];
     uint32_t address_be; /* our own: an ICMP error that quotes another's packet is none of a replica's business */
     uint32_t link_queue;
-    uint32_t pinned; /* 0: there are no pins, do not look */
+    uint32_t pinned; /* 0: there are no pins and no bucket moves, do not look for pins */
     uint32_t pad;
 };
 

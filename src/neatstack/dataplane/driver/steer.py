@@ -3,11 +3,18 @@
 
 The program's and the maps' descriptors are all that a restarted manager needs: `fds` gives them to the keeper,
 `Steering.from_fds` takes them back, and neither the device nor a flow notices. Calls raise OSError with a clear text.
+
+A bucket moves from one replica to another in steps (docs/architecture.md): it is marked, with the next owner beside the
+one that it has, and while it is, the program pins new flows to the next; then it is the next one's. Both are read from
+the kernel, so that a restarted manager knows what is under way.
 """
 
 import os
 import secrets
 import socket
+import struct
+from array import array
+from collections.abc import Iterable
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import NamedTuple
@@ -18,10 +25,7 @@ from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memset
 from cython.cimports.neatstack.dataplane.driver.bpf import (
     BPF_ANY,
-    NEAT_STEER_BUCKETS,
     TUNSETSTEERINGEBPF,
-    SteerConfig,
-    SteerFlow,
     TestRun,
     bpf_map_delete_elem,
     bpf_map_get_next_key,
@@ -39,13 +43,31 @@ from cython.cimports.neatstack.dataplane.driver.bpf import (
 )
 from cython.cimports.neatstack.dataplane.driver.flowhash import bucket as bucket_of
 from cython.cimports.neatstack.dataplane.driver.flowhash import flow_hash
+from cython.cimports.neatstack.dataplane.driver.maps import (
+    NEAT_STEER_BUCKETS,
+    SteerConfig,
+    SteerFlow,
+    steer_entry,
+    steer_moves,
+    steer_next,
+    steer_owner,
+)
+from cython.cimports.neatstack.dataplane.driver.membarrier import (
+    MEMBARRIER_CMD_GLOBAL,
+    SYS_membarrier,
+    syscall,
+    usleep,
+)
 from cython.cimports.posix.ioctl import ioctl
+
+from neatstack.dataplane.driver.pins import Pins, count_by_replica, put_pins, read_pins, remove_pins
 
 FIRST_PORT = cython.declare(uint32_t, 1024)  # of those that clients use
 CLIENT_BE = cython.declare(uint32_t, 0x01004D0A)  # 10.77.0.1, 10.77.0.2 and port 80: any others only shift the hash
 SERVER_BE = cython.declare(uint32_t, 0x02004D0A)
 HTTP_BE = cython.declare(uint16_t, 0x5000)
 
+RECORD = struct.Struct("=IIHHB3x")  # struct neat_steer_flow
 OBJECT = Path(__file__).with_name("steer.bpf.o")
 DESCRIPTORS = ("program", "config", "table", "pins")
 
@@ -86,6 +108,20 @@ def _flow(flow) -> SteerFlow:
     key.destination_port_be = socket.htons(flow[3])
     key.protocol = flow[4]
     return key
+
+
+def flows_of(records: bytes) -> list[Flow]:
+    """Flow records (see pins.py), to be read by people."""
+    return [
+        Flow(_address(source), socket.ntohs(source_port), _address(destination), socket.ntohs(port), protocol)
+        for source, destination, source_port, port, protocol in RECORD.iter_unpack(records)
+    ]
+
+
+def record_of(flow: Flow) -> bytes:
+    """The record of a flow."""
+    key: SteerFlow = _flow(flow)
+    return cython.cast(cython.p_char, cython.address(key))[: cython.sizeof(key)]
 
 
 def bucket(keys: tuple[int, int, int], source: str, source_port: int, destination: str, destination_port: int) -> int:
@@ -196,68 +232,109 @@ class Steering:
         config.hash_key[0], config.hash_key[1], config.hash_key[2] = keys
         self._write(config)
 
+    @cython.cfunc
+    def _entry(self, index: uint32_t) -> uint32_t:
+        value: uint32_t = 0
+        if bpf_map_lookup_elem(self._table, cython.address(index), cython.address(value)) < 0:
+            raise _fail("cannot read the indirection table", errno)
+        return value
+
+    @cython.cfunc
+    def _set_entry(self, index: uint32_t, value: uint32_t):
+        if bpf_map_update_elem(self._table, cython.address(index), cython.address(value), BPF_ANY) < 0:
+            raise _fail("cannot write the indirection table", errno)
+
     def set_table(self, replicas: list[int]) -> None:
-        """Set the indirection table: entry i is the replica of bucket i. Each entry changes atomically."""
+        """Set the indirection table: entry i is the replica of bucket i, and no bucket moves any more.
+
+        Each entry changes atomically.
+        """
         if len(replicas) != NEAT_STEER_BUCKETS:
             raise ValueError(f"an indirection table has {NEAT_STEER_BUCKETS} entries, not {len(replicas)}")
-        index: uint32_t
-        value: uint32_t = 0
         for i, replica in enumerate(replicas):
-            index, value = i, replica
-            if bpf_map_update_elem(self._table, cython.address(index), cython.address(value), BPF_ANY) < 0:
-                raise _fail("cannot write the indirection table", errno)
+            self._set_entry(i, replica)
 
     def table(self) -> list[int]:
-        """The indirection table as the kernel has it."""
-        answer = []
-        index: uint32_t
-        value: uint32_t = 0
-        for i in range(NEAT_STEER_BUCKETS):
-            index = i
-            if bpf_map_lookup_elem(self._table, cython.address(index), cython.address(value)) < 0:
-                raise _fail("cannot read the indirection table", errno)
-            answer.append(value)
-        return answer
+        """The owner of each bucket, as the kernel has it."""
+        return [steer_owner(self._entry(i)) for i in range(NEAT_STEER_BUCKETS)]
+
+    # ---- buckets that move ----
+
+    def mark_moving(self, to: dict[int, int]) -> None:
+        """These buckets (bucket -> next replica) are about to move: from now on the program pins new flows to the next.
+
+        Marking again changes the next replica.
+        """
+        self.look_at_pins(True)
+        for bucket_, following in to.items():
+            self._set_entry(bucket_, steer_entry(steer_owner(self._entry(bucket_)), following))
+
+    def finish_moving(self, buckets: Iterable[int]) -> None:
+        """These buckets belong to their next owners. One that does not move stays as it is."""
+        entry: uint32_t
+        for bucket_ in buckets:
+            entry = self._entry(bucket_)
+            if steer_moves(entry):
+                self._set_entry(bucket_, steer_next(entry))
+
+    def moving(self) -> dict[int, int]:
+        """The buckets that move, and their next owners."""
+        entries = [self._entry(i) for i in range(NEAT_STEER_BUCKETS)]
+        return {i: steer_next(entry) for i, entry in enumerate(entries) if steer_moves(entry)}
+
+    @staticmethod
+    def synchronize() -> None:
+        """Wait until every frame is in its queue that was decided by what the maps said before.
+
+        The program runs in a read-side critical section of RCU, and membarrier() waits for all of those to end
+        (some 10 ms). Where it is not allowed to, 50 ms are far longer than any of them. Without the GIL.
+        """
+        with cython.nogil:
+            if syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) < 0:
+                usleep(50_000)
+
+    # ---- pins ----
 
     def pin(self, flow: Flow, replica: int) -> None:
         """Send this flow to `replica`, whatever its bucket says. Pins are looked at from the first one on."""
-        self._look_at_pins(1)
+        self.look_at_pins(True)
         key: SteerFlow = _flow(flow)
         value: uint32_t = replica
         if bpf_map_update_elem(self._pins, cython.address(key), cython.address(value), BPF_ANY) < 0:
             raise _fail(f"cannot pin {flow}", errno)
 
     def unpin(self, flow: Flow) -> None:
-        """Forget a pin; it is no error if there is none."""
+        """Forget a pin; it is no error if there is none. After the last one pins are not looked at any more."""
         key: SteerFlow = _flow(flow)
         bpf_map_delete_elem(self._pins, cython.address(key))
         following: SteerFlow
-        if bpf_map_get_next_key(self._pins, cython.NULL, cython.address(following)) < 0:
-            self._look_at_pins(0)
+        if bpf_map_get_next_key(self._pins, cython.NULL, cython.address(following)) < 0 and not self.moving():
+            self.look_at_pins(False)
 
     def pins(self) -> dict[Flow, int]:
-        """All pins. Those set or removed meanwhile may or may not be among them."""
-        answer = {}
-        last: SteerFlow
-        key: SteerFlow
-        value: uint32_t = 0
-        more: cython.int = bpf_map_get_next_key(self._pins, cython.NULL, cython.address(key))
-        while more == 0:
-            if bpf_map_lookup_elem(self._pins, cython.address(key), cython.address(value)) == 0:
-                flow = Flow(
-                    _address(key.source_be),
-                    socket.ntohs(key.source_port_be),
-                    _address(key.destination_be),
-                    socket.ntohs(key.destination_port_be),
-                    key.protocol,
-                )
-                answer[flow] = value
-            last = key
-            more = bpf_map_get_next_key(self._pins, cython.address(last), cython.address(key))
-        return answer
+        """All pins, to be read by people. Those set or removed meanwhile may or may not be among them."""
+        flows, replicas = read_pins(self._pins)
+        return dict(zip(flows_of(flows), array("I", replicas), strict=True))
 
-    @cython.cfunc
-    def _look_at_pins(self, look: uint32_t):
+    def pin_flows(self, flows: bytes, replica: int) -> None:
+        """`pin` for many, given as records (see pins.py). OSError ENOSPC: there is no room for all of them."""
+        self.look_at_pins(True)
+        put_pins(self._pins, flows, replica)
+
+    def unpin_flows(self, flows: bytes) -> None:
+        """Forget the pins of many, given as records. Whether pins are looked at stays as it is."""
+        remove_pins(self._pins, flows)
+
+    def pins_of(self) -> Pins:
+        """All pins, as records and numbers."""
+        return read_pins(self._pins)
+
+    def count_pins(self) -> dict[int, int]:
+        """How many pins each replica has."""
+        return count_by_replica(read_pins(self._pins))
+
+    def look_at_pins(self, look: bool) -> None:
+        """Whether the program looks for pins. It must while there are any, and while a bucket moves."""
         config: SteerConfig = self._read()
         if config.pinned != look:
             config.pinned = look

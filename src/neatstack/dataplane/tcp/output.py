@@ -20,6 +20,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_FIN_QUEUED,
     TCB_FIN_SENT,
     TCB_FORCE,
+    TCB_HEARD,
     TCB_RECOVERY,
     TCB_RESET_OWED,
     TCB_RETRANSMIT,
@@ -220,6 +221,7 @@ def send(
     if after(after_text, t.snd.max):
         fresh = after_text - later(seq, t.snd.max)
         t.bytes_out += fresh
+        t.flags &= ~cython.cast(uint32_t, TCB_HEARD)
         if not before(seq, t.snd.max):
             begin_timing(t, seq, s.now)
         if length < t.snd.mss or length % t.snd.mss:
