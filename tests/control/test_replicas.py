@@ -353,6 +353,8 @@ def test_a_manager_dies_before_it_puts_a_death_down(
     async def play(stage: Stage) -> None:
         monkeypatch.setattr(replicas, "BOOKS_LATER", 100)
         monkeypatch.setattr(stage.replicas.spares, "refill", lambda *_: None)  # it would put down too
+        if stage.replicas.spares._timer is not None:
+            stage.replicas.spares._timer.cancel()
         for n, sent in enumerate(signals):
             kill(stage.slots[0], sent)
             await stage.serves(0, 2 + n)

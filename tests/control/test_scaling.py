@@ -17,7 +17,7 @@ from neatstack.control.change import Change
 from neatstack.control.errors import NeatError
 from neatstack.control.events import Events
 from neatstack.control.line import ReplicaGone, Told
-from neatstack.control.pages import BUCKETS, MOVED, MOVING, StackPage
+from neatstack.control.pages import BUCKETS, TABLE_MOVED, TABLE_MOVING, StackPage
 from neatstack.control.scaling import Scaling
 from neatstack.control.store import Entry
 
@@ -71,7 +71,7 @@ class World:
         for to, flow in [each for each in self.queued if each[0] == replica]:
             self.queued.remove((to, flow))
             entry = self.page.table[flow % BUCKETS]
-            if entry in (replica, MOVING, MOVED | replica):
+            if entry in (replica, TABLE_MOVING, TABLE_MOVED | replica):
                 self.flows[replica].add(flow)
             else:
                 self.lost.append(flow)

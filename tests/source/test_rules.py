@@ -14,7 +14,7 @@ LONGEST = 600  # lines that a sitting can take in
 # Each layer may import those before it. Types and checks are everybody's. Whatever else there is comes last.
 LAYERS = [
     *("wire", "channel", "death", "journal", "driver", "ip", "tcp", "socket"),
-    *("inspect", "audit", "adopt", "batch", "engine"),
+    *("inspect", "flows", "audit", "adopt", "batch", "engine"),
 ]
 TYPES = {"check", "stack", "tcp.tcb", "tcp.state", "driver.device", "channel.layout", "channel.atomic"}
 UPWARD = {

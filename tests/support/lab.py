@@ -40,7 +40,9 @@ class Lab:
         self.mtu = mtu
         self.engine.now = START
         self.engine.neighbour(PEER, PEER_MAC)
-        self.program = Program(self.engine, sockets=sockets, rx_size=rings, tx_size=rings)
+        self.program = Program(
+            self.engine, replica=options.get("replica", 0), sockets=sockets, rx_size=rings, tx_size=rings
+        )
         self.left: list[Segment] = []  # what has left the stack and was not yet expected
         self.captured: list[Segment] | None = None  # everything that ever left, when a test wants it
         self._peer_ports = iter(range(40000, 60000))

@@ -11,7 +11,8 @@ MAGIC = 0x5441454E  # NEAT_MAGIC
 VERSION = 2  # NEAT_LAYOUT_VERSION
 BUCKETS = 256  # NEAT_BUCKETS
 MOST_REPLICAS = 16  # NEAT_MAX_REPLICAS
-MOVING, MOVED = 0x40, 0x80  # NEAT_TABLE_MOVING, NEAT_TABLE_MOVED
+TABLE_MOVING = 0x40  # NEAT_TABLE_MOVING: any replica that is steered a SYN of this bucket may take it
+TABLE_MOVED = 0x80  # NEAT_TABLE_MOVED, with the next owner in the lower bits: only that one may
 STACK_PAGE = struct.Struct("=9I6s2x2I4x3Q256s")  # struct neat_stack_page; padded where C pads
 GENERATION_AT = 8
 REPLICA_PAGE_SIZE = 4096

@@ -30,7 +30,7 @@ class Region:
         from neatstack.dataplane import flows
 
         try:
-            return flows.owns(self._memory, packed)
+            return len(flows.owns(self._memory, packed)) // FLOW
         except ValueError:
             return 0
 

@@ -22,7 +22,7 @@ from neatstack.control.change import Change
 from neatstack.control.errors import NeatError
 from neatstack.control.events import Events
 from neatstack.control.line import ReplicaGone, Told, refusal
-from neatstack.control.pages import MOST_REPLICAS, MOVED, MOVING, StackPage
+from neatstack.control.pages import MOST_REPLICAS, TABLE_MOVED, TABLE_MOVING, StackPage
 from neatstack.control.replicas import ANSWER_TIME, Replicas
 from neatstack.control.slots import Slot
 from neatstack.control.spares import READY_TIME
@@ -164,11 +164,11 @@ class Scaling:
         try:
             self.steering.look_at_pins(True)
             await self._pin(sources)  # most of them, while nothing is urgent
-            self._set_page(dict.fromkeys(moves, MOVING))
+            self._set_page(dict.fromkeys(moves, TABLE_MOVING))
             self.steering.mark_moving(moves)
             await asyncio.to_thread(self.steering.synchronize)
             await self._settle(sources)
-            self._set_page({bucket: MOVED | new for bucket, new in moves.items()})
+            self._set_page({bucket: TABLE_MOVED | new for bucket, new in moves.items()})
             await self._settle(sources)
             await self._pin(sources)  # those that were born meanwhile
         except (NeatError, OSError) as error:

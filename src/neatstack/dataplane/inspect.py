@@ -63,10 +63,6 @@ def port_number(port_be: uint16_t) -> int:
 class Region:
     """A region's memory, checked to be one. ValueError if it is not, or is of another version."""
 
-    _view: cython.Py_buffer
-    header: RegionHeader
-    base: cython.pointer[uint8_t]
-
     def __cinit__(self, buffer: object):
         PyObject_GetBuffer(buffer, cython.address(self._view), PyBUF_SIMPLE)
         self.base = cython.cast(cython.pointer[uint8_t], self._view.buf)

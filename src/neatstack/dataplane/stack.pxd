@@ -26,8 +26,8 @@ cdef enum:
     RELEASE_AHEAD = 8        # TIME-WAIT connections looked at for one to recycle
     RETIRED = 4              # slots that one change may leave
     UNDO = 0x4f444e55        # "UNDO"
-    STRAYS = 64              # remembered
     POINTS = 32              # room for enum Point
+    STRAYS = 64              # flows remembered; a power of two
 
 cdef enum Drop:              # reasons for counting a frame and forgetting it
     DROP_SHORT
@@ -48,7 +48,7 @@ cdef enum Drop:              # reasons for counting a frame and forgetting it
     DROP_OLD_ACK
     DROP_BLIND_ATTACK        # RFC 5961 challenge
     DROP_RANGES              # out of order, and no room to remember it
-    DROP_MOVED               # of no connection here, and its flow's bucket is another replica's
+    DROP_MOVED               # its bucket is, or will soon be, another replica's
     DROP_NEIGHBOUR           # next hop unknown
     DROP_DEVICE              # the device did not take what we sent
     DROP_COMMAND             # a program's channel said something impossible
@@ -71,7 +71,7 @@ cdef struct Counters:        # R; in the order in which inspect.py names them
     uint64_t events
     uint64_t doorbells
     uint64_t connections     # now
-    uint64_t requests        # turns from sending to receiving: what a request-response protocol calls a request
+    uint64_t requests        # turns of a connection from sending to receiving
     uint64_t drops[DROPS]
 
 cdef struct Listener:        # R
@@ -93,9 +93,9 @@ cdef struct Retired:         # a slot that its connection has left
     uint64_t bytes_in        # that went through its rings
     uint64_t bytes_out
 
-cdef struct Strays:          # flows of segments that there was no connection for
-    uint64_t total           # ever; the last lies before total % STRAYS
-    SteerFlow flows[STRAYS]
+cdef struct Strays:          # flows of segments that belong to no connection here, and are no SYNs
+    uint64_t total           # ever; the last of them are in flow[]
+    SteerFlow flow[STRAYS]
 
 cdef struct RegionHeader:    # R, at offset 0
     uint32_t magic
@@ -120,7 +120,7 @@ cdef struct RegionHeader:    # R, at offset 0
     uint64_t isn_key[2]      # RFC 6528: outlives the incarnation, so that sequence numbers go on; 0 0: not drawn yet
     Tcb undo
     Inbox inbox              # the frames of the batch in hand; their bytes lie at frames_at
-    Strays strays
+    Strays strays            # for the manager, who can see whether another replica has such a connection
 
 cdef struct Neighbour:       # page written by link, mapped read-only here
     uint32_t address_be

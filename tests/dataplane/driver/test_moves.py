@@ -11,7 +11,19 @@ import pytest
 
 from neatstack.dataplane.driver.pins import Pins, count_by_replica, dead_pins, redundant_pins
 from neatstack.dataplane.driver.steer import Flow, Steering, bucket, choose_keys, flows_of, record_of
-from tests.dataplane.driver.frames import CLIENT, MORE_FRAGMENTS, PORT, SERVER, TCP, UDP, ethernet, icmp, ipv4, ports, tcp
+from tests.dataplane.driver.frames import (
+    CLIENT,
+    MORE_FRAGMENTS,
+    PORT,
+    SERVER,
+    TCP,
+    UDP,
+    ethernet,
+    icmp,
+    ipv4,
+    ports,
+    tcp,
+)
 
 LINK = 16
 KEYS = choose_keys(2)

@@ -18,12 +18,12 @@
 #define NEAT_MAX_CHANNELS 256 /* programs at one time; a program has the same channel number in every replica */
 #define NEAT_BUCKETS 256      /* of the indirection table */
 
-#define NEAT_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), "size of " #type)
+/* Entries of the stack page's table. A plain number: that replica has the bucket. While the bucket moves to another, nobody
+ * opens connections in it (so that who looks for its own number finds none), and of the SYNs that come in */
+#define NEAT_TABLE_MOVING 0x40u /* whoever is steered one takes it, */
+#define NEAT_TABLE_MOVED 0x80u  /* with the next owner in the lower bits: only that one takes it */
 
-enum neat_table_entry { /* a bucket in motion: nobody opens connections whose return flow falls into it */
-    NEAT_TABLE_MOVING = 0x40, /* whoever is steered a SYN may take it */
-    NEAT_TABLE_MOVED = 0x80,  /* with the number of the next owner: only that one may */
-};
+#define NEAT_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), "size of " #type)
 
 /* ---- stack page: one for the stack. Writer: the manager. Mapped read-only by replicas and programs. ---- */
 
@@ -41,7 +41,7 @@ struct neat_stack_page {
     uint32_t link_queue;  /* the device queue of link */
     uint32_t tcp_backlog_max;
     uint64_t hash_key[3]; /* of neat_flow_hash(): random, odd */
-    uint8_t table[NEAT_BUCKETS]; /* indirection table: bucket -> replica, or enum neat_table_entry */
+    uint8_t table[NEAT_BUCKETS]; /* indirection table: bucket -> replica, or in motion, see NEAT_TABLE_MOVING */
 };
 
 /* ---- replica page: one for each replica. Writer: the replica. Mapped read-only by programs and the manager. ---- */

@@ -9,7 +9,6 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         NEAT_MAX_REPLICAS
         NEAT_MAX_CHANNELS
         NEAT_BUCKETS
-    enum:
         NEAT_TABLE_MOVING
         NEAT_TABLE_MOVED
     enum:

@@ -119,7 +119,7 @@ def remove_all(fd: cython.int, flow: cython.pointer[SteerFlow], count: uint32_t)
         if bpf_map_delete_batch(fd, flow + done, cython.address(k), NO_OPTIONS) < 0:
             if errno != ENOENT:
                 return -errno
-            k += 1                              # it stops before one that is not there
+            k += 1  # it stops before one that is not there
         done += k
     return 0
 
@@ -155,7 +155,7 @@ def make_room(all: cython.pointer[Listing]) -> cython.int:
 @cython.nogil
 @cython.exceptval(check=False)
 def list_all(fd: cython.int, all: cython.pointer[Listing]) -> cython.int:
-    at: uint64_t = 0                            # the kernel's own notion of where it is
+    at: uint64_t = 0  # the kernel's own notion of where it is
     first: cython.bint = True
     count: uint32_t
     result: cython.int = 0
@@ -173,7 +173,7 @@ def list_all(fd: cython.int, all: cython.pointer[Listing]) -> cython.int:
             NO_OPTIONS,
         ) < 0:  # fmt: skip
             result = -errno
-        if result == 0 or result == -ENOENT:    # ENOENT: the last of them
+        if result == 0 or result == -ENOENT:  # ENOENT: the last of them
             all.count += count
         first = False
     return 0 if result == -ENOENT else result
@@ -300,9 +300,5 @@ def redundant_pins(pins: Pins, replica: int, keys: tuple[int, int, int], table: 
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def bucket_of(
-    key: cython.pointer[cython.const[uint64_t]], flow: cython.pointer[cython.const[SteerFlow]]
-) -> uint32_t:
-    return bucket(
-        flow_hash(key, flow.source_be, flow.destination_be, flow.source_port_be, flow.destination_port_be)
-    )
+def bucket_of(key: cython.pointer[cython.const[uint64_t]], flow: cython.pointer[cython.const[SteerFlow]]) -> uint32_t:
+    return bucket(flow_hash(key, flow.source_be, flow.destination_be, flow.source_port_be, flow.destination_port_be))

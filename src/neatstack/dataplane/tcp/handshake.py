@@ -3,6 +3,7 @@
 import cython
 from cython.cimports.libc.errno import ECONNREFUSED
 from cython.cimports.libc.stdint import uint16_t, uint32_t
+from cython.cimports.neatstack.dataplane.channel.atomic import store64
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_TABLE_MOVED, NEAT_TABLE_MOVING
 from cython.cimports.neatstack.dataplane.driver.flowhash import bucket, flow_hash
 from cython.cimports.neatstack.dataplane.driver.maps import SteerFlow
@@ -72,7 +73,7 @@ def no_connection(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Seg
     if not seg.remote_port_be or not seg.local_port_be:      # reserved: there is nobody to answer
         s.counters.drops[cython.cast(cython.int, DROP_TCP_HEADER)] += 1
         return
-    if not seg.loopback and steered_elsewhere(s, seg):
+    if not seg.loopback and s.page.replicas > 1 and another_has_it(s, seg):
         s.counters.drops[cython.cast(cython.int, DROP_MOVED)] += 1
         return
     listener = find_listener(s, seg.local_be, seg.local_port_be)
@@ -94,37 +95,43 @@ def no_connection(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Seg
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def steered_elsewhere(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
-    """Whether later packets of this flow will go to another replica, which knows better what to answer.
+def another_has_it(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
+    """Whether the segment, of no connection here, is another replica's, which knows better what to answer.
 
-    What opens no connection is noted, so that the manager can see whether another replica has the flow.
+    While the bucket moves it is not certain whose it is: only a SYN is for whoever it was steered to, and once the next
+    owner is alone in the table, for that one. What is no SYN is put down for the manager.
     """
-    opens: cython.bint = seg.flags & (SYN | ACK | RST) == SYN
-    if not opens:
-        note_stray(s, seg)
-    if s.page.replicas <= 1:
-        return False
-    hashed: uint32_t = flow_hash(
-        s.page.hash_key, seg.remote_be, seg.local_be, seg.remote_port_be, seg.local_port_be
-    )
-    owner: uint32_t = s.page.table[bucket(hashed)]
-    if opens and (owner == NEAT_TABLE_MOVING or owner == NEAT_TABLE_MOVED | s.replica):
-        return False
-    return owner != s.replica
+    entry: uint32_t = steering_entry(s, seg)
+    if seg.flags & (SYN | ACK | RST) != SYN:
+        put_down_stray(s, seg)
+        return entry != s.replica
+    return entry != s.replica and entry != NEAT_TABLE_MOVING and entry != NEAT_TABLE_MOVED | s.replica
 
 
 @cython.cfunc
+@cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def note_stray(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Segment]]) -> cython.void:
+def steering_entry(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Segment]]) -> uint32_t:
+    """What the indirection table says about the flow."""
+    hashed: uint32_t
+    hashed = flow_hash(s.page.hash_key, seg.remote_be, seg.local_be, seg.remote_port_be, seg.local_port_be)
+    return s.page.table[bucket(hashed)]
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def put_down_stray(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Segment]]) -> cython.void:
     strays: cython.pointer[Strays] = cython.address(s.region.strays)
-    flow: cython.pointer[SteerFlow] = cython.address(strays.flows[strays.total % STRAYS])
+    flow: cython.pointer[SteerFlow] = cython.address(strays.flow[strays.total & (STRAYS - 1)])
     flow.source_be = seg.remote_be
     flow.destination_be = seg.local_be
     flow.source_port_be = seg.remote_port_be
     flow.destination_port_be = seg.local_port_be
     flow.protocol = PROTOCOL_TCP
-    strays.total += 1
+    store64(cython.address(strays.total), strays.total + 1)
 
 
 @cython.cfunc

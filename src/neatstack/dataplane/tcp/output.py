@@ -17,10 +17,10 @@ from cython.cimports.neatstack.dataplane.tcp.seq import after, before, later, le
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_ACK_NOW,
-    TCB_ANSWERED,
     TCB_FIN_QUEUED,
     TCB_FIN_SENT,
     TCB_FORCE,
+    TCB_HEARD,
     TCB_RECOVERY,
     TCB_RESET_OWED,
     TCB_RETRANSMIT,
@@ -221,7 +221,7 @@ def send(
     if after(after_text, t.snd.max):
         fresh = after_text - later(seq, t.snd.max)
         t.bytes_out += fresh
-        t.flags |= TCB_ANSWERED
+        t.flags &= ~cython.cast(uint32_t, TCB_HEARD)
         if not before(seq, t.snd.max):
             begin_timing(t, seq, s.now)
         if length < t.snd.mss or length % t.snd.mss:
@@ -305,7 +305,6 @@ def probe(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython.void:
     emit(s, i, t.snd.una, length, 0 if length else FIN)
     if t.snd.una == t.snd.max:
         t.bytes_out += length
-        t.flags |= TCB_ANSWERED
     if not length:
         t.flags |= TCB_FIN_SENT
     t.snd.max = later(t.snd.max, t.snd.una + 1)

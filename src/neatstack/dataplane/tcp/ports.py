@@ -20,7 +20,8 @@ def usable(
 ) -> cython.bint:
     """Whether a connection may be opened on this flow: it is new, and its packets will be steered here.
 
-    Connections to ourselves never leave this replica, so they are not steered.
+    Connections to ourselves never leave this replica, so they are not steered. A bucket that moves is nobody's (see
+    NEAT_TABLE_MOVING).
     """
     hashed: uint32_t
     if not is_local(s, remote_be):

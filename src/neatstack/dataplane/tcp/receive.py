@@ -27,9 +27,9 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     RANGES,
     TCB_ACK_DELAYED,
     TCB_ACK_NOW,
-    TCB_ANSWERED,
     TCB_FIN_RECEIVED,
     TCB_FIN_SEEN,
+    TCB_HEARD,
     TCB_HELD,
     TCB_READ_SHUT,
     TIMER_DELAYED_ACK,
@@ -110,10 +110,10 @@ def in_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.c
     t.rcv.nxt += seg.len
     if reordered:
         absorb(t)
-    if t.flags & TCB_ANSWERED or not t.bytes_in:
-        t.flags &= ~TCB_ANSWERED
-        s.counters.requests += 1
     t.bytes_in += t.rcv.nxt - before_text
+    if not t.flags & TCB_HEARD:
+        t.flags |= TCB_HEARD
+        s.counters.requests += 1
     if t.flags & TCB_READ_SHUT:
         v.rx_tail += t.rcv.nxt - before_text    # thrown away as it comes
     owe(s, i, reordered)

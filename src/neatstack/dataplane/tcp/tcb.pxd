@@ -50,8 +50,8 @@ cdef enum TcbFlag:
     TCB_RETRANSMIT = 16384   # the segment at snd.una is to be sent again (fast retransmit)
     TCB_FORCE = 32768        # the persist timer has fired: send what fits, however small
     TCB_RESET_OWED = 65536   # CLOSED, and the peer is still to be told by RST
-    TCB_ANSWERED = 262144    # data was sent since data last came
     TCB_FIN_SEEN = 131072    # the peer's FIN has come out of order: it is at rcv.fin
+    TCB_HEARD = 262144       # text has come since we last sent some: more of it is the same request
 
 cdef struct Range:           # sequence numbers [left, right) received out of order, sitting in the receive ring
     uint32_t left
