@@ -44,7 +44,9 @@ def test_events_come_once() -> None:
         feed = Feed("web", events=3)
         web.events = [{**EVENT, "id": 1}, {**EVENT, "id": 2, "gap_ms": None, "kind": "scale_up", "replica": None}]
         await feed.poll()
+        assert [event.id for event in feed.fresh] == [1, 2]
         await feed.poll()
+        assert not feed.fresh
         assert [event.id for event in feed.events] == [1, 2]
         assert feed.events[0].gap_ms == 3.5 and feed.events[1].replica is None
         web.events += [{**EVENT, "id": 3}, {"id": 4}, "nonsense"][:2]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from neatstack.observe.rates import SERIES, Meter, Rates, growth
+from neatstack.observe.rates import SERIES, Meter, ProcessView, Rates, growth
 from tests.observe.fake import LAST, replica, status
 
 
@@ -22,7 +22,8 @@ def test_the_first_answer_has_no_rates() -> None:
     assert view.rates == Rates() and view.seconds == 0 and view.history["requests"] == ()
     assert (view.active, view.draining, view.max_replicas, view.spares_ready, view.spares) == (2, (), 4, 1, 1)
     assert (view.pins, view.wrong_replica, view.queue_drops, view.programs, view.connections) == (3, 0, 4, 1, 10)
-    assert len(view.table) == 256 and view.processes == {"keeper": 900, "manager": 901, "link": 902}
+    assert len(view.table) == 256
+    assert view.processes["manager"] == ProcessView(pid=901, cpu_seconds=0.5, resident=20 << 20)
     first, second = view.replicas
     assert (first.busy, first.takes_new, first.buckets, first.pins, first.dropped) == (0.25, True, 128, 0, 2)
     assert second.pins == 3 and second.pid == 1001

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -73,7 +74,7 @@ class Client:
 
     def _why(self, error: BaseException) -> str:
         if isinstance(error, PermissionError):
-            return f"no right to control stack {self.name}; run as the user who started it, or as root"
+            return no_right(self.name)
         if not rundir.is_running(self.name):
             return f"stack {self.name} has ended"
         if isinstance(error, TimeoutError):
@@ -81,6 +82,17 @@ class Client:
         if isinstance(error, ValueError):
             return f"stack {self.name} gives an answer that makes no sense"
         return f"the manager of stack {self.name} is not there"
+
+
+def check_right(name: str) -> None:
+    """Raises NeatError when this user may not control the stack."""
+    path = rundir.directory(name) / "control.sock"
+    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+        raise NeatError(no_right(name))
+
+
+def no_right(name: str) -> str:
+    return f"no right to control stack {name}; run as the user who started it, or as root"
 
 
 async def command(name: str, **request: Any) -> dict[str, Any]:
@@ -133,6 +145,7 @@ class Feed:
         self.name = name
         self.meter = Meter(history)
         self.events: deque[Event] = deque(maxlen=events)  # oldest first
+        self.fresh: list[Event] = []  # those that the last round brought
         self.problem: str | None = None  # why the last round brought no answer
         self.answered: float | None = None  # time.monotonic() of the last answer
         self._started = time.monotonic()
@@ -152,6 +165,7 @@ class Feed:
 
     async def poll(self) -> bool:
         """One round: status, and the events since the last one. Did the stack answer?"""
+        self.fresh = []
         try:
             answer = await self._client.ask(op="status")
         except NeatError as error:
@@ -187,6 +201,7 @@ class Feed:
         for event in (Event.parse(each) for each in told or [] if isinstance(each, dict)):
             if event.id > self._last:
                 self.events.append(event)
+                self.fresh.append(event)
                 self._last = event.id
         if isinstance(following, int):
             self._since = following

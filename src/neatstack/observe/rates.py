@@ -66,6 +66,19 @@ class LastRecovery:
 
 
 @dataclass(frozen=True)
+class ProcessView:
+    """What a process uses; zeros when it is gone."""
+
+    pid: int
+    cpu_seconds: float
+    resident: int  # bytes
+
+    @classmethod
+    def parse(cls, told: dict[str, Any]) -> ProcessView:
+        return cls(int(number(told, "pid")), number(told, "cpu_seconds"), int(number(told, "resident")))
+
+
+@dataclass(frozen=True)
 class ReplicaView:
     """One replica that has a process, or is about to have one."""
 
@@ -81,6 +94,7 @@ class ReplicaView:
     pins: int
     recoveries: int
     last_recovery: LastRecovery | None
+    cpu_seconds: float  # of this incarnation
     resident: int  # bytes
     counters: dict[str, int]
     drops: dict[str, int]  # by reason, since the region was made
@@ -117,7 +131,7 @@ class StackView:
     wrong_replica: int
     queue_drops: int
     programs: int
-    processes: dict[str, int]  # pids of keeper, manager, link
+    processes: dict[str, ProcessView]  # keeper, manager, link
     manager_restarts: int  # seen by this meter
     rates: Rates  # of all replicas
     history: History
@@ -150,11 +164,11 @@ class Meter:
         passed = (at_ns - before.at_ns) / SECOND if before else 0.0
         replicas = self._replicas(answer, passed)
         processes = {
-            name: int(number(process, "pid"))
+            name: ProcessView.parse(process)
             for name, process in mapping(answer, "processes").items()
             if isinstance(process, dict)
         }
-        if before and processes.get("manager") != before.processes.get("manager"):
+        if before and _pid(processes, "manager") != _pid(before.processes, "manager"):
             self._manager_restarts += 1
         total = Rates.total(replica.rates for replica in replicas)
         if before and passed > 0:
@@ -249,6 +263,7 @@ class _Track:
             pins=int(number(mapping(steering, "pins_by_replica"), str(slot))),
             recoveries=int(number(answer, "recoveries")),
             last_recovery=_last_recovery(answer),
+            cpu_seconds=number(answer, "cpu_seconds"),
             resident=int(number(answer, "resident")),
             counters=counters,
             drops=drops,
@@ -275,6 +290,10 @@ class _Track:
             self._busy = within(1 - grown["slept_ns"] / (passed * SECOND))
         elif self._busy is None and cpu[0] == cpu_before[0]:
             self._busy = within((cpu[1] - cpu_before[1]) / passed)
+
+
+def _pid(processes: dict[str, ProcessView], name: str) -> int:
+    return processes[name].pid if name in processes else 0
 
 
 def growth(before: int, now: int) -> int:
