@@ -253,8 +253,8 @@ def family(row: Row, sight: Sight) -> Metric:
             values = (view.name, view.address, view.device, view.version or "")
             info.add_metric([], dict(zip(row.labels, values, strict=True)))
         return info
-    kind = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily
-    plain = kind(row.name, row.help, labels=row.labels)
+    family_of_kind = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily
+    plain = family_of_kind(row.name, row.help, labels=row.labels)
     for labels, value in row.of(sight):
         plain.add_metric(labels, value)
     return plain
