@@ -19,6 +19,7 @@ from neatstack.observe.top.dialogs import Help, Question
 from neatstack.observe.top.panels import Events, Heading, Load, Steering, count
 from neatstack.observe.top.table import ReplicaTable
 
+UNKNOWN = "no such request"  # how a manager answers to what it does not know
 SILENT_CLOCK = 0.2  # seconds between two updates of how long there was no answer
 
 
@@ -34,7 +35,7 @@ class Top(App[None]):
     TITLE = "neat top"
     CSS_PATH = "top.tcss"
     ENABLE_COMMAND_PALETTE = False
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]
+    VERTICAL_BREAKPOINTS = [(0, "-tiny"), (22, "-short"), (32, "-tall")]
     BINDINGS = [
         Binding("k", "kill", "kill"),
         Binding("plus,equals_sign", "scale(1)", "one more", key_display="+"),
@@ -142,7 +143,8 @@ class Top(App[None]):
                 answer = await self._command(self.feed.name, op=op, **request)
                 self.notify(draw.plain(tell(answer)), markup=False)
             except NeatError as error:
-                self._refuse(str(error))
+                unknown = f"the manager of this stack knows no {op}; it is of an older version"
+                self._refuse(unknown if str(error) == UNKNOWN else str(error))
             finally:
                 self._under_way.discard(op)
 
