@@ -169,6 +169,9 @@ def test_a_manager_that_restarts() -> None:
         await stage.rounds()
         assert "live" in stage.screen
         assert stage.told[0][1].startswith("the stack answers again, after ")
+        feed.answers = [status(2, at=6.0, processes={"manager": {"pid": 8}})]
+        await stage.rounds()
+        assert [words for _, words in stage.told].count("another manager has taken over; connections did not notice") == 2
 
     on_screen(feed, scene)
 

@@ -66,11 +66,15 @@ class Top(App[None]):
         self.run_worker(self._watch(), name="watch")
 
     async def _watch(self) -> None:
-        silent_for = 0.0
+        silent_for, managers = 0.0, 0
         async with contextlib.aclosing(self.feed.follow(self.interval)) as rounds:
             async for answered in rounds:
+                view = self.feed.view
                 if answered and silent_for:
                     self.notify(f"the stack answers again, after {silent_for:.1f} s", markup=False)
+                if view and view.manager_restarts > managers:
+                    managers = view.manager_restarts
+                    self.notify("another manager has taken over; connections did not notice")
                 silent_for = self.feed.silent_for
                 with contextlib.suppress(NoMatches):  # the application is ending
                     self._show()
