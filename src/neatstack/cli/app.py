@@ -2,7 +2,7 @@
 
 import typer
 
-from neatstack.cli import doctor, down, experiment, kill, rejuvenate, run, scale, ss, status, up
+from neatstack.cli import doctor, down, experiment, kill, metrics, rejuvenate, run, scale, ss, status, top, up
 
 app = typer.Typer(
     name="neat",
@@ -20,6 +20,8 @@ app.command(name="ss", epilog=ss.EXAMPLES)(ss.ss)
 app.command(name="kill", epilog=kill.EXAMPLES)(kill.kill)
 app.command(name="scale", epilog=scale.EXAMPLES)(scale.scale)
 app.command(name="rejuvenate", epilog=rejuvenate.EXAMPLES)(rejuvenate.rejuvenate)
+app.command(name="top", epilog=top.EXAMPLES)(top.top)
+app.command(name="metrics", epilog=metrics.EXAMPLES)(metrics.metrics)
 app.command(name="down", epilog=down.EXAMPLES)(down.down)
 app.command(name="doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(experiment.app, name="experiment")
