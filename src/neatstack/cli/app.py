@@ -2,7 +2,7 @@
 
 import typer
 
-from neatstack.cli import doctor, down, experiment, kill, run, ss, status, up
+from neatstack.cli import dashboard, doctor, down, experiment, kill, run, ss, status, up
 
 app = typer.Typer(
     name="neat",
@@ -17,6 +17,7 @@ app.command(name="up", epilog=up.EXAMPLES)(up.up)
 app.command(name="run", epilog=run.EXAMPLES, context_settings={"allow_interspersed_args": False})(run.run)
 app.command(name="status", epilog=status.EXAMPLES)(status.status)
 app.command(name="ss", epilog=ss.EXAMPLES)(ss.ss)
+app.command(name="dashboard", epilog=dashboard.EXAMPLES)(dashboard.dashboard)
 app.command(name="kill", epilog=kill.EXAMPLES)(kill.kill)
 app.command(name="down", epilog=down.EXAMPLES)(down.down)
 app.command(name="doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
