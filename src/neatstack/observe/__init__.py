@@ -1,0 +1,1 @@
+"""Watching a stack from outside: rates, the live view, and the endpoint for Prometheus. Asks only control.sock."""
