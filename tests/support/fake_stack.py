@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import socket
 import threading
 import time
 from pathlib import Path
 from typing import Any, Self
 
-BUCKETS = 256
+from tests.observe import fake
 
 
 class FakeStack:
@@ -111,27 +110,18 @@ class FakeStack:
 
     def status(self) -> dict[str, Any]:
         lived = time.monotonic() - self._born
-        table = [self.replicas[bucket % len(self.replicas)] for bucket in range(BUCKETS)]
-        return {
-            "name": self.name, "address": "10.77.0.2/24", "at_ns": time.monotonic_ns(), "version": "0.1.0",
-            "uptime_s": lived, "max_replicas": 4,
-            "device": {"name": "neat0", "mac": "02:00:00:00:00:01", "netns": None, "queue_drops": 0},
-            "processes": {"manager": {"pid": os.getpid()}},
-            "spares": [{"pid": 9, "ready": True}],
-            "replicas": [self._replica(slot, lived) for slot in self.replicas],
-            "steering": {
-                "buckets": {str(slot): table.count(slot) for slot in self.replicas}, "table": table,
-                "pins": 3, "pins_by_replica": {"0": 3}, "wrong_replica": 0,
-            },
-            "scaling": {"active": len(self.replicas), "draining": [], "auto": None, "under_way": None},
-            "programs": [{"channel": 0, "pid": 5, "name": self.program}],
-        }  # fmt: skip
+        return fake.status(
+            [self._replica(slot, lived) for slot in self.replicas],
+            at=time.monotonic(),
+            uptime_s=lived,
+            programs=[{"channel": 0, "pid": 5, "name": self.program}],
+        )
 
     def _replica(self, slot: int, lived: float) -> dict[str, Any]:
+        """Replica n does n + 1 thousand requests a second."""
         requests = int(lived * 1000 * (slot + 1))
         counters = {"requests": requests, "bytes_in": requests * 100, "bytes_out": requests * 900}
-        return {
-            "id": slot, "pid": 1000 + slot, "incarnation": self.incarnations[slot], "state": "running",
-            "takes_new": True, "busy": 0.25, "connections": 16, "cpu_seconds": lived / 4, "resident": 12 << 20,
-            "recoveries": self.incarnations[slot] - 1, "drops": {}, "counters": counters,
-        }  # fmt: skip
+        incarnation = self.incarnations[slot]
+        return fake.replica(
+            slot, incarnation=incarnation, recoveries=incarnation - 1, connections=16, counters=counters
+        )

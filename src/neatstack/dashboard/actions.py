@@ -22,13 +22,13 @@ class Refused(Exception):
 
 
 class Actions:
-    """POST /actions/NAME with a JSON object; the answer has `text`, or `error`: one line for the page."""
+    """Answers POST /actions/NAME with a JSON object. What it answers has `text`, or `error`: one line for the page."""
 
     def __init__(self, command: Command) -> None:
         self.command = command
         self._under_way = 0
 
-    async def __call__(self, request: Request) -> JSONResponse:
+    async def answer(self, request: Request) -> JSONResponse:
         try:
             ask, tell = ACTIONS[request.path_params["action"]]
             wish = ask(await read(request))

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from neatstack.dashboard.picture import MEMORY, picture, sample
-from neatstack.observe.client import Event, Feed
+from neatstack.observe.client import Feed
 
 MOST_VIEWERS = 64
 WAITING = 16  # messages; a viewer that is further behind is not reading
@@ -42,13 +42,12 @@ class Hub:
         self.viewers: set[Viewer] = set()
         self.closed = asyncio.Event()
         self._samples: deque[dict[str, Any]] = deque(maxlen=MEMORY)
-        self._last_event: Event | None = None
-        self._message = message("state", picture(feed, []))
+        self._message = message("state", picture(feed))
 
     async def run(self) -> None:
         """Go on until cancelled."""
         async for answered in self.feed.follow(self.interval):
-            told = picture(self.feed, self._fresh_events())
+            told = picture(self.feed)
             view = self.feed.view
             if answered and view is not None and view.seconds > 0:  # the first answer has no rates
                 told["sample"] = sample(view, told["time"])
@@ -69,24 +68,14 @@ class Hub:
         if len(self.viewers) >= MOST_VIEWERS or self.closed.is_set():
             raise TooMany
         made = Viewer()
-        made.take(message("past", {"samples": list(self._samples), "events": [asdict(event) for event in self.feed.events]}))
+        events = [asdict(event) for event in self.feed.events]
+        made.take(message("past", {"samples": list(self._samples), "events": events}))
         made.take(self._message)
         self.viewers.add(made)
         try:
             yield made
         finally:
             self.viewers.discard(made)
-
-    def _fresh_events(self) -> list[Event]:
-        """Those since the last round."""
-        fresh: list[Event] = []
-        for event in reversed(self.feed.events):
-            if event is self._last_event:
-                break
-            fresh.append(event)
-        if fresh:
-            self._last_event = fresh[0]
-        return fresh[::-1]
 
 
 def message(kind: str, value: dict[str, Any]) -> bytes:

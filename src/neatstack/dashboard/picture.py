@@ -4,7 +4,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from neatstack.observe.client import Event, Feed
+from neatstack.observe.client import Feed
 from neatstack.observe.rates import Rates, ReplicaView, StackView
 
 MEMORY = 300  # samples, one a second: what the charts show
@@ -19,8 +19,8 @@ TOLD_OF_REPLICA = (
 )
 
 
-def picture(feed: Feed, fresh: list[Event]) -> dict[str, Any]:
-    """All that changes: the stack as it is now, and what has happened to it since the last picture.
+def picture(feed: Feed) -> dict[str, Any]:
+    """All that changes: the stack as it is now, and what has happened to it in the last round.
 
     While the stack does not answer, `problem` says why and the rest is what was known last.
     """
@@ -30,7 +30,7 @@ def picture(feed: Feed, fresh: list[Event]) -> dict[str, Any]:
         "problem": feed.problem,
         "silent": round(feed.silent_for, 1),
         "stack": stack(view) if view else None,
-        "events": [asdict(event) for event in fresh],
+        "events": [asdict(event) for event in feed.fresh],
     }
 
 

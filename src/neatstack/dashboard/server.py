@@ -44,7 +44,7 @@ def application(name: str, hub: Hub, token: str | None) -> Guard:
     routes = [
         Route("/", page, methods=["GET"]),
         Route("/events", Stream(hub), methods=["GET"]),
-        Route("/actions/{action}", Actions(functools.partial(client.command, name)), methods=["POST"]),
+        Route("/actions/{action}", Actions(functools.partial(client.command, name)).answer, methods=["POST"]),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
     return Guard(Starlette(routes=routes, lifespan=polling), token)

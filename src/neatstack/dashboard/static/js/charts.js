@@ -5,7 +5,7 @@ import { byId, el, keyed, say, tip } from "./dom.js";
 import { count, megabytes, percent, timeOfDay } from "./format.js";
 import { chip, colour, isStriped, theme } from "./palette.js";
 
-const SPAN = 300; // seconds shown
+const SPAN = 300, LEAST_SPAN = 60; // seconds shown: all that is known, within these
 const AXIS = 54; // pixels for the numbers
 const DASHES = [[], [7, 4], [2, 3], [9, 3, 2, 3]]; // so that lines differ not by colour alone
 
@@ -39,11 +39,12 @@ export function draw(now) {
     build();
   }
   const times = samples.map((sample) => sample.time);
+  const from = Math.min(Math.max(times[0] ?? now, now - SPAN), now - LEAST_SPAN);
   plots.forEach((plot, place) => {
     const chart = CHARTS[place];
     plot.batch(() => {
       plot.setData([times, ...lines(chart)], false);
-      plot.setScale("x", { min: now - SPAN, max: now });
+      plot.setScale("x", { min: from, max: now });
       plot.setScale("y", { min: 0, max: top(chart, plot.data.slice(1)) });
     });
     say(byId(`now-${chart.id}`), summary(chart));
@@ -68,14 +69,13 @@ function options(chart, box) {
   const grid = { stroke: theme("grid"), width: 1 };
   const axis = { stroke: theme("quiet"), font: "11px system-ui, sans-serif", grid, ticks: { show: false } };
   return {
-    width: Math.max(box.clientWidth, 120),
-    height: box.clientHeight,
-    padding: [8, 6, 0, 0],
+    ...room(box),
+    padding: [8, 26, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { show: false }, drag: { x: false, y: false }, sync: { key: "time" } },
     scales: { x: { time: true, auto: false }, y: { auto: false } },
     axes: [
-      { ...axis, size: 22, gap: 4, space: 90, values: (plot, times) => times.map(timeOfDay) },
+      { ...axis, size: 22, gap: 4, space: 90, values: clockTimes },
       { ...axis, size: AXIS, gap: 6, space: 30, values: (plot, values) => values.map(chart.tell) },
     ],
     series: [{}, ...slots.map((slot, place) => series(chart, slot, place))],
@@ -83,6 +83,8 @@ function options(chart, box) {
     hooks: { setCursor: [(plot) => point(plot, chart)], ready: [(plot) => plot.over.addEventListener("mouseleave", tip.hide)] },
   };
 }
+
+const room = (box) => ({ width: Math.max(box.clientWidth, 120), height: Math.max(box.clientHeight, 60) });
 
 function series(chart, slot, place) {
   return {
@@ -120,6 +122,9 @@ function summary(chart) {
   return chart.stacked ? chart.tell(sum) : `${(sum).toFixed(2)} cores`;
 }
 
+/** The axis' times; seconds only where they are needed. */
+const clockTimes = (plot, times, axis, space, step) => times.map((time) => timeOfDay(time).slice(0, step % 60 ? 8 : 5));
+
 /** The box beside the pointer: each replica's value at that time. */
 function point(plot, chart) {
   const { left, top: y, idx } = plot.cursor;
@@ -131,9 +136,7 @@ function point(plot, chart) {
   tip.show(edge.left + left, edge.top + edge.height / 2, el("div", { class: "quiet" }, timeOfDay(sample.time)), ...told);
 }
 
-new ResizeObserver(() => {
-  plots.forEach((plot, place) => {
-    const box = byId(`chart-${CHARTS[place].id}`);
-    plot.setSize({ width: Math.max(box.clientWidth, 120), height: box.clientHeight });
-  });
-}).observe(byId("chart-requests"));
+const resized = new ResizeObserver(() => {
+  plots.forEach((plot, place) => plot.setSize(room(byId(`chart-${CHARTS[place].id}`))));
+});
+CHARTS.forEach(({ id }) => resized.observe(byId(`chart-${id}`)));

@@ -4,7 +4,7 @@ import { byId, el, keyed, mark, say, svg, tip } from "./dom.js";
 import { NOTHING, count, isNumber, milliseconds, plural, timeOfDay } from "./format.js";
 import { chip } from "./palette.js";
 
-const LANE = 30, TOP = 8, FOOT = 24, LEFT = 76, RIGHT = 16; // pixels
+const LANE = 30, TOP = 0, FOOT = 24, LEFT = 76, RIGHT = 16; // pixels
 const ROOM = 64; // pixels for a label before the next mark
 const LISTED = 100;
 const KEPT = 1000;
@@ -58,7 +58,7 @@ export function drawAxis(now, replicas) {
   mark(picture, "viewBox", `0 0 ${width} ${height}`);
   mark(picture, "height", height);
   picture.children[0].replaceChildren(...lanes.flatMap((slot) => lane(slot, level(slot), width)), ...ticks(from, now, place, height));
-  showMarks(picture.children[1], shown, place, level);
+  showMarks(picture.children[1], shown, place, level, width);
 }
 
 const lane = (slot, y, width) => [
@@ -77,13 +77,16 @@ function ticks(from, now, place, height) {
   return made;
 }
 
-function showMarks(parent, shown, place, level) {
+function showMarks(parent, shown, place, level, edge) {
   const made = keyed(parent, shown.map(keyOf), (key) => newMark(shown.find((event) => keyOf(event) === key)));
   const next = new Map(); // the next mark's x in each lane, from the right
   for (let at = shown.length - 1; at >= 0; at -= 1) {
     const event = shown[at], slot = event.replica ?? STACK, x = place(event.time);
     mark(made[at], "transform", `translate(${x.toFixed(1)} ${level(slot)})`);
-    made[at].querySelector(".gap").style.display = (next.get(slot) ?? Infinity) - x < ROOM ? "none" : "";
+    const label = made[at].querySelector(".gap"), atEdge = x + ROOM > edge;
+    mark(label, "x", atEdge ? -13 : 13);
+    mark(label, "text-anchor", atEdge ? "end" : "start");
+    label.style.display = (next.get(slot) ?? Infinity) - x < ROOM ? "none" : "";
     next.set(slot, x);
   }
 }
