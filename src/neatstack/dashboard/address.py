@@ -9,6 +9,7 @@ from neatstack.control.errors import NeatError
 MOST_PORT = 65535
 BACKLOG = 128
 STALLED = 20_000  # ms until the kernel gives up a connection whose other end takes nothing
+UNREAD = 1 << 17  # bytes that a connection may keep in the kernel
 USAGE = 2  # exit status
 
 
@@ -45,7 +46,8 @@ class Address:
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED)  # connections inherit it
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED)  # connections inherit these
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD)
             sock.bind((str(self.ip), self.port))
             sock.listen(BACKLOG)
         except OSError as error:
