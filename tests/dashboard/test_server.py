@@ -216,12 +216,13 @@ class TestStart:
         assert status == 1 and error == "neat: no stack db is running; there is: web\n"
         assert refused(run_dir) == (1, "neat: no stack is running; start one with `neat up`\n")
 
-    def test_a_stack_without_its_manager(self, run_dir: Path) -> None:
+    def test_while_the_manager_restarts(self, run_dir: Path) -> None:
         with FakeStack(run_dir) as fake:
             fake.be_silent()
-            status, error = refused(run_dir)
-            fake.answer()
-        assert status == 1 and error.count("\n") == 1 and "does not answer" in error
+            with dashboard(run_dir) as board, board.events() as told:
+                assert following(told, lambda state: state["problem"])["stack"] is None
+                fake.answer()
+                assert following(told, lambda state: state["stack"])["problem"] is None
 
     def test_ipv6(self, fake: FakeStack) -> None:
         try:

@@ -2,7 +2,7 @@
 
 import typer
 
-from neatstack.cli import dashboard, doctor, down, experiment, kill, run, ss, status, up
+from neatstack.cli import dashboard, doctor, down, experiment, kill, metrics, run, ss, status, top, up
 
 app = typer.Typer(
     name="neat",
@@ -19,6 +19,8 @@ app.command(name="status", epilog=status.EXAMPLES)(status.status)
 app.command(name="ss", epilog=ss.EXAMPLES)(ss.ss)
 app.command(name="dashboard", epilog=dashboard.EXAMPLES)(dashboard.dashboard)
 app.command(name="kill", epilog=kill.EXAMPLES)(kill.kill)
+app.command(name="top", epilog=top.EXAMPLES)(top.top)
+app.command(name="metrics", epilog=metrics.EXAMPLES)(metrics.metrics)
 app.command(name="down", epilog=down.EXAMPLES)(down.down)
 app.command(name="doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(experiment.app, name="experiment")

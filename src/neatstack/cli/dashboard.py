@@ -31,11 +31,12 @@ def dashboard(
 ) -> None:
     """Show a stack in the browser while it runs: steering, throughput, events; kill, scale and rejuvenate."""
     from neatstack.dashboard.address import Address
+    from neatstack.observe.client import check_right
 
     address = Address.parse(listen)
     token = read_token(token_file) if token_file else None if address.is_local else make_token()
     name = rundir.find(stack)
-    rundir.ask(name, {"op": "status"})  # may we?
+    check_right(name)
     listener = address.open()
     url = address.url(listener.getsockname()[1])
     shown = f"{url}?token={token}" if token and not token_file else url

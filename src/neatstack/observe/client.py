@@ -16,7 +16,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,7 +177,7 @@ class Feed:
             await self._take_events()
         return True
 
-    async def follow(self, interval: float) -> AsyncIterator[bool]:
+    async def follow(self, interval: float) -> AsyncGenerator[bool, None]:
         """A round every `interval` seconds, as long as the caller likes; yields whether the stack answered."""
         try:
             while True:
