@@ -30,7 +30,11 @@ REPLICAS, MOST = 4, 6
 WIDTH, SCALE = 1400, 1.5
 COLOURS = 256
 COLUMNS, ROWS = 140, 42  # of the terminal
-ACTIONS = (("kill", {"replica": 2}), ("scale", {"replicas": REPLICAS + 1}), ("rejuvenate", {}))
+ACTIONS: tuple[tuple[str, dict[str, int]], ...] = (
+    ("kill", {"replica": 2}),
+    ("scale", {"replicas": REPLICAS + 1}),
+    ("rejuvenate", {}),
+)
 PAUSE = 18.0  # seconds before and after each
 LOAD = "150s"  # ended with the lab, at the latest then
 
