@@ -29,14 +29,14 @@ IMAGES = Path(__file__).parents[1] / "docs/images"
 REPLICAS, MOST = 4, 6
 WIDTH, SCALE = 1400, 1.5
 COLOURS = 256
-COLUMNS, ROWS = 140, 42  # of the terminal
+COLUMNS, ROWS = 140, 36  # of the terminal
 ACTIONS: tuple[tuple[str, dict[str, int]], ...] = (
     ("kill", {"replica": 2}),
     ("scale", {"replicas": REPLICAS + 1}),
     ("rejuvenate", {}),
 )
 PAUSE = 18.0  # seconds before and after each
-LOAD = "150s"  # ended with the lab, at the latest then
+LOAD = 150  # seconds at most; it ends with the lab
 
 
 def main() -> int:
@@ -45,14 +45,9 @@ def main() -> int:
         with Lab() as lab:
             stack = loaded(lab)
             with dashboard(stack) as url:
-                for name, wish in ACTIONS:
-                    time.sleep(PAUSE)
-                    print(f"{name}: {act(url, name, wish)}", flush=True)
-                time.sleep(PAUSE)
+                (IMAGES / "top.svg").write_text(asyncio.run(watched(stack, url)))
                 with browser() as page:
                     shoot(page, url)
-                os.environ["NEAT_RUN_DIR"] = str(stack.run_dir)
-                (IMAGES / "top.svg").write_text(asyncio.run(top(stack.name)))
     except (LabError, FileNotFoundError) as error:
         print(f"screenshots: {error}", file=sys.stderr)
         return 1
@@ -65,8 +60,9 @@ def loaded(lab: Lab) -> Stack:
     cores = sides.Cores.choose()
     stack = lab.stack(replicas=REPLICAS, options=["--max-replicas", MOST])
     place = sides.serve(lab, "neat", stack.host, stack.programs, cores, stack, bulk=False)
-    for options in (["-c24"], ["-c6", "-H", "Connection: close"]):
-        stack.host.spawn("wrk", "-t1", f"-d{LOAD}", *options, place.url, cpu=cores.client)
+    stack.host.spawn("wrk", "-t1", "-c32", f"-d{LOAD}s", place.url, cpu=cores.client)
+    visitor = f"while sleep 0.1; do curl -s -o /dev/null {place.url}; done"
+    stack.host.spawn("timeout", LOAD, "sh", "-c", visitor, cpu=cores.client)
     return stack
 
 
@@ -108,14 +104,18 @@ def shoot(page: Browser, url: str) -> None:
             image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(IMAGES / name, optimize=True)
 
 
-async def top(name: str) -> str:
-    """`neat top` as an SVG that asks for no font from elsewhere."""
+async def watched(stack: Stack, url: str) -> str:
+    """Let happen what is to be seen; `neat top` at the end of it, as an SVG that asks for no font from elsewhere."""
     from neatstack.observe.top import Top
 
-    application = Top(Feed(name), 1.0)
-    async with application.run_test(size=(COLUMNS, ROWS)) as pilot:
-        await pilot.pause(12)
-        picture = application.export_screenshot(title=f"neat top --stack {name}")
+    os.environ["NEAT_RUN_DIR"] = str(stack.run_dir)
+    application = Top(Feed(stack.name), 1.0)
+    async with application.run_test(size=(COLUMNS, ROWS)):
+        for name, wish in ACTIONS:
+            await asyncio.sleep(PAUSE)
+            print(f"{name}: {await asyncio.to_thread(act, url, name, wish)}", flush=True)
+        await asyncio.sleep(PAUSE)
+        picture = application.export_screenshot(title=f"neat top --stack {stack.name}")
     return re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
 
 
