@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -161,6 +162,19 @@ class TestFake:
         assert not any(button.is_enabled() for button in page.all("#replica-rows button"))
         fake.answer()
         page.until(lambda: page.text("#live-text") == "live" and not page.text("#problem"))
+
+    def test_a_dashboard_that_hangs_or_ends(self, driver: Browser, fake: FakeStack) -> None:
+        with dashboard(fake.root) as own:
+            page = Page(driver, own.url)
+            own.process.send_signal(signal.SIGSTOP)
+            try:
+                page.until(lambda: "dashboard does not answer" in page.text("#problem"))
+            finally:
+                own.process.send_signal(signal.SIGCONT)
+            page.until(lambda: page.text("#live-text") == "live" and not page.text("#problem"))
+        page.until(lambda: "dashboard does not answer" in page.text("#problem"))
+        with dashboard(fake.root, listen=f"127.0.0.1:{own.port}"):
+            page.until(lambda: page.text("#live-text") == "live" and not page.text("#problem"))
 
     def test_schemes_and_sizes(self, page: Page, driver: Browser) -> None:
         grounds = set()

@@ -123,6 +123,14 @@ class TestEvents:
                 next(told)
                 assert time.monotonic() < end
 
+    def test_it_ends_when_it_cannot_look_any_more(self, run_dir: Path) -> None:
+        """A picture that stands still would be taken for the truth."""
+        with FakeStack(run_dir) as fake, dashboard(run_dir) as board, board.events() as told:
+            fake.replies["status"] = {"steering": {"table": [None]}}
+            for _ in told:
+                pass
+            assert board.process.wait(10) == 1
+
     def test_streams_end_with_the_server(self, fake: FakeStack) -> None:
         with dashboard(fake.root) as board, board.events() as told:
             next(told)

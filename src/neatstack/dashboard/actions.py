@@ -1,6 +1,5 @@
 """What the page can ask the stack to do: from its request to the stack's, and from the stack's answer to a line."""
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -41,8 +40,7 @@ class Actions:
             return JSONResponse({"error": why}, status)
         self._under_way += 1
         try:
-            # the stack does what it was asked also when the page has gone
-            answer = await asyncio.shield(asyncio.ensure_future(self.command(**wish)))
+            answer = await self.command(**wish)
         except NeatError as error:
             return JSONResponse({"error": str(error)}, 409)
         finally:

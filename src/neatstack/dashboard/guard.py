@@ -45,9 +45,6 @@ class Guard:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        if scope["type"] != "http":  # lifespan; there are no web sockets
-            await self.app(scope, receive, send)
-            return
         refusal = self._answer(scope)
         await (refusal or self.app)(scope, receive, with_headers)
 

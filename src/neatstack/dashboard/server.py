@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import functools
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
@@ -33,21 +33,13 @@ def application(name: str, hub: Hub, token: str | None) -> Guard:
     async def page(request: Request) -> FileResponse:
         return FileResponse(STATIC / "index.html")
 
-    @contextlib.asynccontextmanager
-    async def polling(app: Starlette) -> AsyncIterator[None]:
-        poller = asyncio.ensure_future(hub.run())
-        try:
-            yield
-        finally:
-            poller.cancel()
-
     routes = [
         Route("/", page, methods=["GET"]),
         Route("/events", Stream(hub), methods=["GET"]),
         Route("/actions/{action}", Actions(functools.partial(client.command, name)).answer, methods=["POST"]),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
-    return Guard(Starlette(routes=routes, lifespan=polling), token)
+    return Guard(Starlette(routes=routes), token)
 
 
 class Server(uvicorn.Server):
@@ -56,6 +48,9 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, hub: Hub, ready: Callable[[], None]) -> None:
         super().__init__(config)
         self.hub, self.ready = hub, ready
+
+    def end(self) -> None:
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -73,6 +68,7 @@ async def serve(name: str, listener: socket.socket, token: str | None, ready: Ca
         application(name, hub, token),
         http="h11",
         ws="none",
+        lifespan="off",
         log_level="critical",  # what a stranger sends is no news
         access_log=False,
         server_header=False,
@@ -81,4 +77,12 @@ async def serve(name: str, listener: socket.socket, token: str | None, ready: Ca
         h11_max_incomplete_event_size=HEADER_LIMIT,
         timeout_graceful_shutdown=2,
     )
-    await Server(config, hub, ready).serve([listener])
+    server = Server(config, hub, ready)
+    poller = asyncio.ensure_future(hub.run())
+    poller.add_done_callback(lambda _: server.end())  # nobody is shown what was true once
+    try:
+        await server.serve([listener])
+    finally:
+        poller.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await poller

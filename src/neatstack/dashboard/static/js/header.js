@@ -16,7 +16,8 @@ export function showLive(problem, silent) {
   say(byId("live-text"), problem ? "no answer" : "live");
   const box = byId("problem");
   box.hidden = !problem;
-  say(box, problem ? `${sentence(problem)}${silent >= 1 ? ` (for ${duration(silent)})` : ""}; what is shown is what was known last.` : "");
+  say(byId("problem-text"), problem ? `${sentence(problem)}; what is shown is what was known last.` : "");
+  say(byId("problem-for"), problem && silent >= 1 ? `For ${duration(silent)}.` : ""); // not read out each second
 }
 
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);

@@ -7,11 +7,13 @@ import { prepare } from "./palette.js";
 import { prepareReplicas, showReplicas } from "./replicas.js";
 import { addEvents, drawAxis, prepareTimeline, setEvents } from "./timeline.js";
 
+const SILENCE = 8000; // milliseconds without a word of the server, which speaks each second
 const AGAIN = 3000; // milliseconds until we try a server that has refused us
 
 let state = null;
 let source = null;
 let retry = 0;
+let heard = 0;
 
 function listen() {
   clearTimeout(retry);
@@ -24,14 +26,19 @@ function listen() {
   });
   source.addEventListener("state", ({ data }) => show(JSON.parse(data)));
   source.addEventListener("error", () => {
-    showLive("the dashboard does not answer", 0);
-    if (state?.stack) showReplicas(state.stack, false);
+    lost();
     if (source.readyState === EventSource.CLOSED) retry = setTimeout(listen, AGAIN); // else it tries by itself
   });
 }
 
+function lost() {
+  showLive("the dashboard does not answer", 0);
+  if (state?.stack) showReplicas(state.stack, false);
+}
+
 function show(told) {
   state = told;
+  heard = performance.now();
   showLive(told.problem, told.silent);
   if (told.sample) addSample(told.sample);
   addEvents(told.events);
@@ -63,6 +70,10 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   rebuild();
   if (state?.stack) draw(state.time);
 });
+
+setInterval(() => {
+  if (!document.hidden && heard && performance.now() - heard > SILENCE) lost();
+}, 1000);
 
 prepare();
 prepareReplicas();

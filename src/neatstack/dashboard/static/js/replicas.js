@@ -36,7 +36,7 @@ function newRow(key) {
   kill.addEventListener("click", () => askToKill(slot));
   const made = el("tr", {}, el("td", {}, chip(slot)), ...CELLS.map((name) => el("td", { "data-cell": name, class: name === "state" ? "left" : null })), el("td", {}, kill));
   cell(made, "state").append(el("span", { class: "state" }));
-  cell(made, "busy").append(dress(el("span", { class: "busy", "aria-hidden": "true" }, el("i")), slot), el("span"));
+  cell(made, "busy").append(dress(el("span", { class: "busy", "aria-hidden": "true" }, el("i")), slot), el("span", { class: "share-of" }));
   made.addEventListener("mouseenter", () => light(slot));
   made.addEventListener("mouseleave", () => light(null));
   return made;
