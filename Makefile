@@ -1,4 +1,5 @@
-# make demo | test | bench | recovery | lint: each sets up what it needs first; the second time it starts at once.
+# make demo | test | bench | recovery | screenshots | lint: each sets up what it needs first; the second time it starts
+# at once.
 #
 #   PYTHON=python3.12   the interpreter that .venv is made with
 #   ARGS="-k redis"     more for pytest (test) or bench (bench)
@@ -18,9 +19,9 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 SOURCES := $(shell find src -name '*.py' -o -name '*.pxd' -o -name '*.[ch]' -o -name '*.def')
 
-.PHONY: help setup demo test bench recovery lint clean root
+.PHONY: help setup demo test bench recovery screenshots lint clean root
 help:
-	@echo "make setup, demo, test, bench, recovery, lint or clean; README.md says what they do"
+	@echo "make setup, demo, test, bench, recovery, screenshots, lint or clean; README.md says what they do"
 
 setup: build/.built
 	@echo "setup: ready"
@@ -40,6 +41,10 @@ bench: root setup
 recovery: root setup
 	@echo "recovery: the experiment of docs/recovery.md at full size (half an hour)"
 	$(RUN) -m bench.full_recovery $(ARGS) </dev/null
+
+screenshots: root setup
+	@echo "screenshots: docs/images, of a stack under load (two minutes)"
+	$(RUN) -m tools.screenshots </dev/null
 
 lint: setup
 	@echo "lint: ruff, mypy"

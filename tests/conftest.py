@@ -14,7 +14,7 @@ from neatstack.experiment.netns import Lab, Namespace, Process, Side, Stack
 
 PLACES = ("stack-kernel", "kernel-stack", "stack-stack")
 # What is fast and says most about what is broken comes first.
-FAST = ("source", "support", "dataplane", "fuzz", "client", "control", "cli", "observe")
+FAST = ("source", "support", "dataplane", "fuzz", "client", "control", "cli", "observe", "dashboard")
 ORDER = (*FAST, "stack", "peers", "programs", "experiment")
 TIMEOUT, HEAVY_TIMEOUT = 300, 900  # seconds
 _ports = itertools.count(2000)

@@ -39,6 +39,8 @@ need lighttpd lighttpd lighttpd
 need nginx-light nginx nginx
 need redis-server redis-server redis-server
 need redis-tools - redis-cli redis-benchmark
+need chromium - chromium
+need chromium-driver - chromedriver
 command -v "$python" >/dev/null || packages+=(python3 python3-dev python3-venv)
 if command -v "$python" >/dev/null; then
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||

@@ -21,7 +21,7 @@ from neatstack.control.errors import NeatError
 
 SOURCE = Path(__file__).parents[2] / "src"
 NEAT = [sys.executable, "-c", "from neatstack.cli import main; main()"]
-COMMANDS = ("up", "run", "status", "ss", "kill", "scale", "down", "doctor", "top", "metrics")
+COMMANDS = ("up", "run", "status", "ss", "kill", "scale", "down", "doctor", "top", "metrics", "dashboard")
 Neat = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -68,6 +68,7 @@ def test_light_start() -> None:
         [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(SOURCE)}, capture_output=True, text=True
     ).stdout.split()
     assert not {"pydantic", "pyroute2", "asyncio", "rich.table", "textual", "prometheus_client"} & set(loaded)
+    assert not {"pydantic", "pyroute2", "asyncio", "rich.table", "textual", "starlette", "uvicorn"} & set(loaded)
 
 
 @pytest.mark.parametrize(("arguments", "words"), [

@@ -2,7 +2,21 @@
 
 import typer
 
-from neatstack.cli import doctor, down, experiment, kill, metrics, rejuvenate, run, scale, ss, status, top, up
+from neatstack.cli import (
+    dashboard,
+    doctor,
+    down,
+    experiment,
+    kill,
+    metrics,
+    rejuvenate,
+    run,
+    scale,
+    ss,
+    status,
+    top,
+    up,
+)
 
 app = typer.Typer(
     name="neat",
@@ -17,6 +31,7 @@ app.command(name="up", epilog=up.EXAMPLES)(up.up)
 app.command(name="run", epilog=run.EXAMPLES, context_settings={"allow_interspersed_args": False})(run.run)
 app.command(name="status", epilog=status.EXAMPLES)(status.status)
 app.command(name="ss", epilog=ss.EXAMPLES)(ss.ss)
+app.command(name="dashboard", epilog=dashboard.EXAMPLES)(dashboard.dashboard)
 app.command(name="kill", epilog=kill.EXAMPLES)(kill.kill)
 app.command(name="scale", epilog=scale.EXAMPLES)(scale.scale)
 app.command(name="rejuvenate", epilog=rejuvenate.EXAMPLES)(rejuvenate.rejuvenate)
