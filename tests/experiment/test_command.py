@@ -32,7 +32,7 @@ def neat(*arguments: object, prefix: tuple[str, ...] = ()) -> subprocess.Complet
 
 def test_help() -> None:
     told = neat("experiment", "--help").stdout
-    for name in ("recovery", "elasticity"):
+    for name in ("recovery", "elasticity", "scaling"):
         answer = neat("experiment", name, "--help")
         assert name in told
         assert answer.returncode == 0 and f"neat experiment {name}" in answer.stdout.split("Example")[1]
@@ -51,6 +51,10 @@ def test_help() -> None:
     (("elasticity", "--most", "17"), ("most", "16")),
     (("elasticity", "--most", "1"), ("most", "--scalings 0")),
     (("elasticity", "--connections", "0"), ("connections", "4096")),
+    (("scaling", "--replicas", "0"), ("replicas", "16")),
+    (("scaling", "--servers", "1,,2"), ("servers", "1,2,4")),
+    (("scaling", "--seconds", "0"), ("seconds", "600")),
+    (("scaling", "--rounds", "many"), ("--rounds", "integer")),
 ])  # fmt: skip
 def test_bad_usage(arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
     answer = neat("experiment", *arguments)
@@ -60,7 +64,7 @@ def test_bad_usage(arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
-@pytest.mark.parametrize("name", ["recovery", "elasticity"])
+@pytest.mark.parametrize("name", ["recovery", "elasticity", "scaling"])
 def test_not_root(name: str) -> None:
     answer = neat("experiment", name, prefix=("setpriv", "--reuid", "65534", "--clear-groups"))
     assert answer.returncode == 1 and answer.stderr.count("\n") == 1 and "root" in answer.stderr

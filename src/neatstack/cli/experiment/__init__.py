@@ -2,8 +2,9 @@
 
 import typer
 
-from neatstack.cli.experiment import elasticity, recovery
+from neatstack.cli.experiment import elasticity, recovery, scaling
 
 app = typer.Typer(help="Measure what the stack claims.", no_args_is_help=True)
 app.command(epilog=recovery.EXAMPLES)(recovery.recovery)
 app.command(epilog=elasticity.EXAMPLES)(elasticity.elasticity)
+app.command(epilog=scaling.EXAMPLES)(scaling.scaling)
