@@ -13,9 +13,9 @@ from bench import nojournal
 from bench.costs import ONCE, Once
 from bench.measure import METRICS, RUNS, SLICED, Run
 from bench.report import Results
-from bench.sides import Cores, Place, kernel, neat
 from bench.soak import soak
 from neatstack.experiment.netns import Lab, LabError
+from neatstack.experiment.sides import Cores, Place, kernel, neat
 
 OUTPUT = Path("build/bench.json")
 

@@ -7,19 +7,18 @@ same memory anew, as the next process would, is told of channels and listener, a
 from __future__ import annotations
 
 import gc
-import mmap
 import os
 import struct
 import sys
 import time
 from collections.abc import Iterator
 
-from neatstack.dataplane.channel.create import create_channel
 from neatstack.dataplane.channel.region import region_size
 from neatstack.dataplane.engine import Engine
+from neatstack.experiment import frames
+from neatstack.experiment.channel import Program, mapped
+from neatstack.experiment.frames import ACK, ACKED, SYN
 from neatstack.experiment.netns import LabError
-from tests.support.layout import ChannelHeader, ChannelProgram, Entry, Socket, neat
-from tests.support.packet import Segment, build, mss, wscale
 
 CONNECTIONS = 100_000
 SOCKETS, RING = 65536, 4096  # of each program
@@ -30,40 +29,6 @@ STACK_MAC, PEER_MAC = bytes.fromhex("020000000002"), bytes.fromhex("020000000001
 PEERS = [f"10.0.0.{number}" for number in range(10, 210)]
 EACH = 1000  # connections of a peer
 AT_ONCE = 1000  # handshakes
-SOURCE_AT, PORT_AT, SEQ_AT, ACK_AT = 26, 34, 38, 42  # offsets in a frame
-
-
-class Slots:
-    """The program's side of a channel, as far as it is needed to accept connections."""
-
-    def __init__(self, channel: int, sockets: int) -> None:
-        self.channel = channel
-        self.fd = create_channel(0, channel, sockets, RING, RING)
-        self.memory = mapped(self.fd)
-        header = ChannelHeader.from_buffer(self.memory)
-        self.lines = ChannelProgram.from_buffer(self.memory, 128)
-        self.commands = (Entry * header.entries).from_buffer(self.memory, header.commands_at)
-        self.sockets = (Socket * sockets).from_buffer(self.memory, header.sockets_at)
-        self.lines.slots_used = sockets
-
-    def post(self, number: int) -> None:
-        mine = self.sockets[number].program
-        mine.role, mine.listener, mine.generation = neat.ROLE_ACCEPT, LISTENER, 1
-        self.look(number)
-
-    def take(self, number: int) -> bool:
-        """accept(). False: the slot was given no connection."""
-        socket = self.sockets[number]
-        if socket.replica.state != neat.STATE_OPEN:
-            return False
-        socket.program.flags |= neat.FLAG_TAKEN
-        self.look(number)
-        return True
-
-    def look(self, number: int) -> None:
-        entry = self.commands[self.lines.commands_head % len(self.commands)]
-        entry.channel, entry.op, entry.socket = self.channel, neat.OP_LOOK, number
-        self.lines.commands_head += 1
 
 
 class Memory:
@@ -74,7 +39,7 @@ class Memory:
         self.region = os.memfd_create("region")
         os.ftruncate(self.region, region_size(self.max_tcbs))
         sockets = min(SOCKETS, 1 << (-(-connections // len(CHANNELS)) - 1).bit_length())
-        self.programs = [Slots(channel, sockets) for channel in CHANNELS]
+        self.programs = [Program(channel, sockets, RING) for channel in CHANNELS]
 
     def engine(self, incarnation: int) -> Engine:
         """An engine that knows all that the manager tells."""
@@ -91,24 +56,17 @@ class Memory:
         return engine
 
     def close(self) -> None:
-        for descriptor in (self.region, *(program.fd for program in self.programs)):
-            os.close(descriptor)
-
-
-def mapped(descriptor: int) -> mmap.mmap:
-    """The memory of a descriptor, mapped anew: no page of it is there yet."""
-    return mmap.mmap(descriptor, os.fstat(descriptor).st_size)
+        os.close(self.region)
+        for program in self.programs:
+            program.close()
 
 
 # ---- handshakes ----
 
 
-def frame(flags: str, options: bytes = b"") -> bytearray:
-    segment = Segment(
-        source=PEERS[0], destination=STACK, source_port=1024, destination_port=PORT, seq=999 + (flags == "A"),
-        flags=flags, options=options,
-    )  # fmt: skip
-    return bytearray(build(segment, source_mac=PEER_MAC, destination_mac=STACK_MAC))
+def frame(flags: int, options: bytes = b"") -> bytearray:
+    flow = PEERS[0], 1024, STACK, PORT
+    return frames.frame((PEER_MAC, STACK_MAC), flow, flags, 999 + (flags == ACKED), options=options)
 
 
 def peers(connections: int) -> Iterator[tuple[bytes, int]]:
@@ -123,35 +81,25 @@ def fill(memory: Memory, engine: Engine, connections: int) -> None:
         engine.neighbour(peer, PEER_MAC)
     for number in range(-(-connections // len(CHANNELS))):
         for program in memory.programs:
-            program.post(number)
+            program.post(number, LISTENER)
     engine.run()
-    syn, ack = frame("S", mss(1460) + b"\x01" + wscale(7)), frame("A")
+    syn, ack = frame(SYN, frames.mss(1460) + frames.window_scale(7)), frame(ACKED)
     everybody = list(peers(connections))
     for at in range(0, connections, AT_ONCE):
         for address, port in everybody[at : at + AT_ONCE]:
-            patch(syn, address, port)
+            frames.patch_source(syn, address, port)
             engine.input(bytes(syn), True)
         engine.run()
         for answer, _ in engine.output():
-            patch(ack, answer[30:34], int.from_bytes(answer[36:38], "big"))
-            struct.pack_into("!I", ack, ACK_AT, int.from_bytes(answer[SEQ_AT : SEQ_AT + 4], "big") + 1 & 0xFFFFFFFF)
+            frames.patch_source(ack, answer[30:34], int.from_bytes(answer[36:38], "big"))
+            struct.pack_into("!I", ack, ACK, frames.sequence(answer) + 1 & 0xFFFFFFFF)
             engine.input(bytes(ack), True)
         engine.run()
-    accepted = sum(program.take(number) for program in memory.programs for number in range(len(program.sockets)))
+    accepted = sum(program.take(number) for program in memory.programs for number in range(program.sockets))
     engine.run()
     established = sum(each["state"] == "ESTABLISHED" for each in engine.connections())
     if not accepted == established == connections:
         raise LabError(f"{accepted} of {connections} connections were accepted, {established} are established")
-
-
-def patch(octets: bytearray, address: bytes, port: int) -> None:
-    """Another sender. The sum of the IP header follows; that of TCP is not looked at."""
-    octets[SOURCE_AT : SOURCE_AT + 4] = address
-    octets[PORT_AT : PORT_AT + 2] = port.to_bytes(2, "big")
-    octets[24:26] = b"\0\0"
-    total = sum(struct.unpack_from("!10H", octets, 14))
-    total = (total & 0xFFFF) + (total >> 16)
-    struct.pack_into("!H", octets, 24, ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF)
 
 
 # ---- measuring ----

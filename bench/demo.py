@@ -7,10 +7,10 @@ from statistics import median
 
 from rich.console import Console
 
-from bench.measure import CONNECTIONS
-from bench.sides import Cores, Place, neat
 from bench.soak import soak
 from neatstack.experiment.netns import Lab, LabError
+from neatstack.experiment.sides import Cores, Place, neat
+from neatstack.experiment.wrk import CONNECTIONS
 
 SECONDS = 5.0
 REPLICAS = 2

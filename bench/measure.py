@@ -3,56 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.sides import IPERF, Place
 from neatstack.experiment.netns import LabError
-
-CONNECTIONS = 64
-CPUCLOCK_SCHED = 2  # clock_getcpuclockid(3) builds the number of the clock from it and the process id
-UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6}
-
-
-@dataclass
-class Wrk:
-    """What wrk printed. Latencies in microseconds."""
-
-    rate: float
-    requests: int
-    p50: float
-    p99: float
-    slowest: float
-    failures: int
-    text: str
-
-
-def wrk(place: Place, connections: int, seconds: float, *options: object) -> Wrk:
-    argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", *options, place.url]
-    return parse(place.run(*argv, timeout=seconds + 20))
-
-
-def parse(text: str) -> Wrk:
-    rate = re.search(r"Requests/sec:\s*([\d.]+)", text)
-    requests = re.search(r"(\d+) requests in", text)
-    p50, p99 = (re.search(rf"\s{part}%\s+([\d.]+)(us|ms|s|m)", text) for part in (50, 99))
-    slowest = re.search(r"Latency\s+\S+\s+\S+\s+([\d.]+)(us|ms|s|m)", text)
-    if not (rate and requests and p50 and p99 and slowest):
-        raise LabError(f"wrk did not report:\n{text}")
-    errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
-    other = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
-    failures = sum(map(int, errors.groups())) if errors else 0
-    failures += int(other[1]) if other else 0
-    times = [float(found[1]) * UNITS[found[2]] for found in (p50, p99, slowest)]
-    return Wrk(float(rate[1]), int(requests[1]), times[0], times[1], times[2], failures, text)
-
-
-def clean(result: Wrk) -> Wrk:
-    if result.failures or not result.requests:
-        raise LabError(f"{result.failures} of {result.requests} requests failed:\n{result.text}")
-    return result
+from neatstack.experiment.sides import IPERF, Place, cpu_ns
+from neatstack.experiment.wrk import CONNECTIONS, clean, wrk
 
 
 def keepalive(place: Place, seconds: float) -> float:
@@ -86,11 +43,6 @@ def idle_cpu(place: Place, seconds: float) -> float:
     time.sleep(seconds)
     used = sum(cpu_ns(pid) - old for pid, old in zip(pids, before, strict=True))
     return used / 1e7 / (time.monotonic() - started)
-
-
-def cpu_ns(pid: int) -> int:
-    """Nanoseconds that a process has run: its CPU clock, which is finer than the ticks of /proc/PID/stat."""
-    return time.clock_gettime_ns((~pid << 3) | CPUCLOCK_SCHED)
 
 
 @dataclass(frozen=True)

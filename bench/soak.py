@@ -11,10 +11,10 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.measure import CONNECTIONS, wrk
-from bench.sides import FILE, HTTP, Place
 from neatstack.experiment.netns import LabError
+from neatstack.experiment.sides import FILE, HTTP, Place
 from neatstack.experiment.stage import Control
+from neatstack.experiment.wrk import CONNECTIONS, wrk
 
 STALL = 1.0  # seconds
 PATIENCE = 5.0  # seconds without an answer: the request has failed

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from neatstack.cli import experiment as command
+from neatstack.cli.experiment import recovery as command
 from neatstack.control.errors import NeatError
 from neatstack.experiment import recovery, stage
 from neatstack.experiment.netns import LabError, environment
@@ -31,31 +31,42 @@ def neat(*arguments: object, prefix: tuple[str, ...] = ()) -> subprocess.Complet
 
 
 def test_help() -> None:
-    assert "recovery" in neat("experiment", "--help").stdout
-    answer = neat("experiment", "recovery", "--help")
-    assert answer.returncode == 0 and "neat experiment recovery" in answer.stdout.split("Example")[1]
+    told = neat("experiment", "--help").stdout
+    for name in ("recovery", "elasticity", "scaling"):
+        answer = neat("experiment", name, "--help")
+        assert name in told
+        assert answer.returncode == 0 and f"neat experiment {name}" in answer.stdout.split("Example")[1]
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    (("--faults", "0"), ("faults", "100000")),
-    (("--faults", "many"), ("--faults", "integer")),
-    (("--replicas", "1,x"), ("replicas", "1,2,4")),
-    (("--replicas", "17"), ("replicas", "16")),
-    (("--kinds", "kill,fire"), ("kinds", "'fire'", "hang")),
-    (("--modes", ""), ("modes", "adopt,reset")),
-    (("--connections", "5000"), ("connections", "4096")),
-    (("--seed", "-1"), ("seed",)),
+    (("recovery", "--faults", "0"), ("faults", "100000")),
+    (("recovery", "--faults", "many"), ("--faults", "integer")),
+    (("recovery", "--replicas", "1,x"), ("replicas", "1,2,4")),
+    (("recovery", "--replicas", "17"), ("replicas", "16")),
+    (("recovery", "--kinds", "kill,fire"), ("kinds", "'fire'", "hang")),
+    (("recovery", "--modes", ""), ("modes", "adopt,reset")),
+    (("recovery", "--connections", "5000"), ("connections", "4096")),
+    (("recovery", "--seed", "-1"), ("seed",)),
+    (("elasticity", "--scalings", "-1"), ("scalings", "0")),
+    (("elasticity", "--most", "17"), ("most", "16")),
+    (("elasticity", "--most", "1"), ("most", "--scalings 0")),
+    (("elasticity", "--connections", "0"), ("connections", "4096")),
+    (("scaling", "--replicas", "0"), ("replicas", "16")),
+    (("scaling", "--servers", "1,,2"), ("servers", "1,2,4")),
+    (("scaling", "--seconds", "0"), ("seconds", "600")),
+    (("scaling", "--rounds", "many"), ("--rounds", "integer")),
 ])  # fmt: skip
 def test_bad_usage(arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
-    answer = neat("experiment", "recovery", *arguments)
+    answer = neat("experiment", *arguments)
     assert answer.returncode == 2
     assert answer.stderr.startswith("neat: ") and answer.stderr.count("\n") == 1
     assert all(word in answer.stderr for word in words)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
-def test_not_root(tmp_path: Path) -> None:
-    answer = neat("experiment", "recovery", prefix=("setpriv", "--reuid", "65534", "--clear-groups"))
+@pytest.mark.parametrize("name", ["recovery", "elasticity", "scaling"])
+def test_not_root(name: str) -> None:
+    answer = neat("experiment", name, prefix=("setpriv", "--reuid", "65534", "--clear-groups"))
     assert answer.returncode == 1 and answer.stderr.count("\n") == 1 and "root" in answer.stderr
 
 

@@ -1,8 +1,9 @@
 """The load of the experiment: connections that are always busy, and a log of every answer with its time.
 
-    python -m neatstack.experiment.client ADDRESS PORT CONNECTIONS BASE PIPE
+    python -m neatstack.experiment.client ADDRESS PORT CONNECTIONS BASE PIPE LIFE SEED
 
-Closed loop: each connection sends its next request when the answer is complete. Every byte is checked. The log goes
+Closed loop: each connection sends its next request when the answer is complete. Every byte is checked. A connection
+lasts, or with a LIFE ends in order after a number of requests up to that, and another one follows. The log goes
 to the pipe as 64-bit words: (CLOCK_MONOTONIC - BASE, ns) << 16 | kind << 13 | connection. OPENED is followed by a word
 with the local port, WRONG by one with the number of bytes.
 """
@@ -10,6 +11,7 @@ with the local port, WRONG by one with the number of bytes.
 import contextlib
 import gc
 import os
+import random
 import select
 import socket
 import struct
@@ -18,7 +20,7 @@ import time
 from array import array
 
 from neatstack.experiment import protocol
-from neatstack.experiment.timeline import DROPPED, LOST, OPENED, TIMEOUT, WRONG
+from neatstack.experiment.timeline import DROPPED, ENDED, LOST, OPENED, TIMEOUT, WRONG
 
 CHUNK = 1 << 16  # bytes read at once
 FLUSH = 5_000_000  # ns between two writes to the pipe
@@ -32,7 +34,7 @@ ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 class Connection:
     """A place for connections: one after the other, as they are lost."""
 
-    __slots__ = ("slot", "sock", "open", "number", "sequence", "expected", "got", "rest", "since")
+    __slots__ = ("slot", "sock", "open", "number", "sequence", "expected", "got", "rest", "since", "left")
 
     def __init__(self, slot: int) -> None:
         self.slot = slot
@@ -45,12 +47,15 @@ class Connection:
         self.sequence = -1
         self.expected = self.got = self.rest = b""
         self.since = 0  # ns: when the request was sent, or the connection begun
+        self.left = -1  # requests until it ends in order; negative: it does not
 
 
 class Client:
     """All connections, in one loop."""
 
-    def __init__(self, address: str, port: int, connections: int, base: int, pipe: int) -> None:
+    def __init__(
+        self, address: str, port: int, connections: int, base: int, pipe: int, life: int = 0, seed: int = 0
+    ) -> None:
         self.server, self.base, self.pipe = (address, port), base, pipe
         self.connections = [Connection(slot) for slot in range(connections)]
         self.known: dict[int, Connection] = {}
@@ -58,6 +63,7 @@ class Client:
         self.poll = select.epoll()
         self.log = array("q")
         self.unsent = b""
+        self.life, self.random = life, random.Random(seed)
         os.set_blocking(pipe, False)
 
     def run(self) -> None:
@@ -95,7 +101,11 @@ class Client:
                 self.sweep(now)
 
     def ask(self, connection: Connection, now: int) -> None:
-        """Send the next request, and work out its answer meanwhile."""
+        """Send the next request, and work out its answer meanwhile; or end the connection, if its time has come."""
+        if connection.left == 0:
+            self.finish(connection, now)
+            return
+        connection.left -= 1
         connection.sequence += 1
         number, sequence = connection.number, connection.sequence
         data = protocol.request(number, sequence)
@@ -145,6 +155,8 @@ class Client:
 
     def connect(self, connection: Connection) -> None:
         connection.reset()
+        if self.life:
+            connection.left = self.random.randint(1, self.life)
         connection.sock = sock = socket.socket()
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -172,14 +184,21 @@ class Client:
         self.forget(connection)
         self.connect(connection)
 
+    def finish(self, connection: Connection, now: int) -> None:
+        """Close it in order, with everything answered, and open another one."""
+        self.note(now, ENDED, connection)
+        self.forget(connection, abort=False)
+        self.connect(connection)
+
     def begin_again(self, connection: Connection) -> None:
         self.forget(connection)
         self.again.append((time.monotonic_ns() + RETRY, connection))
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: Connection, abort: bool = True) -> None:
         self.known.pop(connection.sock.fileno(), None)
         with contextlib.suppress(OSError):
-            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
+            if abort:
+                connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
         connection.sock.close()
         connection.number += len(self.connections)  # a number of its own for every connection
         connection.open = False
@@ -228,8 +247,7 @@ def wrong_bytes(got: bytes, expected: bytes) -> int:
 
 def main() -> None:
     gc.disable()  # no cycles are made; a collection would be a gap that nobody caused
-    address, port, connections, base, pipe = sys.argv[1], *map(int, sys.argv[2:6])
-    Client(address, port, connections, base, pipe).run()
+    Client(sys.argv[1], *map(int, sys.argv[2:8])).run()
 
 
 if __name__ == "__main__":

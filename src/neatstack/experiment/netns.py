@@ -81,17 +81,17 @@ class Side:
     def __init__(self, lab: Lab, label: str, address: str, prefix: Sequence[str], env: dict[str, str]):
         self.lab, self.label, self.address, self.prefix, self.env = lab, label, address, list(prefix), env
 
-    def argv(self, *argv: object, cpu: int | None = None) -> list[str]:
+    def argv(self, *argv: object, cpu: int | str | None = None) -> list[str]:
         pin = [] if cpu is None else ["taskset", "-c", str(cpu)]
         return [*pin, *self.prefix, *map(str, argv)]
 
     def run(
-        self, *argv: object, timeout: float = 30, check: bool = True, stdin: bytes = b"", cpu: int | None = None
+        self, *argv: object, timeout: float = 30, check: bool = True, stdin: bytes = b"", cpu: int | str | None = None
     ) -> str:
         """Run to the end; the standard output. A failure or `timeout` seconds: LabError with all that was printed."""
         return run(self.argv(*argv, cpu=cpu), timeout, check, stdin, self.env)
 
-    def spawn(self, *argv: object, cpu: int | None = None, pass_fds: Sequence[int] = ()) -> Process:
+    def spawn(self, *argv: object, cpu: int | str | None = None, pass_fds: Sequence[int] = ()) -> Process:
         """Start and return at once; ended with the lab."""
         return self.lab.spawn(self.argv(*argv, cpu=cpu), self.env, pass_fds)
 
@@ -154,7 +154,9 @@ class Stack:
 
     address, host_address, device = "10.77.0.2", "10.77.0.1", "neat0"
 
-    def __init__(self, lab: Lab, replicas: int, config: str, cpu: int | None, options: Sequence[object], source: Path):
+    def __init__(
+        self, lab: Lab, replicas: int, config: str, cpu: int | str | None, options: Sequence[object], source: Path
+    ):
         number = next(_numbers)
         self.lab, self.name = lab, f"lab{number}"
         self.run_dir = lab.directory / f"run{number}"
@@ -187,14 +189,7 @@ class Stack:
 
     def pids(self) -> list[int]:
         """The keeper and its descendants: all processes of the stack."""
-        parents = {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        found = [self.keeper()]
-        for pid in found:
-            found += [child for child, parent in parents.items() if parent == pid]
-        return found
+        return descendants(self.keeper())
 
     def keeper(self) -> int:
         return int((self.run_dir / self.name / "keeper.pid").read_text())
@@ -260,7 +255,7 @@ class Lab:
         self,
         replicas: int = 2,
         config: str = "",
-        cpu: int | None = None,
+        cpu: int | str | None = None,
         options: Sequence[object] = (),
         source: Path = SOURCE,
     ) -> Stack:
@@ -275,6 +270,18 @@ class Lab:
 
 class LabError(RuntimeError):
     """A command failed or took too long, or a server did not come up."""
+
+
+def descendants(pid: int) -> list[int]:
+    """A process, its children, theirs, and so on."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found = [pid]
+    for each in found:
+        found += [child for child, parent in parents.items() if parent == each]
+    return found
 
 
 def neat(*argv: object) -> list[str]:

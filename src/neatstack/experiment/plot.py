@@ -1,8 +1,9 @@
-"""recovery.png and recovery.svg: how long connections waited, and how many a fault cost."""
+"""Plots of experiments. recovery.png and recovery.svg: how long connections waited, and how many a fault cost."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,24 @@ STEPS = 400  # points of a curve
 
 def draw(series: Mapping[Combination, Series], out: Path) -> None:
     """Write both files. Needs matplotlib: ImportError without it."""
+    with drawing(out / "recovery", 2) as (left, right):
+        _gaps(left, series)
+        _losses(right, series)
+
+
+@contextlib.contextmanager
+def drawing(file: Path, columns: int) -> Iterator[Any]:
+    """Axes side by side, written as FILE.png and FILE.svg. Needs matplotlib: ImportError without it."""
     import matplotlib
 
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "neat"  # the same rows give the same file
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 5), layout="constrained")
-    _gaps(left, series)
-    _losses(right, series)
-    for name in ("recovery.png", "recovery.svg"):
-        figure.savefig(out / name, dpi=150, metadata={"Date": None} if name.endswith("svg") else None)
+    figure, axes = pyplot.subplots(1, columns, figsize=(6.5 * columns, 5), layout="constrained")
+    yield axes
+    for kind in ("png", "svg"):
+        figure.savefig(file.with_suffix(f".{kind}"), dpi=150, metadata={"Date": None} if kind == "svg" else None)
     pyplot.close(figure)
 
 

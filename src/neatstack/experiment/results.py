@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from neatstack.experiment import tables
 from neatstack.experiment.stage import Combination
-
-NUMBER_FORMAT = ".3f"
+from neatstack.experiment.tables import Columns, Files, cell, percentile
 
 
 @dataclass
@@ -57,12 +55,6 @@ class Series:
         return sum(fault.wrong_bytes for fault in self.faults)
 
 
-def percentile(values: Sequence[float], part: float) -> float | None:
-    """The nearest rank: the least value that `part` (of 1) of all do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(part * len(ordered)) - 1)] if ordered else None
-
-
 def summarize(what: Combination, series: Series) -> dict[str, Any]:
     """One row of summary.csv."""
     faults, gaps = series.faults, series.gaps
@@ -88,7 +80,7 @@ def summarize(what: Combination, series: Series) -> dict[str, Any]:
     }
 
 
-TABLE = {  # title: (column of the summary, how it is shown)
+TABLE: Columns = {
     "recovery": ("mode", ""),
     "replicas": ("replicas", ""),
     "fault": ("kind", ""),
@@ -106,45 +98,19 @@ TABLE = {  # title: (column of the summary, how it is shown)
 
 
 def markdown(summary: Sequence[dict[str, Any]], about: Sequence[str]) -> str:
-    """The table, and under it what it was measured with. A fault after which service did not come back is marked."""
-    lines = ["| " + " | ".join(title.strip() for title in TABLE) + " |"]
-    lines.append("|" + "|".join("---" if not form else "---:" for _, form in TABLE.values()) + "|")
-    for row in summary:
-        cells = [show(row[column], form) for column, form in TABLE.values()]
-        if row["not_served_again"]:
-            cells[-1] += f" (never: {row['not_served_again']})"
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *(f"{line}  " for line in about)]).rstrip() + "\n"
+    """The table. A fault after which service did not come back is marked."""
+    marks = [f" (never: {row['not_served_again']})" if row["not_served_again"] else "" for row in summary]
+    return tables.markdown(TABLE, summary, about, marks)
 
 
-def show(value: Any, form: str) -> str:
-    return "-" if value is None else format(value, form)
-
-
-def cell(value: Any) -> Any:
-    """A value as the CSV files have it: nothing for None, three places for fractions, 0 or 1 for truth."""
-    if isinstance(value, bool):
-        return int(value)
-    return format(value, NUMBER_FORMAT) if isinstance(value, float) else value
-
-
-class Results:
+class Results(Files):
     """Rows go to faults.csv and gaps.csv as they come; what sums them up is written by finish()."""
 
     def __init__(self, out: Path) -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        self.out = out
+        super().__init__(out)
         self.series: dict[Combination, Series] = {}
-        self.files: list[TextIO] = []
-        self.faults = self._open("faults.csv", [column.name for column in fields(Fault)])
-        self.gaps = self._open("gaps.csv", ["mode", "replicas", "kind", "number", "connection", "gap_ms", "lost"])
-
-    def _open(self, name: str, columns: Sequence[str]) -> Any:
-        file = (self.out / name).open("w", newline="")
-        self.files.append(file)
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        return writer
+        self.faults = self.open("faults.csv", [column.name for column in fields(Fault)])
+        self.gaps = self.open("gaps.csv", ["mode", "replicas", "kind", "number", "connection", "gap_ms", "lost"])
 
     def add(self, fault: Fault, gaps: dict[int, float], lost: set[int]) -> None:
         """A fault, the gap in ms of each affected connection, and which of them were lost."""
@@ -154,8 +120,7 @@ class Results:
         self.faults.writerow([cell(getattr(fault, column.name)) for column in fields(Fault)])
         about = [fault.mode, fault.replicas, fault.kind, fault.number]
         self.gaps.writerows([*about, place, cell(gap), cell(place in lost)] for place, gap in gaps.items())
-        for file in self.files:
-            file.flush()
+        self.flush()
 
     def rate(self, what: Combination, answers_per_s: float) -> None:
         if what in self.series:
@@ -167,14 +132,5 @@ class Results:
 
     def finish(self, about: Sequence[str]) -> str:
         """Write summary.csv and table.md; the table."""
-        for file in self.files:
-            file.close()
         summary = [summarize(what, series) for what, series in self.series.items()]
-        with (self.out / "summary.csv").open("w", newline="") as file:
-            columns = list(summarize(Combination("", 0, ""), Series()))
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows([cell(row[column]) for column in columns] for row in summary)
-        table = markdown(summary, about)
-        (self.out / "table.md").write_text(table)
-        return table
+        return self.close(list(summarize(Combination("", 0, ""), Series())), summary, markdown(summary, about))

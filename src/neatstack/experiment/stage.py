@@ -10,7 +10,7 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -61,9 +61,9 @@ class Faults(Protocol):
 class Control:
     """A connection to control.sock that stays open: asking costs no process, and little of the manager's time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limit: float = CONTROL_LIMIT) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(CONTROL_LIMIT)
+        self.sock.settimeout(limit)
         self.sock.connect(str(path))
         self.stream = self.sock.makefile("rb")
 
@@ -94,6 +94,15 @@ class Control:
     def owners(self) -> dict[int, int]:
         connections = self.ask(op="ss")["connections"]
         return {each["remote_port"]: each["replica"] for each in connections if each["local_port"] == PORT}
+
+    def scale(self, replicas: int) -> dict[str, Any]:
+        return self.ask(op="scale", replicas=replicas, deadline=None)
+
+    def rejuvenate(self) -> dict[str, Any]:
+        return self.ask(op="rejuvenate")
+
+    def upgrade(self) -> dict[str, Any]:
+        return self.ask(op="upgrade", to=None, drain=False, deadline=None)
 
     def close(self) -> None:
         self.stream.close()
@@ -158,14 +167,16 @@ def module(name: str, *arguments: object) -> list[str]:
 
 
 @contextlib.contextmanager
-def loaded(place: Any, address: str, port: int, connections: int, cpu: int | None) -> Iterator[Load]:
-    """The client at work. `place` can spawn(): a Side of the laboratory."""
+def loaded(
+    place: Any, address: str, port: int, connections: int, cpu: int | None, life: int = 0, seed: int = 0
+) -> Iterator[Load]:
+    """The client at work. `place` can spawn(): a Side of the laboratory. `life`: requests of a connection, at most."""
     reading, writing = os.pipe()
     try:
         fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, PIPE)
         base = time.monotonic_ns()
         client = place.spawn(
-            *module("client", address, port, connections, base, writing), cpu=cpu, pass_fds=[writing]
+            *module("client", address, port, connections, base, writing, life, seed), cpu=cpu, pass_fds=[writing]
         )  # fmt: skip
         os.close(writing)
         writing = -1
@@ -181,16 +192,35 @@ def loaded(place: Any, address: str, port: int, connections: int, cpu: int | Non
 @contextlib.contextmanager
 def open_stage(lab: Lab, what: Combination, connections: int) -> Iterator[Stage]:
     """A stack of its own for one series, under load. All of it ends with the block."""
-    cores = Cores.choose()
     options = ["--recovery", what.mode, *(["--allow-faults"] if what.kind != "kill" else [])]
+    with under_load(lab, what.replicas, connections, options) as (load, control):
+        yield Stage(load, control)
+
+
+@contextlib.contextmanager
+def under_load(
+    lab: Lab,
+    replicas: int,
+    connections: int,
+    options: Sequence[object],
+    limit: float = CONTROL_LIMIT,
+    life: int = 0,
+    seed: int = 0,
+) -> Iterator[tuple[Load, Control]]:
+    """A stack with the server on one core, the client with all its connections on the other.
+
+    `limit`: seconds that the stack may take to answer; `life` and `seed`: of the connections.
+    """
+    cores = Cores.choose()
     with lab.scope():
-        stack = lab.stack(replicas=what.replicas, cpu=cores.server, options=options)
+        stack = lab.stack(replicas=replicas, cpu=cores.server, options=options)
         server = stack.programs.spawn(*module("server", PORT), cpu=cores.server)
         stack.host.wait_port(stack.address, PORT, process=server)
-        control = Control(stack.run_dir / stack.name / "control.sock")
+        control = Control(stack.run_dir / stack.name / "control.sock", limit)
         lab.cleanup.callback(control.close)
-        with loaded(stack.host, stack.address, PORT, connections, cores.client) as load, kept_to(cores.client):
-            yield Stage(load, control)
+        cpu = cores.client
+        with loaded(stack.host, stack.address, PORT, connections, cpu, life, seed) as load, kept_to(cpu):
+            yield load, control
 
 
 @contextlib.contextmanager

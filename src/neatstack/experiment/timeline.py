@@ -8,7 +8,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
-ANSWER, OPENED, LOST, TIMEOUT, WRONG, DROPPED = range(6)  # kinds of events, 3 bits
+ANSWER, OPENED, LOST, TIMEOUT, WRONG, DROPPED, ENDED = range(7)  # kinds of events, 3 bits
 PLACES = 1 << 13
 WINDOW = 1_000_000_000  # ns after a fault in which an interval that begins may count as its gap
 KIND_SHIFT, TIME_SHIFT = 13, 16
@@ -37,6 +37,7 @@ class Timeline:
         self.troubles: list[Trouble] = []
         self.now = 0  # time of the latest event
         self.answers = 0
+        self.ended = 0  # connections that the client has closed in order
         self._bytes = b""
         self._owing: int | None = None  # a word whose value has not come yet
 
@@ -70,7 +71,10 @@ class Timeline:
             self.ports[place] = value
             self.strangers.add(place)
             return
-        self.troubles.append(Trouble(when, kind, place, value))
+        if kind == ENDED:
+            self.ended += 1
+        else:
+            self.troubles.append(Trouble(when, kind, place, value))
         if kind != WRONG:
             self.opened[place] = None
             self.strangers.discard(place)

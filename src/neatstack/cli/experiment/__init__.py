@@ -1,0 +1,10 @@
+"""`neat experiment`: measurements of this machine's stack that anybody can repeat."""
+
+import typer
+
+from neatstack.cli.experiment import elasticity, recovery, scaling
+
+app = typer.Typer(help="Measure what the stack claims.", no_args_is_help=True)
+app.command(epilog=recovery.EXAMPLES)(recovery.recovery)
+app.command(epilog=elasticity.EXAMPLES)(elasticity.elasticity)
+app.command(epilog=scaling.EXAMPLES)(scaling.scaling)
