@@ -22,7 +22,7 @@ from cython.cimports.neatstack.dataplane.journal import (
     touch,
 )
 from cython.cimports.neatstack.dataplane.socket.commands import run_commands
-from cython.cimports.neatstack.dataplane.socket.publish import publish
+from cython.cimports.neatstack.dataplane.socket.publish import publish, welcome
 from cython.cimports.neatstack.dataplane.stack import DROP_DEVICE, NEWS_OUTPUT, Stack, View
 from cython.cimports.neatstack.dataplane.tcp import timers
 from cython.cimports.neatstack.dataplane.tcp.output import output
@@ -35,6 +35,7 @@ def receive(s: cython.pointer[Stack], most: cython.int) -> cython.int:
     """
     frames: Frame[FRAMES]
     frame: Frame
+    dirty: uint32_t
     k: cython.int
     if JOURNAL and s.now >= s.audit_at:         # without it there are no checksums to compare
         audit(s)
@@ -43,14 +44,18 @@ def receive(s: cython.pointer[Stack], most: cython.int) -> cython.int:
         count = stow(cython.address(s.region.inbox), s.frames, frames, count)
     point(s, POINT_TAKEN)
     for k in range(count):
+        dirty = s.dirty_count
         frame_arrives(s, cython.address(frames[k]))
         commit(s)
+        welcome(s, dirty)
         s.region.inbox.done = k + 1
     for _ in range(FRAMES):
         if not take_loopback(s, cython.address(frame)):
             break
+        dirty = s.dirty_count
         loopback_arrives(s, cython.address(frame))
         commit(s)
+        welcome(s, dirty)
         count = count + 1 if count >= 0 else count
     return count
 

@@ -2,8 +2,9 @@
 
 import os
 
-from tests.support.lab import Connection, Lab
+from tests.support.lab import PEER_MAC, STACK_MAC, Connection, Lab
 from tests.support.layout import neat
+from tests.support.packet import build
 from tests.support.program import Program
 
 
@@ -258,3 +259,20 @@ def test_a_slot_posted_for_a_listener_that_is_anothers_is_refused():
     assert lab.drops("command") > before
     peer_opens(lab)
     assert all(s.state != neat.STATE_OPEN for s in other.sockets)
+
+
+def test_text_that_comes_with_the_last_ack_of_a_handshake_is_taken_whole():
+    """The SYN-ACK has offered the ring of the program that waits: no hold buffer may come in between, being smaller."""
+    lab = Lab()
+    listener = lab.listening(80)
+    c = lab.connection(80)
+    c.sends("S", options=c.syn_options)
+    c.expects("SA")
+    text = os.urandom(5 * 1460)
+    segments = [c.segment("PA", seq=1 + at, ack=1, data=text[at : at + 1460]) for at in range(0, len(text), 1460)]
+    for segment in (c.segment("A", seq=1, ack=1), *segments):
+        lab.engine.input(build(segment, source_mac=PEER_MAC, destination_mac=STACK_MAC))
+    lab.run()  # all in one batch
+    assert lab.drops("sequence") == 0
+    taken = lab.program.accept(listener)
+    assert taken is not None and taken.recv() == text

@@ -25,6 +25,28 @@ from cython.cimports.neatstack.dataplane.tcp.table import release
 from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_DETACHED, TCB_RESET_OWED, State, Tcb
 
 
+def welcome(s: cython.pointer[Stack], k: uint32_t) -> cython.void:
+    """Give what was established since there were `k` dirty TCBs to programs, before its text comes.
+
+    A program's ring takes all that the SYN-ACK has offered, a hold buffer does not.
+    """
+    n: uint32_t
+    for n in range(k, s.dirty_count):
+        i: uint32_t = s.dirty[n]
+        if s.views[i].news & NEWS_ACCEPT and s.tcbs[i].state != State.CLOSED:
+            hand_over(s, i)
+            s.views[i].news &= cython.cast(uint8_t, ~NEWS_ACCEPT)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def hand_over(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    touch(s, i)
+    arrived(s, i)
+    commit(s)
+
+
 def publish(s: cython.pointer[Stack]) -> cython.void:
     """Tell the programs all that the dirty TCBs have to tell, and take those off the list that need nothing more."""
     count: uint32_t = s.dirty_count
@@ -33,9 +55,7 @@ def publish(s: cython.pointer[Stack]) -> cython.void:
     for k in range(count):
         i: uint32_t = s.dirty[k]
         if s.views[i].news & NEWS_ACCEPT and s.tcbs[i].state != State.CLOSED:
-            touch(s, i)
-            arrived(s, i)
-            commit(s)
+            hand_over(s, i)
         write_lines(s, i)
         point(s, POINT_LINES)
     fence()  # who finds no entry in its ring has seen these lines
