@@ -234,8 +234,7 @@ def finish(loop: cython.pointer[Loop]) -> cython.void:
     A batch that programs keep busy is not waited for: what is left over is left as at any other death.
     """
     s: cython.pointer[Stack] = loop.s
-    rounds: uint32_t
-    for rounds in range(FINISH_ROUNDS):
+    for _ in range(FINISH_ROUNDS):
         s.now = clock()
         receive(s, 0)
         if not batch(s):
