@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,7 @@ class Mirror:
         self.page.address_be, self.page.replicas, self.page.active = be32(ADDRESS), replicas, (1 << replicas) - 1
         self.page.mtu, self.page.tcp_backlog_max, self.page.generation = 1500, 4096, 1
         self.page.hash_key[:] = (3, 5, 7)
+        self.page.table[:] = [bucket % replicas for bucket in range(neat.BUCKETS)]
         self.replica_pages = [self._page(ReplicaPage) for _ in range(replicas)]
         for _, page in self.replica_pages:
             page.incarnation = 1
@@ -135,6 +137,8 @@ class Mirror:
         self.listeners: dict[int, Listener] = {}
         self.numbers, self.bindings, self.ports = 0, 0, 40000
         self.requests: list[int] = []
+        self.no_port: Callable[[int], bool] = lambda replica: False  # it refuses this connect()
+        self.connects: list[int] = []  # replicas that were asked
         self.stopping = False
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
@@ -351,7 +355,10 @@ class Mirror:
             li for li in self.listeners.values()
             if li.port == program.remote_port_be and li.holders and li.listening
         ]  # fmt: skip
-        if not found:
+        self.connects.append(channel.replica)
+        if self.no_port(channel.replica):
+            end.error, end.closed = errno.EADDRNOTAVAIL, True
+        elif not found:
             end.error, end.closed = errno.ECONNREFUSED, True
         else:
             end.peer = End(end.remote, end.local, found[0].number, peer=end)

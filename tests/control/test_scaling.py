@@ -181,7 +181,7 @@ class Replicas:
             return answer
         self.world.take_in(slot.number)
         self.world.moment()
-        answer.set_result({"ok": True})
+        answer.set_result({"ok": True, "settled": True})
         return answer
 
     def retire(self, slot: Slot) -> None:

@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address
@@ -18,6 +19,7 @@ import pytest
 
 from neatstack.control import pages
 from neatstack.control.neighbours import Neighbour, NeighbourTable, State
+from neatstack.dataplane import inspect
 from neatstack.dataplane.channel.create import create_channel
 from neatstack.dataplane.channel.region import region_size
 from neatstack.dataplane.driver.tap import open_queues
@@ -216,6 +218,121 @@ def test_requests_that_cannot_be_are_answered_with_an_error(replica: Managed, op
 def test_it_stops_when_told(replica: Managed) -> None:
     assert replica.ask("stop") is None
     assert replica.ended() == 0
+
+
+def queued(replica: Managed, count: int) -> None:
+    """Put frames into the replica's queue: datagrams, which it only counts."""
+    with replica.host.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for _ in range(count):
+            sender.sendto(b"x", (ADDRESS, 9))
+
+
+def counter(replica: Managed, name: str) -> int:
+    with mmap.mmap(replica.region, 0, prot=mmap.PROT_READ) as memory:
+        return inspect.counters(memory)[name]
+
+
+@contextlib.contextmanager
+def stopped(replica: Managed) -> Iterator[None]:
+    signal.pidfd_send_signal(replica.pidfd, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        signal.pidfd_send_signal(replica.pidfd, signal.SIGCONT)
+
+
+def test_it_settles_when_all_that_waited_is_taken(replica: Managed) -> None:
+    before = counter(replica, "packets_in")
+    with stopped(replica):
+        queued(replica, 500)
+        socket.send_fds(replica.control, [json.dumps({"id": 0, "op": "settle"}).encode()], [])
+    assert json.loads(replica.control.recv(4096)) == {"id": 0, "settled": True, "ok": True}
+    assert counter(replica, "packets_in") >= before + 500
+
+
+def test_it_settles_though_frames_go_on_coming(replica: Managed) -> None:
+    over = threading.Event()
+
+    def flood() -> None:
+        while not over.is_set():
+            queued(replica, 100)
+
+    flooder = threading.Thread(target=flood)
+    flooder.start()
+    try:
+        for _ in range(10):
+            began = time.monotonic()
+            assert replica.ask("settle") is None
+            assert time.monotonic() - began < 2
+    finally:
+        over.set()
+        flooder.join()
+
+
+def test_a_spare_and_one_that_does_not_serve_have_nothing_to_settle(lab: Lab) -> None:
+    with lab.scope(), contextlib.ExitStack() as stack:
+        spare = Managed(lab.namespace("settle"), stack, adopt=False)
+        assert spare.ask("settle")
+        assert spare.ask("adopt", spare.handed, replica=0, incarnation=1, how="fresh") is None
+        assert spare.ask("settle")
+        spare.go()
+        assert spare.ask("settle") is None
+        assert spare.answer["settled"]
+
+
+def test_what_it_is_told_to_leave_loses_nothing(replica: Managed) -> None:
+    """Frames wait when it is told, and more come until its successor serves; nobody sends anything again."""
+    replica.knows_host()
+    listen = {"listener": 1, "address": "0.0.0.0", "port": 80, "backlog": 10}
+    assert replica.ask("listen", **listen) is None
+    with replica.host.connect(ADDRESS, 80) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(3):
+            with stopped(replica):
+                for _ in range(4):
+                    client.sendall(b"before")
+                socket.send_fds(replica.control, [json.dumps({"id": 0, "op": "stop"}).encode()], [])
+            assert json.loads(replica.control.recv(4096)) == {"id": 0, "ok": True}
+            assert replica.ended() == 0
+            client.sendall(b"between")
+            replica.start("adopt")
+            assert replica.ask("listen", **listen) is None
+            assert (replica.go()["adopted"], replica.answer["lost"]) == (1, 0)
+        time.sleep(0.05)
+        with mmap.mmap(replica.region, 0, prot=mmap.PROT_READ) as memory:
+            [connection] = inspect.connections(memory)
+        assert connection["bytes_in"] == 3 * (4 * len(b"before") + len(b"between"))
+        retransmitted = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[100:104]  # tcpi_total_retrans
+        assert retransmitted == bytes(4)
+    assert counter(replica, "retransmits") == 0
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_who_is_gone_for_good_says_so_in_its_page(replica: Managed, final: bool) -> None:
+    assert replica.ask("stop", final=final) is None
+    assert replica.ended() == 0
+    with mmap.mmap(replica.page, 4096) as memory:
+        page = ReplicaPage.from_buffer_copy(memory)
+    assert page.incarnation == (0 if final else 1)
+    assert page.sleep_seq % 2 == 0, "nobody rings for it"
+    replica.start("adopt")
+    assert replica.go()["adopted"] == 0
+    with mmap.mmap(replica.page, 4096) as memory:
+        assert ReplicaPage.from_buffer_copy(memory).incarnation == 2
+
+
+def test_it_counts_how_long_it_sleeps(replica: Managed) -> None:
+    """Also while its page says that it sleeps it has not counted the sleep that is under way."""
+    with replica.host.entered():
+        Path("/proc/sys/net/ipv6/conf/neat0/disable_ipv6").write_text("1")
+    queued(replica, 1)
+    slept, began = counter(replica, "slept_ns"), time.monotonic_ns()
+    time.sleep(0.5)
+    queued(replica, 1)
+    time.sleep(0.1)
+    assert replica.ask("page") is None
+    slept = counter(replica, "slept_ns") - slept
+    assert 0.4e9 < slept < time.monotonic_ns() - began + 0.1e9
 
 
 def test_it_ends_with_its_stack(replica: Managed) -> None:

@@ -6,81 +6,100 @@
 
 #include "neatstack/dataplane/driver/flowhash.h"
 
-#define MOTION_LOOK_NS 1000000
-#define MOTION_LOOKS 200
+#define MOVE_LOOK_NS 1000000
+#define MOVE_LOOKS 200 /* 0.2 s; a bucket moves in some 50 ms */
+
+/* ---- which replica ---- */
+
+struct flow { /* of a connection that is to be opened; local_port_be 0: the replica chooses, and local_be is 0 */
+    uint32_t local_be, remote_be;
+    uint16_t local_port_be, remote_port_be;
+};
 
 static bool is_loopback(uint32_t address_be)
 {
     return (ntohl(address_be) >> 24) == 127;
 }
 
+static struct flow flow_to(const struct sock *s, uint32_t remote_be, uint16_t remote_port_be)
+{
+    struct flow f = {.remote_be = remote_be == INADDR_ANY ? htonl(INADDR_LOOPBACK) : remote_be,
+                     .remote_port_be = remote_port_be,
+                     .local_port_be = s->local_port_be};
+    if (f.local_port_be) {
+        f.local_be = s->local_be;
+        if (f.local_be == INADDR_ANY)
+            f.local_be = is_loopback(f.remote_be) ? htonl(INADDR_LOOPBACK) : neat.page->address_be;
+    }
+    return f;
+}
+
+/* Whether the answers will be steered to a replica that we cannot choose: the port is given, and they come from outside. */
+static bool is_steered(const struct flow *f)
+{
+    return f->local_port_be && !is_loopback(f->remote_be) && f->remote_be != neat.page->address_be;
+}
+
+/* What the stack page says about the bucket of the answers. */
+static unsigned table_entry(const struct flow *f)
+{
+    uint32_t hash =
+        neat_flow_hash(neat.page->hash_key, f->remote_be, f->local_be, f->remote_port_be, f->local_port_be);
+    return load_relaxed(&neat.page->table[neat_bucket(hash)]);
+}
+
+static bool has_bucket(unsigned replica)
+{
+    for (unsigned i = 0; i < NEAT_BUCKETS; i++)
+        if (load_relaxed(&neat.page->table[i]) == replica)
+            return true;
+    return false;
+}
+
+/* Whether the replica opens connections from ports that it chooses itself. */
+static bool takes_new(unsigned replica)
+{
+    return load_acquire(&neat.page->active) >> replica & 1 && has_bucket(replica);
+}
+
 /* A replica that takes new connections: any, so that nobody outside can choose. */
 static unsigned random_replica(void)
 {
-    uint32_t active = load_acquire(&neat.page->active) & (uint32_t)((UINT64_C(1) << neat.replicas) - 1);
-    if (!active)
-        return 0;
-    unsigned skip = (unsigned)(random_u64() % (unsigned)__builtin_popcount(active));
-    while (skip--)
-        active &= active - 1;
-    return (unsigned)__builtin_ctz(active);
-}
+    uint32_t candidates = load_acquire(&neat.page->active) & (uint32_t)((UINT64_C(1) << neat.replicas) - 1);
+    unsigned replica = 0;
 
-/* The replica that answers to a port we are bound to are steered to. A bucket in motion comes to rest in a moment. */
-static unsigned steered_replica(uint32_t local_be, uint16_t local_port_be, uint32_t remote_be, uint16_t remote_port_be)
-{
-    uint32_t hash = neat_flow_hash(neat.page->hash_key, remote_be, local_be, remote_port_be, local_port_be);
-    const uint8_t *entry = &neat.page->table[neat_bucket(hash)];
-    unsigned replica = load_acquire(entry);
-
-    for (int look = 0; replica >= NEAT_TABLE_MOVING && look < MOTION_LOOKS; look++) {
-        syscall(SYS_nanosleep, &(struct timespec){.tv_nsec = MOTION_LOOK_NS}, NULL);
-        replica = load_acquire(entry);
+    while (candidates) {
+        uint32_t left = candidates;
+        for (unsigned skip = (unsigned)(random_u64() % (unsigned)__builtin_popcount(left)); skip; skip--)
+            left &= left - 1;
+        replica = (unsigned)__builtin_ctz(left);
+        if (likely(has_bucket(replica)))
+            break;
+        candidates &= ~(1u << replica);
     }
-    return replica < neat.replicas ? replica : 0;
+    return replica;
 }
 
-static int start_connect(struct sock *s, uint32_t remote_be, uint16_t remote_port_be)
+/* The replica that answers are steered to. While their bucket moves no replica opens connections in it, so that is waited for;
+ * if it takes long, the next owner may say what it thinks of it. */
+static unsigned steered_replica(const struct flow *f)
 {
-    bool bound = s->local_port_be != 0;
-    uint32_t local_be = bound ? s->local_be : 0;
-
-    if (remote_be == INADDR_ANY)
-        remote_be = htonl(INADDR_LOOPBACK);
-    if (bound && local_be == INADDR_ANY)
-        local_be = is_loopback(remote_be) ? htonl(INADDR_LOOPBACK) : neat.page->address_be;
-    unsigned replica = bound && !is_loopback(remote_be) && remote_be != neat.page->address_be
-                           ? steered_replica(local_be, s->local_port_be, remote_be, remote_port_be)
-                           : random_replica();
-    lock(&neat.lock);
-    bool taken = slot_take(s, replica);
-    unlock(&neat.lock);
-    if (!taken)
-        return -EAGAIN;
-    apply_options(s);
-    s->program->local_be = local_be;
-    s->program->local_port_be = bound ? s->local_port_be : 0;
-    s->program->remote_be = remote_be;
-    s->program->remote_port_be = remote_port_be;
-    s->error = 0;
-    s->phase = PHASE_CONNECTING;
-    slot_start(s, NEAT_ROLE_CONNECT);
-    fence();
-    ring_replica(replica);
-    return 0;
+    unsigned entry = table_entry(f);
+    for (int look = 0; look < MOVE_LOOKS && entry >= NEAT_TABLE_MOVING; look++) {
+        syscall(SYS_nanosleep, &(struct timespec){.tv_nsec = MOVE_LOOK_NS}, NULL);
+        entry = table_entry(f);
+    }
+    unsigned replica = entry & NEAT_TABLE_MOVED ? entry & ~NEAT_TABLE_MOVED : entry;
+    return replica < neat.replicas ? replica : random_replica();
 }
 
-/* The replica has no ports left, because its buckets are another's since we chose it: then that one is asked. */
-static bool connect_elsewhere(struct sock *s, int error)
+/* Whether it is right, as far as the stack page says now, to open the connection at this replica. */
+static bool is_right(unsigned replica, const struct flow *f)
 {
-    if (error != EADDRNOTAVAIL || s->local_port_be || load_acquire(&neat.page->active) >> s->replica & 1)
-        return false;
-    uint32_t remote_be = s->program->remote_be;
-    uint16_t remote_port_be = s->program->remote_port_be;
-    s->phase = PHASE_FRESH;
-    sock_leave_slot(s);
-    return start_connect(s, remote_be, remote_port_be) == 0;
+    return is_steered(f) ? table_entry(f) == replica : takes_new(replica);
 }
+
+/* ---- connecting ---- */
 
 /* What became of a connect() that was under way. The socket is locked. */
 void settle_connect(struct sock *s)
@@ -91,14 +110,44 @@ void settle_connect(struct sock *s)
     if (state == NEAT_STATE_OPEN || (state == NEAT_STATE_CLOSED && !load_relaxed(&s->remote->error))) {
         s->phase = PHASE_OPEN;
     } else if (state == NEAT_STATE_CLOSED) {
-        int error = take_error(s);
-        if (connect_elsewhere(s, error))
-            return;
-        s->error = error;
+        s->error = take_error(s);
         s->phase = PHASE_FRESH;
-        if (s->program)
-            sock_leave_slot(s);
+        sock_leave_slot(s);
     }
+}
+
+/* The socket is locked. 0 or -errno. */
+static int start_connect(struct sock *s, const struct flow *f)
+{
+    unsigned replica = is_steered(f) ? steered_replica(f) : random_replica();
+
+    lock(&neat.lock);
+    bool taken = slot_take(s, replica);
+    unlock(&neat.lock);
+    if (!taken)
+        return -EAGAIN;
+    apply_options(s);
+    s->program->local_be = f->local_be;
+    s->program->local_port_be = f->local_port_be;
+    s->program->remote_be = f->remote_be;
+    s->program->remote_port_be = f->remote_port_be;
+    s->error = 0;
+    s->phase = PHASE_CONNECTING;
+    slot_start(s, NEAT_ROLE_CONNECT);
+    fence();
+    ring_replica(replica);
+    return 0;
+}
+
+/* The replica had no port because it takes no new connections any more, or because the bucket of ours has moved: connect where
+ * it is right by now. True: that is under way. The socket is locked. */
+static bool started_anew(struct sock *s, const struct flow *f)
+{
+    if (s->phase != PHASE_FRESH || s->error != EADDRNOTAVAIL || is_right(s->replica, f))
+        return false;
+    int error = start_connect(s, f);
+    s->error = -error;
+    return !error;
 }
 
 /* connect(AF_UNSPEC): be as new. */
@@ -115,31 +164,53 @@ static int disconnect(struct sock *s)
     return 0;
 }
 
-/* Wait for the outcome. The socket is locked, and is so again at the end unless the result is -EBADF. */
-static int await_connect(struct sock *s)
+static struct flow flow_under_way(const struct sock *s)
+{
+    const struct neat_socket_program *p = s->program;
+    return (struct flow){p->local_be, p->remote_be, p->local_port_be, p->remote_port_be};
+}
+
+/* Wait for the outcome, at most `timeout_ns` (0: as long as it takes). The socket is locked, and is so again at the end unless the
+ * result is -EBADF. */
+static int await_connect(struct sock *s, int64_t timeout_ns)
 {
     uint32_t serial = s->file.serial;
-    int64_t timeout = s->options.send_timeout_ns;
-    int64_t deadline = deadline_after(timeout ? timeout : -1);
+    int64_t deadline = deadline_after(timeout_ns ? timeout_ns : -1);
+    int tries = NEAT_MAX_REPLICAS;
 
     while (s->phase == PHASE_CONNECTING) {
+        struct flow f = flow_under_way(s);
         sock_unlock(s);
         int error = wait_for(s, EPOLLOUT, deadline);
         int gone = sock_relock(s, serial);
         if (gone)
             return gone;
         settle_connect(s);
+        if (tries && started_anew(s, &f)) {
+            tries--;
+            continue;
+        }
         if (s->phase != PHASE_CONNECTING)
             break;
         if (error == -EAGAIN)
             return -EINPROGRESS;
-        if (error && !(error == -EINTR && restarts(timeout)))
+        if (error && !(error == -EINTR && (s->nonblocking || restarts(timeout_ns))))
             return error;
     }
     int error = take_error(s);
     if (s->phase == PHASE_OPEN && !error)
         return 0;
     return error ? -error : -ECONNABORTED;
+}
+
+/* Without blocking: but a replica that has stopped taking new connections while we asked it may refuse this one for that alone,
+ * and would be quick to. It looks at all that it was asked before it stops, so we need not wait if it has not stopped yet. */
+static int leave_connecting(struct sock *s)
+{
+    struct flow f = flow_under_way(s);
+    if (likely(is_right(s->replica, &f)))
+        return -EINPROGRESS;
+    return await_connect(s, MOVE_LOOKS * MOVE_LOOK_NS);
 }
 
 int sock_connect(struct sock *s, const struct sockaddr *address, socklen_t length)
@@ -168,12 +239,14 @@ int sock_connect(struct sock *s, const struct sockaddr *address, socklen_t lengt
         error = -EISCONN;
     else if (s->phase == PHASE_FRESH && s->error) /* the outcome of an earlier connect() */
         error = -take_error(s);
-    else if (s->phase == PHASE_FRESH)
-        error = start_connect(s, remote_be, remote_port_be);
+    else if (s->phase == PHASE_FRESH) {
+        struct flow f = flow_to(s, remote_be, remote_port_be);
+        error = start_connect(s, &f);
+    }
     if (!error && s->nonblocking)
-        error = under_way ? -EALREADY : -EINPROGRESS;
+        error = under_way ? -EALREADY : leave_connecting(s);
     else if (!error)
-        error = await_connect(s);
+        error = await_connect(s, s->options.send_timeout_ns);
     if (error == -EBADF)
         return error;
 out:

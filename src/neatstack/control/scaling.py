@@ -21,7 +21,7 @@ from neatstack.control import regions, steering
 from neatstack.control.change import Change
 from neatstack.control.errors import NeatError
 from neatstack.control.events import Events
-from neatstack.control.line import ReplicaGone, Told, refusal
+from neatstack.control.line import Told, refusal
 from neatstack.control.pages import MOST_REPLICAS, TABLE_MOVED, TABLE_MOVING, StackPage
 from neatstack.control.replicas import ANSWER_TIME, Replicas
 from neatstack.control.slots import Slot
@@ -216,8 +216,8 @@ class Scaling:
                 self.replicas.kill(slot, "it did not answer")
             elif refused := refusal(answer):
                 raise NeatError(f"replica {slot.number} refuses: {refused}")
-            elif not isinstance(answer.exception(), ReplicaGone):  # else its successor is asked
-                return
+            elif answer.exception() is None and answer.result().get("settled"):
+                return  # else there was too much to do, or its successor is to be asked
         raise NeatError(f"replica {slot.number} does not serve; try again when it does")
 
     # ---- afterwards: pins, and replicas that drain ----

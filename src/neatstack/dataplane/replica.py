@@ -14,6 +14,7 @@ from cython.cimports.libc.errno import errno
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.neatstack.dataplane.batch import batch, deadline, idle, receive
 from cython.cimports.neatstack.dataplane.channel.atomic import fence, store32
+from cython.cimports.neatstack.dataplane.channel.rings import any_commands
 from cython.cimports.neatstack.dataplane.driver.device import FRAMES, Inbox
 from cython.cimports.neatstack.dataplane.driver.tap import tap_device, tap_probe
 from cython.cimports.neatstack.dataplane.engine import Engine
@@ -38,6 +39,7 @@ from cython.cimports.neatstack.dataplane.replica import (
     signal,
     timespec,
 )
+from cython.cimports.neatstack.dataplane.socket.commands import BUDGET
 from cython.cimports.neatstack.dataplane.stack import Drop, Stack
 
 from neatstack.dataplane import control_messages
@@ -46,14 +48,15 @@ from neatstack.dataplane.flip import flip
 from neatstack.dataplane.mapping import Mapping
 from neatstack.dataplane.sandbox import enter_isolation, filter_calls, name_process
 
+OF_REPLICAS = frozenset(("channel", "drop", "listen", "unlisten", "grant", "revoke", "run", "settle", "fault"))
 DESCRIPTORS = ("control", "stack_page", "neighbours")
 STRIKES = {
     "kill": int(STRIKE_KILL), "segv": int(STRIKE_SEGV), "abort": int(STRIKE_ABORT), "hang": int(STRIKE_HANG),
 }  # fmt: skip
-OF_REPLICAS = {"channel", "drop", "listen", "unlisten", "grant", "revoke", "run", "settle", "fault"}  # not of spares
 CONTROL_EVERY = cython.declare(uint32_t, 64)  # rounds without sleep after which control is looked at
-QUEUE = cython.declare(cython.int, 4096)  # frames; no queue holds more
 SETTLE_TIME = cython.declare(uint64_t, 200000000)  # ns
+SETTLE_FRAMES = cython.declare(uint32_t, 4096)  # more than the queue of a TAP holds (1000)
+FINISH_ROUNDS = cython.declare(uint32_t, 256)
 MILLISECOND = cython.declare(uint64_t, 1000000)  # ns
 SECOND = cython.declare(uint64_t, 1000000000)  # ns
 
@@ -175,6 +178,70 @@ def ask_link(loop: cython.pointer[Loop]) -> cython.void:
     s.wanted_count = 0
 
 
+# ---- when the manager asks ----
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def settle(loop: cython.pointer[Loop]) -> cython.int:
+    """Take in every frame and every command that is waiting now, in ordinary batches.
+
+    What comes meanwhile is taken too, but not waited for: it is enough to have found the queue empty, or to have taken
+    as many frames as it can hold. 1: done; 0: it took too long; -errno: the device has failed.
+    """
+    s: cython.pointer[Stack] = loop.s
+    until: uint64_t = clock() + SETTLE_TIME
+    frames: uint32_t = 0
+    rounds: uint32_t = 0
+    all_frames: cython.bint = False
+    all_commands: cython.bint = False
+    while not (all_frames and all_commands):
+        s.now = clock()
+        if s.now >= until:
+            return 0
+        got: cython.int = receive(s, FRAMES)
+        if got < 0:
+            return got
+        frames += s.region.inbox.count
+        all_frames = all_frames or s.region.inbox.count == 0 or frames >= SETTLE_FRAMES
+        batch(s)
+        ask_link(loop)
+        rounds += 1
+        all_commands = all_commands or not any_commands(s) or rounds >= command_rounds(s)
+    return 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def command_rounds(s: cython.pointer[Stack]) -> uint32_t:
+    """Batches after which every command that a ring can hold has been taken."""
+    most: uint32_t = 0
+    n: uint32_t
+    for n in range(s.active_count):
+        if s.channels[s.active[n]].header.entries > most:
+            most = s.channels[s.active[n]].header.entries
+    return (most + BUDGET - 1) // BUDGET
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def finish(loop: cython.pointer[Loop]) -> cython.void:
+    """Before the end: run batches without frames, which the successor will take, until nothing is left to tell or send.
+
+    A batch that programs keep busy is not waited for: what is left over is left as at any other death.
+    """
+    s: cython.pointer[Stack] = loop.s
+    for _ in range(FINISH_ROUNDS):
+        s.now = clock()
+        receive(s, 0)
+        if not batch(s):
+            break
+    ask_link(loop)
+
+
 # ---- around it ----
 
 
@@ -270,13 +337,11 @@ class Replica:
         match message["op"]:
             case "page":
                 return None  # the stack page is read where it is needed
-            case "stop":  # between two batches: all that was planned is told and sent
-                if message.get("final") and engine is not None:
-                    engine.s.replica_page.incarnation = 0  # programs do not wait for anybody here
-                return None
+            case "stop":
+                return self._stop(bool(message.get("final")))
             case "adopt":
                 return self._adopt(message["replica"], message["incarnation"], message["how"], fds)
-            case str(name) if engine is None and name in OF_REPLICAS:
+            case op if engine is None and op in OF_REPLICAS:
                 raise ValueError("a spare has nothing to do it with")
             case "channel":
                 self._open_channel(message, fds)
@@ -293,7 +358,7 @@ class Replica:
             case "run":
                 return self._run()
             case "settle":
-                self._settle()
+                return self._settle()
             case "fault":
                 return self._fault(message)
             case unknown:
@@ -366,23 +431,27 @@ class Replica:
                 batch(s)
         return {"adopted": result["kept"], "lost": result["lost"], "took_us": (clock() - self.began) // 1000}
 
-    def _settle(self) -> None:
-        """Take in all that is in the queue now, and in the command rings. OSError when the device fails."""
+    # ---- moves, and the end ----
+
+    def _settle(self) -> dict:
+        """Have all taken that is waiting now. `settled`: False when it took too long."""
         if not self.running:
             raise ValueError("it does not run yet")
-        s: cython.pointer[Stack] = self.engine.s
-        got: cython.int = 1
-        taken: cython.int = 0
-        more: cython.bint = True
-        end: uint64_t = clock() + SETTLE_TIME
+        result: cython.int
         with cython.nogil:
-            while (got > 0 or more) and taken < QUEUE and s.now < end:
-                s.now = clock()
-                got = receive(s, FRAMES)
-                more = batch(s) if got >= 0 else False
-                taken += got
-        if got < 0:
-            raise OSError(-got, f"the device has failed: {os.strerror(-got)}")
+            result = settle(cython.address(self.loop))
+        if result < 0:
+            raise OSError(-result, f"the device has failed: {os.strerror(-result)}")
+        return {"settled": result > 0}
+
+    def _stop(self, final: bool) -> None:
+        """Leave everything told and sent to a successor; `final`: there is none, and programs shall wait for nobody."""
+        if not self.running:
+            return
+        with cython.nogil:
+            finish(cython.address(self.loop))
+        if final:
+            self.engine.s.replica_page.incarnation = 0
 
     # ---- programs ----
 

@@ -152,7 +152,7 @@ def test_pins_are_looked_at_until_nothing_moves(steering: Steering) -> None:
 
 
 def test_a_hundred_thousand_pins(steering: Steering) -> None:
-    """Times are an order of magnitude above what they were measured to be (25, 12 and 25 ms)."""
+    """Writing, reading and taking them back were measured to take 150, 50 and 130 ms on a busy machine."""
     flows = many_flows(MANY)
     began = time.perf_counter()
     steering.pin_flows(flows, 5)
@@ -171,7 +171,7 @@ def test_a_hundred_thousand_pins(steering: Steering) -> None:
     gone = time.perf_counter()
     steering.unpin_flows(flows[:160])
     assert steering.count_pins() == {}
-    assert max(put - began, read - put, gone - away) < 0.5
+    assert max(put - began, read - put, gone - away) < 1
 
 
 def test_no_room_for_more_pins_is_an_error(steering: Steering) -> None:

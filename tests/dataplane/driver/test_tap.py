@@ -100,6 +100,37 @@ def test_flows_arrive_on_the_queue_of_their_hash(host: Namespace) -> None:
         steering.close()
 
 
+def test_connections_that_begin_while_their_bucket_moves_are_pinned_to_its_next_owner(host: Namespace) -> None:
+    """By the program itself, as the kernel sends their SYNs; an older one keeps its owner."""
+    steering = Steering.load()
+    try:
+        steering.configure(choose_keys(2), SERVER, 2)
+        steering.set_table([0] * 256)
+        with opened(host, 3) as fds, host.entered(), contextlib.ExitStack() as sockets:
+            steering.attach(fds[0])
+            queues = [Queue(fd) for fd in fds]
+
+            def syn() -> int:
+                client = sockets.enter_context(socket.socket())
+                client.setblocking(False)
+                client.connect_ex((SERVER, 80))
+                return client.getsockname()[1]
+
+            def arrived(queue: Queue) -> set[int]:
+                frames = [frame for frame, _ in queue.receive() if frame[12:14] == b"\x08\0"]
+                return {struct.unpack_from("!H", frame, 34)[0] for frame in frames}
+
+            old = {syn() for _ in range(20)}
+            assert arrived(queues[0]) == old
+            steering.mark_moving(dict.fromkeys(range(256), 1))
+            steering.synchronize()
+            new = {syn() for _ in range(20)}
+            assert (arrived(queues[0]), arrived(queues[1])) == (set(), new)
+            assert {flow.source_port for flow, replica in steering.pins().items() if replica == 1} == new
+    finally:
+        steering.close()
+
+
 def test_offload_both_ways(host: Namespace) -> None:
     """A TCP connection by hand: the kernel hands us a segment larger than the MTU, and takes one from us."""
     with opened(host, 1) as (fd,), host.entered(), socket.create_server((CLIENT, 5000)) as listener:
