@@ -2,7 +2,7 @@
 
 import typer
 
-from neatstack.cli import doctor, down, experiment, kill, rejuvenate, run, ss, status, up
+from neatstack.cli import doctor, down, experiment, kill, rejuvenate, run, ss, status, up, upgrade
 
 app = typer.Typer(
     name="neat",
@@ -19,6 +19,7 @@ app.command(name="status", epilog=status.EXAMPLES)(status.status)
 app.command(name="ss", epilog=ss.EXAMPLES)(ss.ss)
 app.command(name="kill", epilog=kill.EXAMPLES)(kill.kill)
 app.command(name="rejuvenate", epilog=rejuvenate.EXAMPLES)(rejuvenate.rejuvenate)
+app.command(name="upgrade", epilog=upgrade.EXAMPLES)(upgrade.upgrade)
 app.command(name="down", epilog=down.EXAMPLES)(down.down)
 app.command(name="doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(experiment.app, name="experiment")

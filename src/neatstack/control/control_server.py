@@ -58,8 +58,12 @@ class ControlServer:
     async def _change(self, request: Any) -> dict[str, Any] | None:
         """The answer to a request that changes the stack; None: it is none of those."""
         match request:
+            case {"op": "rejuvenate", "every": every}:
+                return {"ok": True, **self.manager.schedule.set(every, request.get("jitter"))}
             case {"op": "rejuvenate"}:
                 return {"ok": True, **await self.manager.renewal.rejuvenate()}
+            case {"op": "upgrade"}:
+                return {"ok": True, **await self.manager.upgrade.asked(request)}
         return None
 
     async def _tell(self, request: Any) -> dict[str, Any]:

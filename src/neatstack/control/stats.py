@@ -47,6 +47,7 @@ def status(manager: "Manager") -> dict[str, Any]:
         "recovery": settings.recovery,
         "allow_faults": settings.allow_faults,
         "max_replicas": settings.max_replicas,
+        "rejuvenation": manager.schedule.status(),
         "steering": {
             "buckets": {str(slot): table.count(slot) for slot in sorted(set(table))},
             "pins": len(manager.steering.pins()),
@@ -71,6 +72,7 @@ def replica(slot: Slot) -> dict[str, Any]:
     return {
         "id": slot.number,
         "incarnation": slot.incarnation,
+        "version": slot.version,
         "state": slot.state,
         **process(slot.pid),
         **{name: counters.get(name, 0) for name in TRAFFIC},
@@ -83,7 +85,8 @@ def replica(slot: Slot) -> dict[str, Any]:
 
 def spare(waiting: Spare) -> dict[str, Any]:
     """One process that waits for a slot."""
-    return {"pid": waiting.pid, "ready": waiting.ready, "resident": process(waiting.pid)["resident"]}
+    resident = process(waiting.pid)["resident"]
+    return {"pid": waiting.pid, "ready": waiting.ready, "version": waiting.version, "resident": resident}
 
 
 async def sockets(manager: "Manager") -> dict[str, Any]:
