@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from neatstack.control import launch, pages
+from neatstack.control.code import Code
 from neatstack.control.ports import Binding, Ports
 from neatstack.control.programs import ChannelShape, Programs
 from neatstack.control.replicas import Replicas
@@ -26,13 +27,14 @@ from neatstack.control.slots import Slot
 from neatstack.control.store import Entry
 
 OWN = IPv4Address("10.77.0.2")
+CODE = Code("1.0", {"layout": 2, "protocol": 1, "region": 2, "sizes": {}}, 4096, sys.executable, "/")
 SHAPE = ChannelShape(slots=3, sockets=64, receive_buffer=4096, send_buffer=4096)
 PROGRAM = "import socket, sys, time\nm = socket.socket(socket.AF_UNIX); m.connect(sys.argv[2])\n"
 PROGRAM += "while True:\n  s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.connect(sys.argv[1])\n"
 PROGRAM += "  socket.send_fds(m, [b'x'], [s.fileno()]); s.close()\n  if not m.recv(1): break\n"
 REPLICA = """
 import json, mmap, os, select, signal, socket, struct, sys, time
-control, directory = socket.socket(fileno=int(sys.argv[1])), sys.argv[2]
+control, directory, version = socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.argv[3]
 log = page = number = meant = bell = None
 running, gone = False, []
 poll = select.epoll()
@@ -41,7 +43,7 @@ def behaves(what):
     try: return json.load(open(directory + "/behave")).get(what)
     except FileNotFoundError: return None
 def maybe(what):
-    how = behaves(what) or behaves(f"{meant} {what}")
+    how = behaves(what) or behaves(f"{meant} {what}") or behaves(f"{version} {what}")
     if how == "crash": os.abort()
     if how == "hang": time.sleep(100)
     if how == "slow": time.sleep(0.3)
@@ -70,6 +72,7 @@ def obey(message, fds):
         running = True
         adopted = {"reset": 0, "fresh": 0}.get(meant, 3)
         return {"adopted": adopted, "lost": 0 if meant == "fresh" else 4 - adopted, "took_us": 77}
+    if op == "stop": maybe("stop")
     if op == "channel" and message.get("gone"): gone.append(message["channel"])
     if op == "drop":
         return {"in_use": message["channel"] in (behaves("in_use") or ())}
@@ -78,7 +81,7 @@ def obey(message, fds):
         return {"what": "region: tcb 1"} if message["kind"] == "flip" else {}
     return {}
 maybe("ready")
-control.send(b'{"ready": true}')
+control.send(json.dumps({"ready": True, "version": version}).encode())
 while True:
     ready = {fd for fd, _ in poll.poll()}
     if bell in ready: hears()
@@ -93,6 +96,7 @@ while True:
     except ValueError as error: reply = {"error": str(error)}
     for fd in fds: os.close(fd)
     control.send(json.dumps({"id": message["id"], **reply}).encode())
+    if message["op"] == "stop": sys.exit(behaves("status") or 0)
     if message["op"] == "page" and "freed" in message: control.send(json.dumps({"freed": message["freed"]}).encode())
     if message["op"] == "run" and meant == "reset" and gone and not behaves("owes"):
         control.send(json.dumps({"freed": gone}).encode())  # all their connections are reset
@@ -227,6 +231,7 @@ class Stage:
         self.clients: list[Client] = []
         self.numbers = itertools.count()
         self.options = {"spares": 1, **options}
+        self.code = CODE
         self.queues = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(SHAPE.slots)]
         self.claims = pages.memory("claims", 4096)
         self.page = pages.memory("stack", 4096)
@@ -241,23 +246,24 @@ class Stage:
     def join(self, bindings: list[Binding]) -> None:
         store: Any = self.store
         told: Any = lambda slot: self.programs.contents(slot)  # noqa: E731
-        self.replicas = Replicas(store, self.slots, self.claims, 4096, self.spawn, told, **self.options)
+        self.replicas = Replicas(store, self.slots, self.claims, self.code, self.spawn, told, **self.options)
         self.programs = Programs(store, self.replicas, Ports(OWN, bindings), SHAPE)
         self.server = RequestServer(self.listener, self.programs, self.page, 4096)
 
-    def spawn(self) -> tuple[int, int, socket.socket]:
+    def spawn(self, code: Code) -> tuple[int, int, socket.socket]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        argv = [sys.executable, "-S", "-c", REPLICA, str(theirs.fileno()), str(self.directory)]
+        argv = [sys.executable, "-S", "-c", REPLICA, str(theirs.fileno()), str(self.directory), code.version]
         process = subprocess.Popen(argv, pass_fds=[theirs.fileno()])
         process.returncode = 0  # the manager waits for it
         theirs.close()
         return process.pid, os.pidfd_open(process.pid), ours
 
     def behave(self, **how: Any) -> None:
-        """How replicas behave from now on: "ready", "adopt", "run": "crash", "hang", "error"; "in_use": channels.
+        """How replicas behave from now on: "ready", "adopt", "run", "stop": "crash", "hang", "error", "slow".
 
-        "reset run" and the like: only those that are started so. "owes": one that resets does not yet let go of
-        channels; "deaf": doorbells are not heard.
+        "reset run" and the like: only those that are started so; "2.0 run": that version. "in_use": channels; "owes":
+        one that resets does not yet let go of channels; "deaf": doorbells are not heard; "status": the exit status of
+        one that was told to stop.
         """
         made = self.directory / "behave.new"
         made.write_text(json.dumps(how))

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from neatstack.control import launch, recovery, replicas, spares
+from neatstack.control.code import Code
 from neatstack.control.errors import NeatError
 from neatstack.control.line import Told
 from neatstack.control.slots import Slot
@@ -136,10 +137,10 @@ def test_spares_that_die_at_once_are_held_back(tmp_path: Path) -> None:
         started = 0
         spawn = stage.replicas.spares._spawn
 
-        def counted() -> Any:
+        def counted(code: Code) -> Any:
             nonlocal started
             started += 1
-            return spawn()
+            return spawn(code)
 
         stage.replicas.spares._spawn = counted
         stage.behave(ready="crash")
@@ -173,12 +174,12 @@ def test_a_process_that_cannot_be_started_is_tried_again(tmp_path: Path) -> None
     async def play(stage: Stage) -> None:
         spawn, left = stage.replicas.spares._spawn, 3
 
-        def failing() -> Any:
+        def failing(code: Code) -> Any:
             nonlocal left
             left -= 1
             if left >= 0:
                 raise OSError(errno.EAGAIN, "fork")
-            return spawn()
+            return spawn(code)
 
         stage.replicas.spares._spawn = failing
         kill(stage.slots[0])
@@ -404,7 +405,7 @@ def test_a_manager_dies_while_no_process_can_be_started(
 ) -> None:
     """The next one still learns how the replica ended, and does not take that for a death after another."""
 
-    def failing() -> Any:
+    def failing(code: Code) -> Any:
         raise OSError(errno.EAGAIN, "fork")
 
     async def play(stage: Stage) -> None:

@@ -16,6 +16,7 @@ from neatstack.cli import (
     status,
     top,
     up,
+    upgrade,
 )
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ app.command(name="scale", epilog=scale.EXAMPLES)(scale.scale)
 app.command(name="rejuvenate", epilog=rejuvenate.EXAMPLES)(rejuvenate.rejuvenate)
 app.command(name="top", epilog=top.EXAMPLES)(top.top)
 app.command(name="metrics", epilog=metrics.EXAMPLES)(metrics.metrics)
+app.command(name="upgrade", epilog=upgrade.EXAMPLES)(upgrade.upgrade)
 app.command(name="down", epilog=down.EXAMPLES)(down.down)
 app.command(name="doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(experiment.app, name="experiment")

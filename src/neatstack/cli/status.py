@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from neatstack.control import rundir
+from neatstack.control import durations, rundir
 
 EXAMPLES = (
     "Examples: [bold]neat status[/] · [bold]neat status --stack web --json[/] · [bold]neat status --isolation[/]"
@@ -58,6 +58,8 @@ def show(answer: dict[str, Any]) -> None:
     console.print(f"[bold]{answer['name']}[/]  {answer['address']} ({device['mac']}) on {device['name']}{place}")
     if "recovery" in answer:
         console.print(f"recovery: {recovery(answer)}")
+    if schedule := answer.get("rejuvenation"):
+        console.print(f"rejuvenation: {rejuvenation(schedule)}")
     told = (f"{name} {process['pid']} ({process['cpu_percent']} % CPU)" for name, process in processes.items())
     console.print("processes: " + ", ".join(told))
     console.print(replica_table(answer))
@@ -65,6 +67,8 @@ def show(answer: dict[str, Any]) -> None:
     for reason in sorted(drops):
         counts = (f"replica {r['id']}: {r['drops'][reason]}" for r in answer["replicas"] if reason in r["drops"])
         console.print(f"dropped, {reason}: {', '.join(counts)}")
+    if said := versions(answer["replicas"]):
+        console.print(f"version: {plain(said)}")
     for replica in answer["replicas"]:
         if last := replica.get("last_recovery"):
             console.print(f"last recovery of replica {replica['id']}: {last_recovery(last)}")
@@ -92,6 +96,20 @@ def recovery(answer: dict[str, Any]) -> str:
     starting = f", {len(spares) - ready} starting" if ready < len(spares) else ""
     faults = "; faults are allowed" if answer.get("allow_faults") else ""
     return f"{answer['recovery']}, {count}{starting}{faults}"
+
+
+def versions(replicas: list[dict[str, Any]]) -> str:
+    """Which version they run, or each of them."""
+    found = {replica["id"]: replica["version"] for replica in replicas if replica.get("version")}
+    if len(set(found.values())) <= 1:
+        return next(iter(found.values()), "")
+    return ", ".join(f"replica {number}: {version}" for number, version in found.items())
+
+
+def rejuvenation(schedule: dict[str, Any]) -> str:
+    """When replicas are replaced by fresh processes."""
+    spread = f" ± {schedule['jitter']:.0%}" if schedule["jitter"] else ""
+    return f"every {durations.text(schedule['every'])}{spread}, next in {schedule['next_in']:.0f} s"
 
 
 def last_recovery(last: dict[str, Any]) -> str:

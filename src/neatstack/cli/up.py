@@ -48,6 +48,10 @@ def up(
     spares: Annotated[
         int | None, typer.Option(help="Processes that wait to take a dead replica's place.", show_default="1")
     ] = None,
+    rejuvenate_every: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Replace all replicas so often: 90s, 10m, 1h.", show_default="never"),
+    ] = None,
     allow_faults: Annotated[
         bool, typer.Option("--allow-faults", help="Let `neat kill --fault` do more than kill; for tests.")
     ] = False,
@@ -70,6 +74,7 @@ def up(
         "max_replicas": max_replicas,
         "recovery": recovery,
         "spares": spares,
+        "rejuvenate_every": rejuvenate_every,
         "allow_faults": allow_faults or None,  # not given: the file decides
     }
     settings = load(config, given)

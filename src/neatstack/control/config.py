@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from neatstack.control import durations
 from neatstack.control.errors import NeatError
 from neatstack.control.pages import MOST_REPLICAS as MAX_REPLICAS
 from neatstack.control.settings import DEFAULT_NAME, NAME, NAME_RULE, Settings
@@ -52,6 +53,8 @@ class Options(BaseModel):
     seccomp: bool = True
     recovery: Literal["adopt", "reset"] = "adopt"
     spares: int = Field(1, ge=0, le=MAX_SPARES)
+    rejuvenate_every: float | None = None
+    rejuvenate_jitter: float = Field(0.1, ge=0, le=1)
     allow_faults: bool = False
     faults: Faults | None = None
 
@@ -87,6 +90,11 @@ class Options(BaseModel):
         if netns is not None and ("/" in netns or netns in ("", ".", "..")):
             raise ValueError("use the name of a namespace that `ip netns list` shows")
         return netns
+
+    @field_validator("rejuvenate_every", mode="before")
+    @classmethod
+    def _duration(cls, value: Any) -> float | None:
+        return None if value is None else durations.seconds(value)
 
     @field_validator("sockets", "receive_buffer", "send_buffer")
     @classmethod

@@ -64,8 +64,12 @@ class ControlServer:
                 return await self._scale(request.get("replicas"), request.get("deadline"))
             case {"op": "autoscale"}:
                 return autoscale.told(manager.autoscale, request)
+            case {"op": "rejuvenate", "every": every}:
+                return {"ok": True, **manager.schedule.set(every, request.get("jitter"))}
             case {"op": "rejuvenate"}:
                 return {"ok": True, **await manager.renewal.rejuvenate()}
+            case {"op": "upgrade"}:
+                return {"ok": True, **await manager.upgrade.asked(request)}
         return None
 
     async def _scale(self, replicas: Any, deadline: Any) -> dict[str, Any]:

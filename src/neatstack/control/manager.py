@@ -17,10 +17,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neatstack.control import autoscale, device, launch, messages, pages, processes, scaling, steering
+from neatstack.control import autoscale, code, device, launch, messages, pages, processes, scaling, schedule, steering
 from neatstack.control.activity import Activity
 from neatstack.control.autoscale import Autoscale
 from neatstack.control.change import Change
+from neatstack.control.code import Code
 from neatstack.control.control_server import ControlServer
 from neatstack.control.errors import NeatError
 from neatstack.control.events import Events
@@ -32,9 +33,11 @@ from neatstack.control.renewal import Renewal
 from neatstack.control.replicas import Replicas
 from neatstack.control.requests import RequestServer
 from neatstack.control.scaling import Scaling
+from neatstack.control.schedule import Schedule
 from neatstack.control.settings import Settings
 from neatstack.control.slots import Slot
 from neatstack.control.store import Entry, Store
+from neatstack.control.upgrade import Upgrade
 from neatstack.control.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -61,6 +64,8 @@ class Manager:
         self.replicas: Replicas
         self.change = Change()
         self.renewal: Renewal
+        self.schedule: Schedule
+        self.upgrade: Upgrade
         self.programs: Programs
         self.link: Link
         self.servers: list[RequestServer | ControlServer] = []
@@ -78,18 +83,22 @@ class Manager:
         host_side = asyncio.create_task(asyncio.to_thread(device.configure_host_side, settings))
         self._make_pages()
         self.steering = steering.start(self.store, self.page, self.queues[0])
-        slots = [Slot.create(n, self.queues[n], self._region_size) for n in range(settings.max_replicas)]
+        own = code.own(settings.max_connections)
+        self.store.put("code", own.to_data())
+        slots = [Slot.create(n, self.queues[n], own.region_size) for n in range(settings.max_replicas)]
         sockets = [slot.link_theirs for slot in slots]
         self.link = Link(self.store, settings, self.page.mac, self.queues[-1], self.neighbours, sockets)
         claims = pages.memory("claims", mmap.PAGESIZE)
         self.store.put("claims", {}, [claims])
-        self._join(slots, claims, Ports(settings.interface.ip))
+        self._join(own, slots, claims, Ports(settings.interface.ip))
         for slot in slots:
             self.replicas.remember_slot(slot)
         await asyncio.gather(self.link.start(), self.replicas.start(range(settings.replicas)), host_side)
         self._serve(self._listen())
         self.store.put(READY, {})
         self._watch()
+        if settings.rejuvenate_every is not None:
+            self.schedule.set(settings.rejuvenate_every, settings.rejuvenate_jitter)
         count = "1 replica" if settings.replicas == 1 else f"{settings.replicas} replicas"
         os.write(report, f"stack {settings.name} is ready: {settings.address} on {settings.device}, {count}\n".encode())
         self.store.drop("report")
@@ -107,7 +116,8 @@ class Manager:
         self.link = Link(self.store, self.settings, self.page.mac, self.queues[-1], self.neighbours, sockets)
         channels = [entry for key, entry in entries.items() if key.startswith("channel.")]
         bindings = [Binding.from_data(entry.data) for key, entry in entries.items() if key.startswith("binding.")]
-        self._join(slots, entries["claims"].descriptors[0], Ports(self.settings.interface.ip, bindings))
+        ports = Ports(self.settings.interface.ip, bindings)
+        self._join(Code.from_data(entries["code"].data), slots, entries["claims"].descriptors[0], ports)
         self.link.adopt(entries.get("process.link"))
         self.replicas.resume(entries, set(self.steering.table()))
         self.programs.resume(channels)
@@ -115,14 +125,10 @@ class Manager:
         self.autoscale.resume(entries.get(autoscale.KEY))
         self._serve([socket.socket(fileno=descriptor) for descriptor in entries["sockets"].descriptors])
         self._watch()
+        self.renewal.resume()
+        self.schedule.resume(entries.get(schedule.KEY))
         counts = len(self.programs.by_channel), len(bindings)
         log.warning("a new manager has taken over: %d programs, %d bindings", *counts)
-
-    @property
-    def _region_size(self) -> int:
-        from neatstack.dataplane.channel.region import region_size
-
-        return int(region_size(self.settings.max_connections))
 
     def _slot(self, number: int, entries: dict[str, Entry]) -> Slot:
         entry = entries[f"slot.{number}"]
@@ -156,13 +162,13 @@ class Manager:
         self.neighbours = pages.memory("neighbours", pages.NEIGHBOURS * pages.NEIGHBOUR_SIZE)
         self.store.put("pages", {}, [self.page_memory, self.neighbours])
 
-    def _join(self, slots: list[Slot], claims: int, ports: Ports) -> None:
+    def _join(self, code: Code, slots: list[Slot], claims: int, ports: Ports) -> None:
         settings = self.settings
         self.replicas = Replicas(
             self.store,
             slots,
             claims,
-            self._region_size,
+            code,
             processes.spawner(settings, self.page_memory, self.neighbours),
             lambda slot: self.programs.contents(slot),
             option=settings.recovery,
@@ -170,11 +176,13 @@ class Manager:
         )
         self.replicas.on_recovered = self.events.recovered
         self.renewal = Renewal(self.replicas, self.change)
+        self.schedule = Schedule(self.store, self.renewal.rejuvenate, lambda: self.change.under_way)
         shape = ChannelShape(settings.max_replicas, settings.sockets, settings.receive_buffer, settings.send_buffer)
         self.programs = Programs(self.store, self.replicas, ports, shape)
         self.scaling = Scaling(
             self.store, self.page, self.page_view, self.steering, self.replicas, self.change, self.events
         )
+        self.upgrade = Upgrade(self.replicas, self.change, self.scaling, settings.max_connections)
         self.activity = Activity(slots, device.QueueDrops(settings))
         self.autoscale = Autoscale(self.store, self.scaling, self.activity)
 

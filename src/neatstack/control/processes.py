@@ -10,6 +10,7 @@ import subprocess
 import time
 
 from neatstack.control import launch, pages, recovery
+from neatstack.control.code import Code
 from neatstack.control.settings import Settings
 from neatstack.control.spares import Spawn
 from neatstack.control.store import Entry, Store
@@ -24,13 +25,14 @@ def spawner(settings: Settings, stack_page: int, neighbours: int) -> Spawn:
     account = pwd.getpwnam(settings.user)
     pages_read_only = pages.read_only(stack_page), pages.read_only(neighbours)
 
-    def spawn() -> tuple[int, int, socket.socket]:
+    def spawn(code: Code) -> tuple[int, int, socket.socket]:
         from neatstack.dataplane.launch import spawn_replica
 
         config = {
             "max_tcbs": settings.max_connections,
             "seccomp": settings.seccomp,
             "allow_faults": settings.allow_faults,
+            "state": code.state,
             **({"faults": settings.faults} if settings.faults else {}),
         }
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -41,7 +43,9 @@ def spawner(settings: Settings, stack_page: int, neighbours: int) -> Spawn:
                 "neighbours": pages_read_only[1],
             }
             try:
-                pid, pidfd = spawn_replica(config, descriptors, account.pw_uid, account.pw_gid)
+                pid, pidfd = spawn_replica(
+                    config, descriptors, account.pw_uid, account.pw_gid, code.python, code.parent
+                )
             except BaseException:
                 ours.close()
                 raise

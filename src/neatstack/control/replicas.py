@@ -26,6 +26,7 @@ from dataclasses import asdict
 from typing import Any
 
 from neatstack.control import launch, messages, pages, recovery
+from neatstack.control.code import Code
 from neatstack.control.errors import NeatError
 from neatstack.control.line import Answer, ControlLine, ReplicaError, ReplicaGone, Told, refusal
 from neatstack.control.recovery import Ending, How, Purpose, Recovery, Stage
@@ -51,7 +52,7 @@ class Replicas:
         store: Store,
         slots: list[Slot],
         claims: int,
-        region_size: int,
+        code: Code,
         spawn: Spawn,
         contents: Callable[[int], Iterable[Told]],
         *,
@@ -62,13 +63,13 @@ class Replicas:
         self.slots = slots
         self.option = option
         self.active: set[int] = set()  # the slots that shall have a process
-        self.spares = Spares(store, spawn, spares, self._busy)
+        self.code = code  # what new incarnations run
+        self.spares = Spares(store, code, spawn, spares, self._busy)
         self.history: deque[Recovery] = deque(maxlen=recovery.HISTORY)
         self.on_reset: Callable[[int], None] = lambda number: None  # a slot has new memory, without connections
         self.on_freed: Callable[[int, list[int]], None] = lambda number, channels: None
         self.on_recovered: Callable[[Recovery], None] = lambda record: None
         self._claims = memoryview(mmap.mmap(claims, mmap.PAGESIZE)).cast("i")
-        self._region_size = region_size
         self._contents = contents
         self._trouble = asyncio.Event()  # a replica dies again and again
         self._books: deque[Callable[[], None]] = deque()  # what is still to be put down, in this order
@@ -79,8 +80,13 @@ class Replicas:
     async def start(self, numbers: Iterable[int]) -> None:
         """Start these slots and wait until all serve. Raises NeatError when one does not."""
         chosen = [self.slots[number] for number in numbers]
+        for slot in chosen:
+            if os.fstat(slot.region).st_size != self.code.region_size:  # made for other code
+                self._renew(slot)
         self.active |= {slot.number for slot in chosen}
         for slot in chosen:
+            if os.fstat(slot.region).st_size != self.code.region_size:
+                self._renew(slot)
             self._hand_over(slot, "fresh")
         self.do_books()
         ready = asyncio.gather(*(slot.ready.wait() for slot in chosen))
@@ -119,6 +125,7 @@ class Replicas:
                 self._take_over(slot, process)
             elif slot.number in self.active:
                 asyncio.get_running_loop().call_soon(self._try, slot, "fresh")  # when the tables are full
+        self.spares.drop_others()
         self.spares.refill()
 
     def _settle_claim(self, slot: Slot, process: Entry, found: dict[str, Entry]) -> None:
@@ -140,7 +147,9 @@ class Replicas:
             self.active.add(slot.number)
         slot.incarnation, slot.how = data["incarnation"], data["how"]
         slot.killed, slot.pardoned = data["killed"], data["pardoned"]
-        slot.purpose = Purpose(**data["purpose"]) if data.get("purpose") else None
+        slot.code, slot.version = Code.from_data(data["code"]), data["version"]
+        slot.fallback = Code.from_data(data["fallback"]) if data["fallback"] else None
+        slot.purpose = Purpose(**data["purpose"]) if data["purpose"] else None
         slot.served = True
         line = ControlLine(socket.socket(fileno=control), functools.partial(self._said, slot))
         self._attend(slot, data["pid"], pidfd, line, Stage.RUNNING if data["running"] else Stage.ADOPTING)
@@ -226,6 +235,12 @@ class Replicas:
         self._remember(slot)  # before it is told, so that a new manager does not replace it
         slot.line.request(Told({"op": "stop", "final": True}))
 
+    def use(self, code: Code) -> None:
+        """Run this from now on; who serves goes on with what it runs."""
+        self.code = self.spares.code = code
+        self.store.put("code", code.to_data())
+        self.spares.refill()
+
     def stop(self, slot: Slot, purpose: Purpose) -> asyncio.Future[Recovery]:
         """Have the process, which serves, finish its batch and exit: its connections go on with a spare.
 
@@ -247,7 +262,7 @@ class Replicas:
 
     def _hand_over(self, slot: Slot, how: How) -> None:
         """Give the slot, which has no process, to a spare. Whatever can wait comes after the messages. OSError."""
-        spare = self.spares.take()
+        spare = self.spares.take(slot.successor or self._code_for(slot, how))
         line = spare.line
         slot.incarnation += 1
         slot.how = how
@@ -262,7 +277,8 @@ class Replicas:
         line.unasked = functools.partial(self._said, slot)
         self._attend(slot, spare.pid, spare.pidfd, line, Stage.ADOPTING if spare.ready else Stage.STARTING)
         slot.first = adopted, ran
-        slot.killed, slot.pardoned, slot.purpose = None, False, None
+        slot.killed, slot.pardoned, slot.purpose, slot.successor = None, False, None, None
+        slot.code, slot.version = spare.code, spare.version
         self._unwritten.add(slot.number)
         self._books.append(functools.partial(self._remember, slot))
         self._books.append(functools.partial(self.spares.used, spare))
@@ -272,6 +288,12 @@ class Replicas:
             answer.add_done_callback(functools.partial(self._answered, slot, slot.incarnation))
         for told, answer in contents:
             answer.add_done_callback(functools.partial(_log_refusal, slot.number, told))
+
+    def _code_for(self, slot: Slot, how: How) -> Code:
+        """What is to be used now, if it can take over what is there."""
+        if how == "fresh" or slot.code is None or self.code.takes_over_from(slot.code):
+            return self.code
+        return slot.code
 
     def _attend(self, slot: Slot, pid: int, pidfd: int, line: ControlLine, stage: Stage) -> None:
         """The process serves the slot from now on, or will."""
@@ -285,6 +307,7 @@ class Replicas:
         """What a process says unasked."""
         if message.get("ready") and slot.stage is Stage.STARTING:
             slot.stage = Stage.ADOPTING
+            slot.version = str(message.get("version", slot.version))
         freed = message.get("freed")
         if isinstance(freed, list):
             self.on_freed(slot.number, freed)
@@ -307,6 +330,7 @@ class Replicas:
             return
         said = slot.first[-1].result()
         slot.stage = Stage.RUNNING
+        slot.fallback = None
         record, slot.recovery = slot.recovery, None
         if record is not None:
             record.incarnation, record.how, record.running_ns = slot.incarnation, slot.how, time.monotonic_ns()
@@ -343,6 +367,9 @@ class Replicas:
         since_own = died_ns - slot.own_death_ns if slot.own_death_ns is not None else None
         how = slot.next_how or recovery.decide(ending, stage, slot.how, since_own, self.option)
         slot.next_how = None
+        on_trial = slot.fallback is not None and stage is not Stage.RUNNING
+        if on_trial:  # it cannot take over; what has served before can
+            how, slot.successor, slot.fallback = slot.how, slot.fallback, None
         slot.failures = recovery.count_failures(slot.failures, ending, stage, since_own)
         slot.line, slot.pidfd, slot.stage = None, -1, None
         slot.first = ()
@@ -361,7 +388,7 @@ class Replicas:
         loop.remove_reader(pidfd)
         line.close()
         rites: list[Callable[[], None]] = [functools.partial(launch.reap, pidfd), functools.partial(os.close, pidfd)]
-        if not ending.outside:
+        if not (ending.outside or on_trial):
             slot.own_death_ns = died_ns
             rites.insert(0, functools.partial(self.remember_slot, slot))
         if slot.stage is None and slot.number in self.active:  # it has to wait: our successor would still judge it
@@ -426,7 +453,7 @@ class Replicas:
 
     def _renew(self, slot: Slot) -> None:
         """New memory. It is stored before anybody is given it: a new manager may find it untouched, but finds it."""
-        region = pages.memory(f"region-{slot.number}", self._region_size)
+        region = pages.memory(f"region-{slot.number}", self.code.region_size)
         os.close(slot.region)
         slot.region = region
         self.remember_slot(slot)
@@ -459,6 +486,9 @@ class Replicas:
             "killed": slot.killed,
             "pardoned": slot.pardoned,
             "retiring": slot.retiring,
+            "code": slot.code.to_data() if slot.code is not None else None,
+            "fallback": slot.fallback.to_data() if slot.fallback is not None else None,
+            "version": slot.version,
             "purpose": asdict(slot.purpose) if slot.purpose is not None else None,
         }
         self.store.put(f"process.{slot.number}", data, [slot.pidfd, slot.line.sock.fileno()])

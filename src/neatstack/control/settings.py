@@ -37,6 +37,8 @@ class Settings:
     seccomp: bool = True
     recovery: str = "adopt"
     spares: int = 1
+    rejuvenate_every: float | None = None  # seconds
+    rejuvenate_jitter: float = 0.1
     allow_faults: bool = False
     faults: dict[str, Any] | None = None  # fault injector round the device, for tests
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neatstack.control import pages
+from neatstack.control.code import Code
 from neatstack.control.line import Answer, ControlLine, Told
 from neatstack.control.recovery import How, Purpose, Recovery, Stage
 
@@ -34,6 +35,10 @@ class Slot:
     first: tuple[Answer, ...] = ()  # the answers to `adopt` and `run`
     stage: Stage | None = None  # None: no process
     how: How = "fresh"  # how this incarnation was started
+    code: Code | None = None  # what it runs
+    version: str = ""  # that it says it has
+    successor: Code | None = None  # what the next incarnation is to run, if that is settled
+    fallback: Code | None = None  # what runs again should this incarnation, or that one, not be able to take over
     killed: str | None = None  # why we have killed it
     pardoned: bool = False  # and that was for no fault of its own
     next_how: How | None = None  # how its successor is to start, whatever it dies of

@@ -1,5 +1,6 @@
 """Spares: replica processes already started and isolated, which wait for a slot to serve.
 
+Each runs the code that is to be used now, or, during an upgrade, another one's (code.py).
 They are stored in the keeper under `spare.N`, so that a restarted manager finds them. Which slot one was given to is
 stored only after it was told (replicas.py says why that is safe).
 """
@@ -16,13 +17,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from neatstack.control import launch, recovery
+from neatstack.control.code import Code
 from neatstack.control.errors import NeatError
 from neatstack.control.line import ControlLine
 from neatstack.control.store import Entry, Store
 
 log = logging.getLogger("neat.spares")
 
-Spawn = Callable[[], tuple[int, int, socket.socket]]  # pid, pidfd, our end of its control socket
+Spawn = Callable[[Code], tuple[int, int, socket.socket]]  # pid, pidfd, our end of its control socket
 
 READY_TIME = 20.0  # seconds; a process that takes longer to become ready is killed
 NICE = 5  # of a process that starts ahead: it takes CPU time that replicas and programs may want
@@ -46,7 +48,10 @@ class Spare:
     pid: int
     pidfd: int
     line: ControlLine
+    code: Code
+    version: str  # that it says it has
     ready: bool = False
+    unwanted: bool = False  # it is being ended
     started_at: float = 0.0  # monotonic seconds
 
     @property
@@ -57,8 +62,9 @@ class Spare:
 class Spares:
     """All spares of the stack."""
 
-    def __init__(self, store: Store, spawn: Spawn, wanted: int, busy: Callable[[], bool]) -> None:
+    def __init__(self, store: Store, code: Code, spawn: Spawn, wanted: int, busy: Callable[[], bool]) -> None:
         self.store = store
+        self.code = code  # to start from
         self.wanted = wanted
         self.waiting: list[Spare] = []  # the oldest first
         self.before_start: Callable[[], None] = lambda: None  # keys of those that were used are free then
@@ -70,30 +76,33 @@ class Spares:
     def adopt(self, number: int, entry: Entry) -> None:
         """A restarted manager has found this one in the keeper."""
         pidfd, control = entry.descriptors
-        self._add(number, entry.data["pid"], pidfd, socket.socket(fileno=control), entry.data["ready"])
+        data = entry.data
+        spare = self._add(number, data["pid"], pidfd, socket.socket(fileno=control), Code.from_data(data["code"]))
+        spare.ready, spare.version = data["ready"], data["version"]
 
-    def take(self) -> Spare:
+    def take(self, code: Code) -> Spare:
         """The one to use: ready, else starting, else started now. It stays stored until `used`. Raises OSError."""
-        for spare in self.waiting:
+        for spare in self._of(code):
             if spare.ready:
                 self.waiting.remove(spare)
                 return spare
-        if not self.waiting:
-            self._start()
-        spare = self.waiting.pop(0)
+        spare = next(iter(self._of(code)), None) or self._start(code)
+        self.waiting.remove(spare)
         set_nice(spare.pid, 0)
         return spare
 
-    async def one_ready(self, limit: float) -> None:
+    async def one_ready(self, limit: float, code: Code | None = None) -> None:
         """Wait until one is ready, and start one if none is there; `limit` seconds. Raises NeatError."""
+        code = code or self.code
         end = time.monotonic() + limit
         failures = self._failures
         try:
-            while not any(spare.ready for spare in self.waiting):
+            while not any(spare.ready for spare in self._of(code)):
                 if time.monotonic() > end or self._failures >= failures + FAILURES:
-                    raise NeatError("no spare process becomes ready; `neat status` and the log tell more")
-                if not self.waiting and self._timer is None:
-                    self._start()
+                    what = f"no process of version {code.version} becomes ready"
+                    raise NeatError(f"{what}; `neat status` and the log tell more")
+                if not self._of(code) and (self._timer is None or code != self.code):
+                    self._start(code)
                 await asyncio.sleep(POLL)
         except OSError as error:
             raise NeatError(f"no process can be started: {error.strerror}; try again") from None
@@ -107,9 +116,17 @@ class Spares:
         launch.end(spare.pidfd)
         self.waiting.append(spare)  # where its death is looked for
 
+    def drop_others(self) -> None:
+        """End those that run other code than what is to be used."""
+        for spare in self.waiting:
+            if spare.code != self.code and not spare.unwanted:
+                spare.unwanted = True
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(spare.pidfd, signal.SIGKILL)
+
     def refill(self, after: float = PAUSE) -> None:
         """Start what is missing, `after` seconds from now or later."""
-        if self._timer is None and len(self.waiting) < self.wanted:
+        if self._timer is None and len(self._of(self.code)) < self.wanted:
             self._timer = asyncio.get_running_loop().call_later(after, self._refill)
 
     def close(self) -> None:
@@ -123,30 +140,37 @@ class Spares:
             spare.line.close()
         self.waiting.clear()
 
+    def _of(self, code: Code) -> list[Spare]:
+        """Those that run this code, the oldest first."""
+        return [spare for spare in self.waiting if spare.code == code and not spare.unwanted]
+
     def _refill(self) -> None:
         self._timer = None
         if self._busy():
             self.refill()
             return
-        if len(self.waiting) < self.wanted:
+        if len(self._of(self.code)) < self.wanted:
             try:
-                self._start()
+                self._start(self.code)
             except OSError as error:
                 log.error("a spare cannot be started: %s", error)
                 self._failures += 1
             self.refill(recovery.delay(self._failures))  # one at a time
 
-    def _start(self) -> None:
+    def _start(self, code: Code) -> Spare:
         self.before_start()
-        pid, pidfd, control = self._spawn()
+        pid, pidfd, control = self._spawn(code)
         set_nice(pid, NICE)
         taken = {spare.number for spare in self.waiting}
         number = next(n for n in range(len(taken) + 1) if n not in taken)
-        self._remember(self._add(number, pid, pidfd, control, False))
+        spare = self._add(number, pid, pidfd, control, code)
+        self._remember(spare)
+        return spare
 
-    def _add(self, number: int, pid: int, pidfd: int, control: socket.socket, ready: bool) -> Spare:
+    def _add(self, number: int, pid: int, pidfd: int, control: socket.socket, code: Code) -> Spare:
         loop = asyncio.get_running_loop()
-        spare = Spare(number, pid, pidfd, ControlLine(control, lambda said: self._said(spare, said)), ready)
+        line = ControlLine(control, lambda said: self._said(spare, said))
+        spare = Spare(number, pid, pidfd, line, code, code.version)
         spare.started_at = time.monotonic()
         self.waiting.append(spare)
         loop.add_reader(pidfd, self._died, spare)
@@ -156,6 +180,7 @@ class Spares:
     def _said(self, spare: Spare, message: dict[str, Any]) -> None:
         if message.get("ready"):
             spare.ready = True
+            spare.version = str(message.get("version", spare.version))
             set_nice(spare.pid, 0)
             self._remember(spare)
 
@@ -165,17 +190,20 @@ class Spares:
             signal.pidfd_send_signal(spare.pidfd, signal.SIGKILL)
 
     def _remember(self, spare: Spare) -> None:
-        data = {"process": True, "pid": spare.pid, "ready": spare.ready}
+        data = {"process": True, "pid": spare.pid, "ready": spare.ready, "version": spare.version}
+        data["code"] = spare.code.to_data()
         self.store.put(spare.key, data, [spare.pidfd, spare.line.sock.fileno()])
 
     def _died(self, spare: Spare) -> None:
         asyncio.get_running_loop().remove_reader(spare.pidfd)
-        log.warning("spare (pid %d) %s", spare.pid, recovery.describe(launch.exit_code(spare.pidfd)))
+        if not spare.unwanted:
+            log.warning("spare (pid %d) %s", spare.pid, recovery.describe(launch.exit_code(spare.pidfd)))
         launch.reap(spare.pidfd)
         os.close(spare.pidfd)
         spare.line.close()
         self.waiting.remove(spare)
         self.store.drop(spare.key)
         failed = not spare.ready or time.monotonic() - spare.started_at < STEADY
-        self._failures = self._failures + 1 if failed else 0
+        if not spare.unwanted:
+            self._failures = self._failures + 1 if failed else 0
         self.refill(recovery.delay(self._failures))

@@ -27,6 +27,7 @@ def status(manager: "Manager") -> dict[str, Any]:
     settings = manager.settings
     return {
         "name": settings.name,
+        "version": manager.replicas.code.version,
         "at_ns": time.monotonic_ns(),
         "uptime_s": round(lived(os.getppid()), 3),
         "address": settings.address,
@@ -60,6 +61,7 @@ def status(manager: "Manager") -> dict[str, Any]:
             "auto": manager.autoscale.bounds,
             "under_way": manager.change.under_way,
         },
+        "rejuvenation": manager.schedule.status(),
         "steering": steering(manager),
         "programs": [
             {
@@ -101,6 +103,7 @@ def replica(slot: Slot) -> dict[str, Any]:
     return {
         "id": slot.number,
         "incarnation": slot.incarnation,
+        "version": slot.version,
         "state": slot.state,
         **process(slot.pid),
         **{name: counters.get(name, 0) for name in TRAFFIC},
@@ -113,7 +116,8 @@ def replica(slot: Slot) -> dict[str, Any]:
 
 def spare(waiting: Spare) -> dict[str, Any]:
     """One process that waits for a slot."""
-    return {"pid": waiting.pid, "ready": waiting.ready, "resident": process(waiting.pid)["resident"]}
+    resident = process(waiting.pid)["resident"]
+    return {"pid": waiting.pid, "ready": waiting.ready, "version": waiting.version, "resident": resident}
 
 
 async def sockets(manager: "Manager") -> dict[str, Any]:

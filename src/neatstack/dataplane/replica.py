@@ -47,6 +47,7 @@ from neatstack.dataplane.engine import MANNERS
 from neatstack.dataplane.flip import flip
 from neatstack.dataplane.mapping import Mapping
 from neatstack.dataplane.sandbox import enter_isolation, filter_calls, name_process
+from neatstack.dataplane.version import VERSION, state
 
 OF_REPLICAS = frozenset(("channel", "drop", "listen", "unlisten", "grant", "revoke", "run", "settle", "fault"))
 DESCRIPTORS = ("control", "stack_page", "neighbours")
@@ -503,9 +504,11 @@ def main(text: str) -> None:
         if "uid" in config:
             enter_isolation(config["uid"], config["gid"], [config[name] for name in DESCRIPTORS])
         replica = Replica(config)
+        if config.get("state", state()) != state():
+            raise OSError(f"the files of neatstack have changed: version {VERSION} cannot take over this stack's state")
         if config["seccomp"]:
             filter_calls()
-        control_messages.answer(config["control"], {"ready": True})
+        control_messages.answer(config["control"], {"ready": True, "version": VERSION})
         replica.run()
     except control_messages.Closed:
         pass
