@@ -21,7 +21,7 @@ from neatstack.control.errors import NeatError
 
 SOURCE = Path(__file__).parents[2] / "src"
 NEAT = [sys.executable, "-c", "from neatstack.cli import main; main()"]
-COMMANDS = ("up", "run", "status", "ss", "dashboard", "kill", "down", "doctor")
+COMMANDS = ("up", "run", "status", "ss", "kill", "top", "dashboard", "metrics", "down", "doctor")
 Neat = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -67,7 +67,8 @@ def test_light_start() -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(SOURCE)}, capture_output=True, text=True
     ).stdout.split()
-    assert not {"pydantic", "pyroute2", "asyncio", "rich.table", "textual", "starlette", "uvicorn"} & set(loaded)
+    strange = {"pydantic", "pyroute2", "asyncio", "rich.table", "textual", "prometheus_client", "starlette", "uvicorn"}
+    assert not strange & set(loaded)
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
@@ -81,13 +82,16 @@ def test_light_start() -> None:
     (("up", "--recovery", "hope"), ("recovery", "adopt", "reset")),
     (("up", "--spares", "9"), ("spares", "8")),
     (("up", "--address", "10.0.0.1"), ("address", "/24")),
+    (("metrics", "--listen", "9177"), ("listen", "127.0.0.1:9177")),
+    (("metrics", "--listen", "example.org:80"), ("listen", "example.org:80")),
+    (("top", "--interval", "0"), ("interval", "0.1", "60")),
     (("up", "--config", "/nonexistent.toml"), ("/nonexistent.toml", "--config")),
 ])  # fmt: skip
 def test_bad_usage(neat: Neat, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
     assert_one_line(neat(*arguments), 2, *words)
 
 
-@pytest.mark.parametrize("command", ["status", "ss", "down"])
+@pytest.mark.parametrize("command", ["status", "ss", "top", "metrics", "down"])
 def test_no_such_stack(neat: Neat, command: str) -> None:
     assert_one_line(neat(command), 1, "neat up")
     assert_one_line(neat(command, "--stack", "web"), 1, "web", "neat up")
@@ -154,6 +158,26 @@ def test_kill_says_what_it_has_done(
 def test_kill_refused(neat: Neat, tmp_path: Path) -> None:
     with answering(tmp_path / "run", {"error": "no replica 7; there are: 0, manager, link"}):
         assert_one_line(neat("kill", "7"), 1, "no replica 7; there are: 0, manager, link")
+
+
+def test_no_terminal(neat: Neat, tmp_path: Path) -> None:
+    with answering(tmp_path / "run", {}):
+        assert_one_line(neat("top", "--stack", "web"), 1, "terminal", "neat status")
+
+
+def test_a_port_in_use(neat: Neat, tmp_path: Path) -> None:
+    with answering(tmp_path / "run", {}), socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        assert_one_line(neat("metrics", "--listen", f"127.0.0.1:{port}"), 1, port, "in use", "--listen")
+
+
+def test_metrics_once(neat: Neat, tmp_path: Path) -> None:
+    """The page is whole also when the stack does not answer, but then the exit status tells it."""
+    with answering(tmp_path / "run", {"error": "cannot"}):
+        answer = neat("metrics", "--once")
+    assert_one_line(answer, 1, "cannot")
+    assert "\nneat_up 0.0\n" in answer.stdout
+    assert json.loads(neat("metrics", "--grafana").stdout)["title"] == "NEaT stack"
 
 
 @pytest.mark.parametrize("detach", [[], ["--detach"]])

@@ -87,6 +87,18 @@ def test_a_manager_restarts() -> None:
     play(scene)
 
 
+def test_a_new_manager_between_two_rounds_is_not_noticed() -> None:
+    async def scene(web: Stack) -> None:
+        feed = Feed("web")
+        await feed.poll()
+        await web.stop()
+        await web.start()
+        assert await feed.poll()
+        assert [request["op"] for request in web.asked] == ["status", "events"] * 2
+
+    play(scene)
+
+
 def test_no_answer_in_time() -> None:
     async def scene(web: Stack) -> None:
         web.deaf = True

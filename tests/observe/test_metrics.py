@@ -320,4 +320,3 @@ def test_once() -> None:
         loop.close()
     text, problem = endpoint.page("web")
     assert problem == "stack web has ended" and value(values(text), "neat_up") == 0
-

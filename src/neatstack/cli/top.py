@@ -10,6 +10,7 @@ from neatstack.control.errors import NeatError
 
 EXAMPLES = "Examples: [bold]neat top[/] · [bold]neat top --stack web --interval 0.5[/]"
 LEAST, MOST = 0.1, 60.0  # seconds
+HISTORY = 400  # samples: columns of a wide terminal
 
 
 def top(
@@ -27,4 +28,4 @@ def top(
     from neatstack.observe.top import Top
 
     check_right(name)
-    Top(Feed(name), interval).run()
+    Top(Feed(name, HISTORY), interval).run()

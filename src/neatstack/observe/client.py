@@ -31,7 +31,11 @@ EVENTS = 500  # remembered
 
 
 class Client:
-    """One connection to a stack's control.sock, opened when it is needed and again after an error."""
+    """One connection to a stack's control.sock, opened when it is needed and again after an error.
+
+    For questions: one whose connection has ended since the last is asked again. What changes something goes by
+    `command`.
+    """
 
     def __init__(self, name: str, limit: float = PATIENCE) -> None:
         self.name, self.limit = name, limit
@@ -41,7 +45,7 @@ class Client:
         """The answer, within the limit. Raises NeatError with one line: what the stack refuses, or why none came."""
         try:
             async with asyncio.timeout(self.limit):
-                answer = await self._exchange(json.dumps(request).encode() + b"\n")
+                answer = await self._ask_anew(json.dumps(request).encode() + b"\n")
         except BaseException as error:
             self.close()  # a late answer would be taken for the next one's
             if not isinstance(error, OSError | ValueError | TimeoutError):
@@ -56,6 +60,17 @@ class Client:
         if self._streams:
             self._streams[1].close()
             self._streams = None
+
+    async def _ask_anew(self, request: bytes) -> dict[str, Any]:
+        """The connection of the last question may lead to a manager that is no more, while its successor is there."""
+        used = self._streams is not None
+        try:
+            return await self._exchange(request)
+        except ConnectionError:
+            if not used:
+                raise
+            self.close()
+            return await self._exchange(request)
 
     async def _exchange(self, request: bytes) -> dict[str, Any]:
         if self._streams is None:

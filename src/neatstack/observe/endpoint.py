@@ -195,4 +195,3 @@ def serve(name: str, listen: Listen, ready: Callable[[str], object]) -> None:
             await asyncio.Event().wait()
 
     asyncio.run(run())
-

@@ -19,6 +19,7 @@ from neatstack.observe.top.dialogs import Help, Question
 from neatstack.observe.top.panels import Events, Heading, Load, Steering, count
 from neatstack.observe.top.table import ReplicaTable
 
+UNKNOWN = "no such request"  # how a manager answers to what it does not know
 SILENT_CLOCK = 0.2  # seconds between two updates of how long there was no answer
 
 
@@ -34,7 +35,7 @@ class Top(App[None]):
     TITLE = "neat top"
     CSS_PATH = "top.tcss"
     ENABLE_COMMAND_PALETTE = False
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]
+    VERTICAL_BREAKPOINTS = [(0, "-tiny"), (22, "-short"), (32, "-tall")]
     BINDINGS = [
         Binding("k", "kill", "kill"),
         Binding("plus,equals_sign", "scale(1)", "one more", key_display="+"),
@@ -65,11 +66,15 @@ class Top(App[None]):
         self.run_worker(self._watch(), name="watch")
 
     async def _watch(self) -> None:
-        silent_for = 0.0
+        silent_for, managers = 0.0, 0
         async with contextlib.aclosing(self.feed.follow(self.interval)) as rounds:
             async for answered in rounds:
+                view = self.feed.view
                 if answered and silent_for:
                     self.notify(f"the stack answers again, after {silent_for:.1f} s", markup=False)
+                if view and view.manager_restarts > managers:
+                    managers = view.manager_restarts
+                    self.notify("another manager has taken over; connections did not notice")
                 silent_for = self.feed.silent_for
                 with contextlib.suppress(NoMatches):  # the application is ending
                     self._show()
@@ -142,7 +147,8 @@ class Top(App[None]):
                 answer = await self._command(self.feed.name, op=op, **request)
                 self.notify(draw.plain(tell(answer)), markup=False)
             except NeatError as error:
-                self._refuse(str(error))
+                unknown = f"the manager of this stack knows no {op}; it is of an older version"
+                self._refuse(unknown if str(error) == UNKNOWN else str(error))
             finally:
                 self._under_way.discard(op)
 

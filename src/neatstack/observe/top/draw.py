@@ -72,16 +72,17 @@ def share_colour(share: float) -> str:
 
 
 def meter(share: float | None, width: int) -> Text:
-    """A bar and a percentage; only that when it is narrow."""
+    """A bar and a percentage, with a space before; only the latter when it is narrow."""
     if share is None:
         return Text("–".rjust(width), style=DIM)
     percent = f"{round(100 * share)}%".rjust(4)
-    cells = width - 5
+    cells = width - 6
     text = Text()
     if cells > 1:
         eighths = round(share * cells * 8)
         full, part = divmod(eighths, 8)
         bar = "█" * full + (LEFT_EIGHTHS[part] if part else "")
+        text.append(" ")
         text.append(bar, style=share_colour(share))
         text.append("━" * (cells - len(bar)), style="#2a2e42")
         text.append(" ")

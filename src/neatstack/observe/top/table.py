@@ -12,7 +12,7 @@ from neatstack.observe.rates import ReplicaView, StackView
 from neatstack.observe.top import draw
 
 HISTORY_LEAST = 8
-BUSY_WIDE = 11  # with a bar
+BUSY_WIDE = 12  # with a bar
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def fitting(room: int) -> tuple[list[tuple[Column, int]], int]:
         chosen.pop()
     left = room - sum(column.width + 1 for column in chosen)
     widths = {column.key: column.width for column in chosen}
-    if left - (BUSY_WIDE - widths.get("busy", BUSY_WIDE)) >= 2 * HISTORY_LEAST:
+    if "busy" in widths and left - (BUSY_WIDE - widths["busy"]) >= 2 * HISTORY_LEAST:
         left -= BUSY_WIDE - widths["busy"]
         widths["busy"] = BUSY_WIDE
     return [(column, widths[column.key]) for column in COLUMNS if column.key in widths], max(left, HISTORY_LEAST)
@@ -99,7 +99,7 @@ class ReplicaTable(DataTable[Text]):
     def show(self, view: StackView) -> None:
         """Draw a view."""
         layout = fitting(self.size.width - 1)
-        before = self.selected
+        before, row_before = self.selected, self.cursor_row
         self._view = view
         same = layout == self._layout and self.row_count == len(view.replicas)
         if not same:
@@ -114,7 +114,7 @@ class ReplicaTable(DataTable[Text]):
                 self.add_row(*cells)
         if before:
             ids = [replica.id for replica in view.replicas]
-            self.move_cursor(row=ids.index(before.id) if before.id in ids else min(self.cursor_row, len(ids) - 1))
+            self.move_cursor(row=ids.index(before.id) if before.id in ids else min(row_before, len(ids) - 1))
 
     def _rebuild(self, layout: tuple[list[tuple[Column, int]], int]) -> None:
         self.clear(columns=True)
