@@ -20,10 +20,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from bench import sides
 from neatstack.experiment.netns import Lab, LabError, Stack, neat
 from neatstack.observe.client import Feed
 from tools.browser import Browser, browser
+from tools.load import busy_stack
 
 IMAGES = Path(__file__).parents[1] / "docs/images"
 REPLICAS, MOST = 4, 6
@@ -43,7 +43,7 @@ def main() -> int:
     IMAGES.mkdir(parents=True, exist_ok=True)
     try:
         with Lab() as lab:
-            stack = loaded(lab)
+            stack = busy_stack(lab, REPLICAS, LOAD, ["--max-replicas", MOST])
             with dashboard(stack) as url:
                 (IMAGES / "top.svg").write_text(asyncio.run(watched(stack, url)))
                 with browser() as page:
@@ -53,17 +53,6 @@ def main() -> int:
         return 1
     print(*(str(IMAGES / name) for name in ("dashboard.png", "dashboard-dark.png", "top.svg")), sep="\n")
     return 0
-
-
-def loaded(lab: Lab) -> Stack:
-    """A stack whose web server is busy: with connections that last, and with new ones all the time."""
-    cores = sides.Cores.choose()
-    stack = lab.stack(replicas=REPLICAS, options=["--max-replicas", MOST])
-    place = sides.serve(lab, "neat", stack.host, stack.programs, cores, stack, bulk=False)
-    stack.host.spawn("wrk", "-t1", "-c32", f"-d{LOAD}s", place.url, cpu=cores.client)
-    visitor = f"while sleep 0.1; do curl -s -o /dev/null {place.url}; done"
-    stack.host.spawn("timeout", LOAD, "sh", "-c", visitor, cpu=cores.client)
-    return stack
 
 
 @contextmanager

@@ -12,11 +12,11 @@ from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-from bench import sides
 from neatstack.experiment.netns import Lab
 from tests.dashboard.support import Dashboard, dashboard
 from tests.support.fake_stack import FakeStack
 from tools.browser import Browser, browser
+from tools.load import busy_stack
 
 LIMIT = 20.0  # seconds for something to be seen
 EVIL = '<img src="x" onerror="document.title=1"><script>document.title=2</script>'
@@ -198,23 +198,21 @@ class TestFake:
 def test_a_real_stack(lab: Lab, driver: Browser) -> None:
     """Two replicas under load, one of which is killed in the page."""
     with lab.scope():
-        place = sides.neat(lab, sides.Cores.choose(), replicas=2, bulk=False)
-        assert place.stack
-        place.client.spawn("wrk", "-t1", "-c32", "-d90s", place.url)
-        with dashboard(place.stack.run_dir) as board:
+        stack = busy_stack(lab, replicas=2, seconds=90)
+        with dashboard(stack.run_dir) as board:
             page = Page(driver, board.url)
-            assert page.text("#name") == place.stack.name
+            assert page.text("#name") == stack.name
             page.until(lambda: page.owners() == {"0", "1"})
             for replica in (0, 1):
                 page.until(lambda replica=replica: int(page.cell(replica, "connections")) > 0)
                 rate = page.until(lambda replica=replica: float(page.cell(replica, "bytes").strip("–") or 0))
                 page.until(lambda replica=replica, rate=rate: float(page.cell(replica, "bytes")) != rate)
-            pid, incarnation = place.stack.replicas()[0]["pid"], int(page.cell(0, "incarnation"))
+            pid, incarnation = stack.replicas()[0]["pid"], int(page.cell(0, "incarnation"))
             assert page.act('[data-key="0"] [data-action="kill"]') == f"killed replica 0 (pid {pid})"
             page.until(lambda: int(page.cell(0, "incarnation")) > incarnation and page.cell(0, "state") == "running")
             mark = page.until(lambda: page.all('.axis .mark[data-kind="crash"]'))[0]
             assert " ms" in mark.text and "0 connections lost" in mark.get_attribute("aria-label")
             assert " ms" in page.texts('#event-rows tr[data-kind="crash"]')[0]
             assert page.tile("wrong replica") == "0"
-            assert place.stack.replicas()[0]["pid"] != pid
+            assert stack.replicas()[0]["pid"] != pid
             page.kept_to_itself()
