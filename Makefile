@@ -1,5 +1,5 @@
-# make demo | test | bench | recovery | screenshots | lint: each sets up what it needs first; the second time it starts
-# at once.
+# make demo | test | bench | recovery | elasticity | screenshots | lint: each sets up what it needs first; the second time
+# it starts at once.
 #
 #   PYTHON=python3.12   the interpreter that .venv is made with
 #   ARGS="-k redis"     more for pytest (test) or bench (bench)
@@ -19,9 +19,9 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 SOURCES := $(shell find src -name '*.py' -o -name '*.pxd' -o -name '*.[ch]' -o -name '*.def')
 
-.PHONY: help setup demo test bench recovery screenshots lint clean root
+.PHONY: help setup demo test bench recovery elasticity screenshots lint clean root
 help:
-	@echo "make setup, demo, test, bench, recovery, screenshots, lint or clean; README.md says what they do"
+	@echo "make setup, demo, test, bench, recovery, elasticity, screenshots, lint or clean; README.md says what they do"
 
 setup: build/.built
 	@echo "setup: ready"
@@ -35,12 +35,18 @@ test: root setup
 	$(RUN) -m pytest $(ARGS) </dev/null
 
 bench: root setup
-	@echo "bench: the kernel's stack and this one alternately, $(ROUNDS) rounds; then what recovery costs"
+	@echo "bench: the kernel's stack and this one alternately, $(ROUNDS) rounds; then what recovery and elasticity cost"
 	$(RUN) -m bench --rounds $(ROUNDS) $(ARGS) </dev/null
 
 recovery: root setup
 	@echo "recovery: the experiment of docs/recovery.md at full size (half an hour)"
 	$(RUN) -m bench.full_recovery $(ARGS) </dev/null
+
+elasticity: root setup
+	@echo "elasticity: the experiments of docs/elasticity.md at full size, into build"
+	$(VENV)/bin/neat experiment scaling --out build/scaling </dev/null
+	$(VENV)/bin/neat experiment elasticity --out build/elasticity </dev/null
+	$(VENV)/bin/neat experiment flows --out build/flows </dev/null
 
 screenshots: root setup
 	@echo "screenshots: docs/images, of a stack under load (two minutes)"

@@ -1,4 +1,7 @@
-"""python -m bench: the kernel's stack and ours alternately, and what recovery costs; two tables, build/bench.json."""
+"""python -m bench: the kernel's stack and ours alternately, and what recovery and elasticity cost.
+
+Two tables, and build/bench.json.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from bench.costs import ONCE, Once
 from bench.measure import METRICS, RUNS, SLICED, Run
 from bench.report import Results
 from bench.soak import soak
+from neatstack.control.errors import NeatError
 from neatstack.experiment.netns import Lab, LabError
 from neatstack.experiment.sides import Cores, Place, kernel, neat
 
@@ -98,7 +102,7 @@ def measure_once(results: Results, keys: tuple[str, ...], once: Once, lab: Lab) 
     figures: Sequence[Sequence[float | None]]
     try:
         figures = once(lab)
-    except (LabError, OSError) as error:
+    except (LabError, NeatError, OSError) as error:
         results.errors.append(f"{', '.join(keys)}: {error}")
         figures = [[None]] * len(keys)
     for key, values in zip(keys, figures, strict=True):

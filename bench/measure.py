@@ -86,6 +86,12 @@ METRICS = [
     Metric("gap_p99", "gap at 30 kills, p99", "ms", 20, at_least=False, absolute=True, against=""),
     Metric("gap_floor", "gap in a second without a kill, p50", "ms", None, at_least=False, absolute=True, against=""),
     Metric("lost", "connections lost by 30 kills", "", 0, at_least=False, absolute=True, against=""),
+    Metric("scaling_lost", "connections lost by 20 scalings", "", 0, at_least=False, absolute=True, against=""),
+    Metric("scaling_failed", "requests failed at 20 scalings", "", 0, at_least=False, absolute=True, against=""),
+    Metric("scaling_gap", "gap at 20 scalings, p99", "ms", None, at_least=False, absolute=True, against=""),
+    Metric("renewal_lost", "connections lost by 20 renewals", "", 0, at_least=False, absolute=True, against=""),
+    Metric("renewal_gap", "gap at 20 renewals, p99", "ms", None, at_least=False, absolute=True, against=""),
+    Metric("instructions", "instructions, 8 replicas to 1", "", 1.03, at_least=False, absolute=True, against=""),
 ]
 
 # One run gives one or two figures, on both sides. By what we are measured against.

@@ -63,7 +63,8 @@ class Results:
         measured = self.measured()
         title = f"medians of {self.settings['rounds']} rounds, alternately"
         self.table(console, title, "kernel", [m for m in measured if m.against == "kernel"])
-        self.table(console, "what recovery costs", "no journal", [m for m in measured if m.against != "kernel"])
+        costs = [m for m in measured if m.against != "kernel"]
+        self.table(console, "what recovery and elasticity cost", "no journal", costs)
         for error in self.errors:
             console.print(f"failed: {error}", style="red", markup=False)
 
