@@ -12,6 +12,7 @@ from neatstack.control.errors import NeatError
 
 if TYPE_CHECKING:
     from neatstack.experiment.recovery import Plan, Progress
+    from neatstack.experiment.reload import Course
     from neatstack.experiment.results import Results
 
 app = typer.Typer(help="Measure what the stack claims.", no_args_is_help=True)
@@ -20,6 +21,10 @@ RECOVERY_EXAMPLES = (
     "Examples: [bold]neat experiment recovery[/] · "
     "[bold]neat experiment recovery --faults 1000 --kinds kill --out full[/]. "
     "Exit status 1 when a single byte was wrong."
+)
+RELOAD_EXAMPLES = (
+    "Examples: [bold]neat experiment reload[/] · [bold]neat experiment reload --reloads 50 --kill-every 2[/]. "
+    "Exit status 1 when a request failed, or something has grown."
 )
 MOST_FAULTS, MOST_REPLICAS, MOST_CONNECTIONS = 100_000, 16, 4096
 NO_PLOT = "no plot: matplotlib is missing; pip install neatstack[experiment]"
@@ -52,6 +57,39 @@ def recovery(
     if os.geteuid():
         raise NeatError("an experiment makes network namespaces and TAP interfaces; run it as root")
     raise typer.Exit(run(plan, connections, out))
+
+
+@app.command(epilog=RELOAD_EXAMPLES)
+def reload(
+    reloads: Annotated[int, typer.Option(help="How many on the stack; a tenth of that on the kernel.")] = 1000,
+    seconds: Annotated[float, typer.Option(help="Start no reload after that time.")] = 900.0,
+    kill_every: Annotated[float, typer.Option(help="Kill a replica every so many seconds; 0: never.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the replicas that are killed.")] = 1,
+) -> None:
+    """Reload nginx again and again under load: no request may fail, and nothing may grow."""
+    from rich.console import Console
+
+    from neatstack.experiment.netns import Lab, LabError
+    from neatstack.experiment.reload import Plan, experiment
+    from neatstack.experiment.reload_report import report
+
+    within("reloads", reloads, 1, MOST_FAULTS)
+    within("seed", seed, 0, 2**63)
+    plan = Plan(reloads, max(5, reloads // 10), seconds=seconds, kill_every=kill_every or None, seed=seed)
+    if os.geteuid():
+        raise NeatError("an experiment makes network namespaces and TAP interfaces; run it as root")
+    console = Console(stderr=True, highlight=False)
+
+    def progress(place: str, course: "Course") -> None:
+        bar.update(f"{place}: {course.reloads} reloads, {course.tally.answered} answers, {course.tally.failed} failed")
+
+    try:
+        with console.status("starting") as bar, Lab() as lab:
+            result = experiment(lab, plan, progress)
+    except (LabError, OSError) as error:
+        raise NeatError(one_line(str(error))) from None
+    print(report(result))
+    raise typer.Exit(0 if result.good else 1)
 
 
 def run(plan: "Plan", connections: int, out: Path) -> int:

@@ -51,11 +51,11 @@ class Footprint:
 class Tolerance:
     """How much more than at the start is no leak: what is in use differs from moment to moment."""
 
-    private: int = 4 << 20
-    shared: int = 48 << 20  # the rings of connections that were busy
-    descriptors: int = 8
-    mappings: int = 8
-    memories: int = 8
+    private: int = 2 << 20
+    shared: int = 16 << 20  # the rings of connections that were busy, in the channels of the newest workers
+    descriptors: int = 2
+    mappings: int = 6
+    memories: int = 2
     programs: int = 0
     connections: int = 0
     listeners: int = 0

@@ -1,7 +1,7 @@
 """nginx reloads its configuration again and again under load, on the stack and, to compare, on the kernel.
 
-Each reload starts new workers, which inherit the listening socket by fork, and lets the old ones finish what they have accepted. No
-request may fail, and what stack and server take up must not grow.
+Each reload starts new workers, which inherit the listening socket by fork, and lets the old ones finish what they have
+accepted. No request may fail, and what stack and server take up must not grow.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SETTLE_LIMIT = 15.0  # seconds until old workers are gone, without load
 SETTLE_LOOK = 0.1
 KILL_DELAY = 0.1  # seconds at most between the signal to reload and a replica's death
 BY_COMMAND = 10  # each tenth reload is `nginx -s reload`; the others send its signal
-STACK_OPTIONS = "max_connections = 4096\n"  # of one replica: connections in TIME_WAIT soon use the memory of older ones
+STACK_OPTIONS = "max_connections = 1024\n"  # of one replica: connections in TIME_WAIT soon use the memory of older ones
 
 CONFIG = """
 daemon off; worker_processes {workers}; pid {place}/nginx.pid; error_log {place}/error.log warn;
@@ -80,6 +80,10 @@ class Result:
     stack: Course
     kernel: Course
     grown: list[str]
+
+    @property
+    def good(self) -> bool:
+        return not self.grown and not self.stack.tally.failed
 
 
 Progress = Callable[[str, Course], None]
