@@ -7,6 +7,7 @@ library.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -139,6 +141,7 @@ class Mirror:
         self.requests: list[int] = []
         self.no_port: Callable[[int], bool] = lambda replica: False  # it refuses this connect()
         self.connects: list[int] = []  # replicas that were asked
+        self.close_takes = 0.0  # seconds until CLOSE is carried out
         self.stopping = False
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
@@ -222,7 +225,10 @@ class Mirror:
         return self.numbers
 
     def _serve(self, conn: socket.socket) -> bool:
-        data = conn.recv(ctypes.sizeof(Request))
+        try:
+            data = conn.recv(ctypes.sizeof(Request))
+        except ConnectionResetError:  # it has not read every reply
+            data = b""
         if not data:
             number = self.owner.pop(conn, 0)
             if number and self.alive.get(number) is conn:
@@ -250,8 +256,10 @@ class Mirror:
         elif request.op == neat.REQUEST_LISTEN:
             self.listeners[request.binding].listening = True
         elif request.op == neat.REQUEST_CLOSE:
+            time.sleep(self.close_takes)
             self.listeners[request.binding].holders.discard(request.channel)
-        socket.send_fds(conn, [bytes(reply)], fds)
+        with contextlib.suppress(BrokenPipeError):  # it did not wait for the reply, and is gone
+            socket.send_fds(conn, [bytes(reply)], fds)
         return True
 
     def _bind(self, request: Any, reply: Any) -> None:

@@ -3,6 +3,7 @@
 # ruff: noqa: PLC0415, F403, F405 - a body that runs in a process of its own imports for itself
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 
@@ -36,6 +37,23 @@ def test_parent_accepts_child_serves() -> None:
         children.append(forked(serve))
         server.close()
     assert all(map(succeeded, children)) and succeeded(asking)
+
+
+def test_closing_a_shared_listener_does_not_wait(mirror: Mirror) -> None:
+    """A worker that stops goes on at once with its connections; nobody whom it then connects to is the listener."""
+    mirror.close_takes = 0.5
+    process = mirror.python(
+        "import os, socket, time\n"
+        "s = socket.create_server(('0.0.0.0', 7000))\n"
+        "if os.fork() == 0: time.sleep(0.1); os._exit(0)\n"
+        "began = time.monotonic(); s.close()\n"
+        "print(time.monotonic() - began)\n"
+        "os.wait()\n"
+        "print(socket.socket().connect_ex(('10.66.0.2', 7000)))\n"
+    )
+    told, errors = process.communicate(timeout=10)
+    took, refused = told.split()
+    assert float(took) < 0.2 and int(refused) == errno.ECONNREFUSED, errors
 
 
 @on_stack

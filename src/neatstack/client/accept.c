@@ -174,7 +174,9 @@ void listener_stop(struct sock *listener)
     listener_withdraw(listener);
     unlock(&neat.lock);
     listener->phase = PHASE_FRESH;
-    if (listener->binding)
+    if (listener->binding && listener->shared)
+        manager_close_shared(listener->binding);
+    else if (listener->binding)
         manager_close(listener->binding);
     listener->binding = 0;
 }

@@ -229,6 +229,7 @@ struct neat {
     const struct neat_stack_page *page;
     int page_fd, doorbell, placeholder, manager;
     uint32_t manager_lock, own_lock;
+    uint32_t owed; /* replies of the manager that were not waited for */
     uint32_t replicas;
     struct peer peers[NEAT_MAX_REPLICAS];
     struct channels *own;
@@ -329,6 +330,8 @@ void manager_abandon(const struct kin *child);
 int manager_bind(struct sock *s, uint32_t address_be, uint16_t port_be);
 int manager_listen(struct sock *s, uint32_t backlog);
 void manager_close(uint32_t binding);
+void manager_close_shared(uint32_t binding);
+void manager_settle(void);
 
 /* ---- channel.c ---- */
 int channel_map(struct channel *ch);

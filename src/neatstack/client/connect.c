@@ -227,6 +227,7 @@ int sock_connect(struct sock *s, const struct sockaddr *address, socklen_t lengt
         error = get_address(address, length, &remote_be, &remote_port_be);
         if (error)
             return error;
+        manager_settle(); /* a listener that we have closed must not accept */
     }
     sock_lock(s);
     settle_connect(s);

@@ -3,6 +3,9 @@
  * The connection is made once and kept, since the program may change its user or root directory later. When the manager
  * restarts, the program says again who it is and repeats the request.
  *
+ * One request need not be waited for: that a listener is closed that relatives may go on using. Its reply is owed, and taken
+ * before the next request, or before this process could notice that it has not been carried out.
+ *
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "client.h"
@@ -16,6 +19,7 @@
 #define REPLY_SECONDS 10
 #define RETRIES 40 /* while the manager restarts */
 #define RETRY_NS 50000000
+#define MOST_OWED 32
 
 struct answer {
     struct neat_reply reply;
@@ -59,19 +63,23 @@ static void collect_descriptors(struct msghdr *message, struct answer *answer)
     }
 }
 
-/* One exchange on the open connection. 0, or -errno of the connection itself. */
-static int exchange(const struct neat_request *request, struct answer *answer)
+static int put_request(const struct neat_request *request)
+{
+    ssize_t n;
+
+    do
+        n = syscall(SYS_sendto, neat.manager, request, sizeof *request, MSG_NOSIGNAL, NULL, 0);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : 0;
+}
+
+static int take_answer(struct answer *answer)
 {
     char control[CMSG_SPACE(sizeof(int) * MOST_PASSED)];
     struct iovec iov = {&answer->reply, sizeof answer->reply};
     struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
     ssize_t n;
 
-    do
-        n = syscall(SYS_sendto, neat.manager, request, sizeof *request, MSG_NOSIGNAL, NULL, 0);
-    while (n < 0 && errno == EINTR);
-    if (n < 0)
-        return -errno;
     do
         n = syscall(SYS_recvmsg, neat.manager, &message, MSG_CMSG_CLOEXEC);
     while (n < 0 && errno == EINTR);
@@ -88,16 +96,71 @@ static void close_passed(struct answer *answer)
     answer->count = 0;
 }
 
+/* One exchange on the open connection. 0, or -errno of the connection itself. */
+static int exchange(const struct neat_request *request, struct answer *answer)
+{
+    int error = put_request(request);
+    return error ? error : take_answer(answer);
+}
+
+static void name_us(struct neat_request *request)
+{
+    request->magic = NEAT_MAGIC;
+    request->channel = neat.own->number;
+    request->token = neat.token;
+}
+
+/* ---- replies that are owed, under neat.manager_lock ---- */
+
+static uint32_t owed[MOST_OWED]; /* bindings whose closing we have sent, the first one first */
+
+static void owed_done(void)
+{
+    memmove(owed, owed + 1, --neat.owed * sizeof *owed);
+}
+
+/* Take what is owed on the open connection. 0, or -errno of the connection itself; the rest is still owed then. */
+static int take_owed(void)
+{
+    struct answer answer;
+
+    while (neat.owed) {
+        int error = take_answer(&answer);
+        if (error)
+            return error;
+        close_passed(&answer);
+        owed_done();
+    }
+    return 0;
+}
+
+/* The connection is new: the manager that was asked on the old one may not have done it. */
+static int repeat_owed(void)
+{
+    struct answer answer;
+
+    while (neat.owed) {
+        struct neat_request request = {.op = NEAT_REQUEST_CLOSE, .binding = owed[0]};
+        name_us(&request);
+        int error = exchange(&request, &answer);
+        if (error)
+            return error;
+        close_passed(&answer);
+        owed_done();
+    }
+    return 0;
+}
+
 static int say_who(void)
 {
-    struct neat_request request = {
-        .magic = NEAT_MAGIC, .op = NEAT_REQUEST_CLAIM, .channel = neat.own->number, .token = neat.token};
+    struct neat_request request = {.op = NEAT_REQUEST_CLAIM};
     struct answer answer;
+    name_us(&request);
     int error = exchange(&request, &answer);
     if (error)
         return error;
     close_passed(&answer);
-    return answer.reply.error ? -(int)answer.reply.error : 0;
+    return answer.reply.error ? -(int)answer.reply.error : repeat_owed();
 }
 
 /* 0 and the answer, or -errno: the manager's, or -ENETDOWN when it cannot be reached. */
@@ -106,15 +169,15 @@ static int ask(struct neat_request *request, struct answer *answer, bool names_o
     int error = -ENETDOWN;
 
     request->magic = NEAT_MAGIC;
-    if (neat.own && !names_other) {
-        request->channel = neat.own->number;
-        request->token = neat.token;
-    }
+    if (neat.own && !names_other)
+        name_us(request);
     lock(&neat.manager_lock);
     for (int attempt = 0; attempt < RETRIES; attempt++) {
         bool introduced = neat.manager >= 0;
         error = introduced ? 0 : dial();
-        if (!error && !introduced && neat.own && request->op != NEAT_REQUEST_CLAIM)
+        if (!error && introduced)
+            error = take_owed();
+        else if (!error && neat.own && request->op != NEAT_REQUEST_CLAIM)
             error = say_who();
         if (!error)
             error = exchange(request, answer);
@@ -292,4 +355,33 @@ void manager_close(uint32_t binding)
     struct answer answer;
     if (!ask(&request, &answer, false))
         close_passed(&answer);
+}
+
+/* The same, without waiting: a worker that ends goes on with its connections, and does not keep the peers waiting. */
+void manager_close_shared(uint32_t binding)
+{
+    struct neat_request request = {.op = NEAT_REQUEST_CLOSE, .binding = binding};
+
+    lock(&neat.manager_lock);
+    bool sent = false;
+    if (neat.manager >= 0 && neat.owed < MOST_OWED) {
+        name_us(&request);
+        sent = put_request(&request) == 0;
+        if (sent)
+            owed[neat.owed++] = binding;
+    }
+    unlock(&neat.manager_lock);
+    if (!sent)
+        manager_close(binding);
+}
+
+/* Wait until the manager has done all that it was asked. */
+void manager_settle(void)
+{
+    if (likely(!load_relaxed(&neat.owed)))
+        return;
+    lock(&neat.manager_lock);
+    if (take_owed() < 0)
+        own_close(&neat.manager); /* the next request repeats them */
+    unlock(&neat.manager_lock);
 }

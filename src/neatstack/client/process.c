@@ -146,6 +146,7 @@ void fork_child(void)
     thread_id = 0;
     neat.pid = (pid_t)syscall(SYS_getpid);
     neat.lock = neat.manager_lock = neat.own_lock = 0;
+    neat.owed = 0;
     neat.sleepers = 0;
     neat.random = 0;
     while (neat.places)

@@ -2,10 +2,11 @@
 
 import typer
 
-from neatstack.cli.experiment import elasticity, flows, recovery, scaling
+from neatstack.cli.experiment import elasticity, flows, recovery, reload, scaling
 
 app = typer.Typer(help="Measure what the stack claims.", no_args_is_help=True)
 app.command(epilog=recovery.EXAMPLES)(recovery.recovery)
 app.command(epilog=elasticity.EXAMPLES)(elasticity.elasticity)
 app.command(epilog=scaling.EXAMPLES)(scaling.scaling)
 app.command(epilog=flows.EXAMPLES)(flows.flows)
+app.command(epilog=reload.EXAMPLES)(reload.reload)
