@@ -122,7 +122,8 @@ class Scaling:
                 if number not in self.replicas.active:
                     await self._start(number)
             if staying := set(self.active).intersection(slots):
-                self._set_active(staying)  # nobody opens connections from those that leave
+                self._set_active(staying)  # nobody opens connections from those that leave, from now on
+                await self._settle(leaving)
             await self._move(steering.rebalance(self.steering.table(), slots))
         finally:
             self._set_active(self.steering.table())
