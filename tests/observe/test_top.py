@@ -171,7 +171,8 @@ def test_a_manager_that_restarts() -> None:
         assert stage.told[0][1].startswith("the stack answers again, after ")
         feed.answers = [status(2, at=6.0, processes={"manager": {"pid": 8}})]
         await stage.rounds()
-        assert [words for _, words in stage.told].count("another manager has taken over; connections did not notice") == 2
+        told = [words for _, words in stage.told]
+        assert told.count("another manager has taken over; connections did not notice") == 2
 
     on_screen(feed, scene)
 

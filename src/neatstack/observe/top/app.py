@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from textual.app import App, ComposeResult
 from textual.binding import Binding
-from textual.css.query import NoMatches
+from textual.screen import Screen
 from textual.widgets import Footer
 
 from neatstack.control.errors import NeatError
@@ -76,14 +76,20 @@ class Top(App[None]):
                     managers = view.manager_restarts
                     self.notify("another manager has taken over; connections did not notice")
                 silent_for = self.feed.silent_for
-                with contextlib.suppress(NoMatches):  # the application is ending
-                    self._show()
+                self._show()
+
+    @property
+    def _base(self) -> Screen[Any] | None:
+        """The screen beneath all dialogs; None when the application is ending."""
+        return self.screen_stack[0] if self.is_running and self.screen_stack else None
 
     def _show(self) -> None:
-        heading, view = self.screen_stack[0].query_one(Heading), self.feed.view
+        base, view = self._base, self.feed.view
+        if base is None:
+            return
+        heading = base.query_one(Heading)
         heading.view, heading.problem, heading.silent_for = view, self.feed.problem, self.feed.silent_for
         heading.refresh()
-        base = self.screen_stack[0]
         base.set_class(self.feed.problem is not None, "silent")
         if view is None:
             return
@@ -95,8 +101,8 @@ class Top(App[None]):
         base.query_one(Events).show(self.feed.events)
 
     def _show_silence(self) -> None:
-        if self.feed.problem:
-            heading = self.screen_stack[0].query_one(Heading)
+        if self.feed.problem and (base := self._base):
+            heading = base.query_one(Heading)
             heading.silent_for = self.feed.silent_for
             heading.refresh()
 
@@ -104,7 +110,7 @@ class Top(App[None]):
         self.push_screen(Help())
 
     def action_kill(self) -> None:
-        replica = self.screen_stack[0].query_one(ReplicaTable).selected
+        replica = self.query_one(ReplicaTable).selected
         if replica is None:
             self._refuse("there is no replica to kill")
             return
