@@ -90,7 +90,9 @@ def shoot(page: Browser, url: str) -> None:
         time.sleep(2)
         page.save_screenshot(str(IMAGES / name))
         with Image.open(IMAGES / name) as image:
-            image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(IMAGES / name, optimize=True)
+            image.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+                IMAGES / name, optimize=True
+            )
 
 
 async def watched(stack: Stack, url: str) -> str:
