@@ -80,7 +80,9 @@ class Renewal:
         """It may not have been told to stop, and it will be judged as if it had been."""
         try:
             with self.change.begin(f"the replacement of replica {slot.number}"):
-                await replace(self.replicas, slot, purpose)
+                await _both_ready(self.replicas, slot, None)
+                if slot.purpose is not None:  # else it had been told, and has been replaced
+                    await replace(self.replicas, slot, purpose)
         except NeatError as error:
             log.error("the replacement of replica %d that a former manager has begun: %s", slot.number, error)
 
