@@ -240,7 +240,7 @@ def upgrading(stage: scenery.Stage, monkeypatch: pytest.MonkeyPatch, new: Any = 
         return dataclasses.replace(new, prefix=prefix, generation=0)
 
     monkeypatch.setattr("neatstack.control.upgrade.probe", probe)
-    return Upgrade(stage.replicas, Change(), mover, 64)
+    return Upgrade(stage.replicas, Change(), mover, CODE, 64, lambda: stage.store.writes.append("left"))
 
 
 def versions(stage: scenery.Stage) -> list[str]:
@@ -390,8 +390,12 @@ def test_draining_to_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyP
     async def play(stage: scenery.Stage) -> None:
         new = dataclasses.replace(different(region=3), region_size=8192)
         mover = FakeMover(stage)
-        answer = await upgrading(stage, monkeypatch, new, mover).to("/opt/new", True, 5.0)
+        monkeypatch.setattr("neatstack.control.upgrade.LOOK_EVERY", 0.02)
+        upgrade = upgrading(stage, monkeypatch, new, mover)
+        answer = await upgrade.to("/opt/new", True, 5.0)
         assert answer == {"version": "2.0", "replaced": [], "draining": [0]}
+        with pytest.raises(NeatError, match="older version than 2.0 still drain"), upgrade.change.begin("scaling"):
+            pass
         assert mover.asked == ([2], 5.0)
         assert stage.slots[2].version == "2.0"
         assert scenery.os.fstat(stage.slots[2].region).st_size == 8192
@@ -400,7 +404,10 @@ def test_draining_to_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert stage.slots[0].version == "1.0" and stage.told(0, "adopt")[-1]["how"] == "adopt"
         kill(stage.slots[2])
         await stage.serves(2, 2)
-        assert stage.slots[2].version == "2.0"
+        assert stage.slots[2].version == "2.0" and "manager" not in stage.store.entries
+        stage.replicas.active = {2}  # the others have drained
+        await stage.until(lambda: "left" in stage.store.writes)
+        assert stage.store.entries["manager"].data == {"python": new.python, "parent": new.parent}
 
     on_stage(tmp_path, play)
 
