@@ -21,7 +21,10 @@ from neatstack.control.errors import NeatError
 
 SOURCE = Path(__file__).parents[2] / "src"
 NEAT = [sys.executable, "-c", "from neatstack.cli import main; main()"]
-COMMANDS = ("up", "run", "status", "ss", "kill", "scale", "down", "doctor", "top", "metrics", "dashboard")
+COMMANDS = (
+    *("up", "run", "status", "ss", "kill", "scale", "rejuvenate", "upgrade", "down", "doctor"),
+    *("top", "metrics", "dashboard"),
+)
 Neat = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -87,13 +90,21 @@ def test_light_start() -> None:
     (("metrics", "--listen", "9177"), ("listen", "127.0.0.1:9177")),
     (("metrics", "--listen", "example.org:80"), ("listen", "example.org:80")),
     (("top", "--interval", "0"), ("interval", "0.1", "60")),
+    (("up", "--rejuvenate-every", "soon"), ("rejuvenate_every", "10m")),
+    (("rejuvenate", "--every", "soon", "--stack", "web"), ("--every", "10m")),
+    (("rejuvenate", "--every", "0.1s"), ("--every", "1 second")),
+    (("rejuvenate", "--every", "10m", "--jitter", "2"), ("--jitter", "0.2")),
+    (("rejuvenate", "--jitter", "0.2"), ("--every",)),
+    (("rejuvenate", "--off", "--every", "10m"), ("--off",)),
+    (("upgrade", "--deadline", "10m"), ("--drain",)),
+    (("upgrade", "--drain", "--deadline", "x"), ("--deadline", "10m")),
     (("up", "--config", "/nonexistent.toml"), ("/nonexistent.toml", "--config")),
 ])  # fmt: skip
 def test_bad_usage(neat: Neat, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
     assert_one_line(neat(*arguments), 2, *words)
 
 
-@pytest.mark.parametrize("command", ["status", "ss", "top", "metrics", "down"])
+@pytest.mark.parametrize("command", ["status", "ss", "rejuvenate", "upgrade", "top", "metrics", "down"])
 def test_no_such_stack(neat: Neat, command: str) -> None:
     assert_one_line(neat(command), 1, "neat up")
     assert_one_line(neat(command, "--stack", "web"), 1, "web", "neat up")
@@ -155,6 +166,48 @@ def test_kill_says_what_it_has_done(
         assert neat("kill", *arguments).stdout == line + "\n"
         assert json.loads(neat("kill", *arguments, "--json").stdout) == answer
     assert asked == [dict(zip(("op", "target", "fault", "seed"), ("kill", *request_), strict=True))] * 2
+
+
+REPLACED = {
+    "replica": 1, "gap_ms": 2.34, "adopted": 12, "lost": 0, "kind": "rejuvenation", "cause": "was rejuvenated",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "request_", "more", "lines"), [
+    (
+        ("rejuvenate",),
+        {"op": "rejuvenate"},
+        {"replaced": [REPLACED, {**REPLACED, "replica": 2, "lost": 1}]},
+        "replica 1 was rejuvenated: 12 connections kept, a gap of 2.3 ms\n"
+        "replica 2 was rejuvenated: 12 connections kept, 1 reset, a gap of 2.3 ms\n",
+    ),
+    (
+        ("rejuvenate", "--every", "10m", "--jitter", "0.2"),
+        {"op": "rejuvenate", "every": 600, "jitter": 0.2},
+        {"rejuvenation": {"every": 600, "jitter": 0.2, "next_in": 655.4}},
+        "rejuvenation: every 10m ± 20%, next in 655 s\n",
+    ),
+    (("rejuvenate", "--off"), {"op": "rejuvenate", "every": 0}, {"rejuvenation": None}, "rejuvenation: off\n"),
+    (
+        ("upgrade", "--to", "opt"),
+        {"op": "upgrade", "to": "/opt", "drain": False, "deadline": None},
+        {"version": "0.2.0", "replaced": [{**REPLACED, "cause": "was upgraded to 0.2.0"}]},
+        "replica 1 was upgraded to 0.2.0: 12 connections kept, a gap of 2.3 ms\nversion 0.2.0 serves\n",
+    ),
+    (
+        ("upgrade", "--drain", "--deadline", "1m"),
+        {"op": "upgrade", "to": None, "drain": True, "deadline": 60},
+        {"version": "0.2.0", "replaced": [], "draining": [0, 1]},
+        "version 0.2.0 serves; draining: 0, 1\n",
+    ),
+])  # fmt: skip
+def test_renewal_says_what_has_been_done(
+    neat: Neat, tmp_path: Path, arguments: tuple[str, ...], request_: dict[str, Any], more: dict[str, Any], lines: str
+) -> None:
+    with answering(tmp_path / "run", {"ok": True, **more}) as asked:
+        assert neat(*arguments).stdout == lines
+        assert json.loads(neat(*arguments, "--json").stdout) == {"ok": True, **more}
+    assert asked == [request_] * 2
 
 
 def test_kill_refused(neat: Neat, tmp_path: Path) -> None:
@@ -293,6 +346,7 @@ class TestRunDirectory:
         (["--no-auto", "--max", "3"], ["--min and --max go with --auto"]),
         (["--auto", "--deadline", "3"], ["--deadline goes with a number"]),
         (["many"], ["valid integer"]),
+        (["2", "--deadline", "soon"], ["--deadline", "10m"]),
     ],
 )
 def test_scale_that_cannot_be_meant(neat: Neat, arguments: list[str], words: list[str]) -> None:

@@ -38,7 +38,19 @@ def test_host_address_avoids_ours_and_prefers_the_gateway() -> None:
     assert load(None, {"address": "10.9.0.2/24", "gateway": "10.9.0.254"}).host_address == "10.9.0.254/24"
 
 
+def test_rejuvenation_as_seconds_and_as_text(tmp_path: Path) -> None:
+    file = tmp_path / "web.toml"
+    file.write_text('rejuvenate_every = "10m"\nrejuvenate_jitter = 0.25\n')
+    assert (load(file, {}).rejuvenate_every, load(file, {}).rejuvenate_jitter) == (600, 0.25)
+    assert load(file, {"rejuvenate_every": "90s"}).rejuvenate_every == 90
+    file.write_text("rejuvenate_every = 45\n")
+    assert load(file, {}).rejuvenate_every == 45
+
+
 @pytest.mark.parametrize(("given", "named", "remedy"), [
+    ({"rejuvenate_every": "soon"}, "rejuvenate_every", "10m"),
+    ({"rejuvenate_every": "0.1s"}, "rejuvenate_every", "1 second"),
+    ({"rejuvenate_jitter": 2}, "rejuvenate_jitter", "1"),
     ({"replicas": 17}, "replicas", "16"),
     ({"replicas": 0}, "replicas", "1"),
     ({"replicas": 4, "max_replicas": 3}, "replicas", "max_replicas"),

@@ -30,7 +30,9 @@ time.sleep(60)
 KEEPER = """
 import sys
 from neatstack.control import keeper, launch
-launch.command = lambda module, directory: [sys.executable, "-S", "-c", {manager!r}, {meeting!r}]
+def command(module, directory, python=sys.executable, parent=""):
+    return [python, "-S", "-c", {manager!r}, {meeting!r} + parent]
+launch.command = command
 sys.exit(keeper.main(sys.argv[1:]))
 """
 
@@ -115,6 +117,29 @@ def test_restarts_managers_again_and_again(running: Running) -> None:
     for _ in range(5):
         pid, store = running.next_manager(pid, store)
     assert 0.5 < time.monotonic() - before < 10  # slower and slower: it dies at once
+
+
+def test_starts_the_manager_of_another_installation_while_that_lives(running: Running) -> None:
+    """One that dies at once is given up."""
+    pid, store = running.manager()
+    meeting = running.meeting.getsockname()
+    with socket.socket(socket.AF_UNIX) as there:
+        there.bind(f"{meeting}-there")
+        there.listen()
+        there.settimeout(10)
+        store.put("manager", {"python": sys.executable, "parent": "-there"})
+        store.list()
+        os.kill(pid, signal.SIGKILL)
+        connection, _ = there.accept()
+        with connection:
+            data, (descriptor,), _, _ = socket.recv_fds(connection, 8192, 1)
+        other = Store(socket.socket(fileno=descriptor))
+        assert "manager" in other.list()
+        other.put("manager", {"python": "/bin/false", "parent": ""})
+        other.list()
+        store.sock.close()
+        _, store = running.next_manager(int(data), other)
+        assert "manager" not in store.list()
 
 
 def test_survives_nonsense(running: Running) -> None:

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import pytest
 
+from neatstack import __version__
 from neatstack.control import pages
 from neatstack.control.neighbours import Neighbour, NeighbourTable, State
-from neatstack.dataplane import inspect
+from neatstack.dataplane import inspect, version
 from neatstack.dataplane.channel.create import create_channel
 from neatstack.dataplane.channel.region import region_size
 from neatstack.dataplane.driver.tap import open_queues
 from neatstack.dataplane.launch import spawn_replica
-from neatstack.dataplane.version import VERSION
 from neatstack.experiment.netns import Lab, Namespace
 from tests.support.layout import ReplicaPage
 
@@ -76,7 +76,7 @@ class Managed:
         self.stack.callback(self.kill, self.pidfd)
         self.control.settimeout(5)
         theirs.close()
-        assert json.loads(self.control.recv(1000)) == {"ready": True, "version": VERSION}
+        assert json.loads(self.control.recv(1000)) == {"ready": True, "version": __version__}
         if how:
             assert self.ask("adopt", self.handed, replica=0, incarnation=self.incarnation, how=how) is None
 
@@ -420,6 +420,25 @@ def test_faults_strike_when_a_connection_is_in_hand(replica: Managed, kind: str,
             victim.recv(1)
         other.sendall(b"y")
         replica.host.connect(ADDRESS, 80).close()
+
+
+def test_files_that_have_changed_are_not_run(lab: Lab, capfd: pytest.CaptureFixture) -> None:
+    """They could not take over; but the stack may wait until they can."""
+    pages_ = [pages.memory("page", 4096) for _ in range(2)]
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        descriptors = {"control": theirs.fileno(), "stack_page": pages_[0], "neighbours": pages_[1]}
+        for state, status in (({**version.state(), "region": 0}, 1), (version.state(), 0)):
+            config = {"max_tcbs": 4096, "seccomp": True, "state": state}
+            _, pidfd = spawn_replica(config, descriptors, NOBODY, NOBODY)
+            if not status:
+                assert json.loads(ours.recv(1000))["ready"]
+                ours.send(b'{"op": "stop", "id": 1}')
+            assert os.waitid(os.P_PIDFD, pidfd, os.WEXITED).si_status == status
+            os.close(pidfd)
+    for descriptor in pages_:
+        os.close(descriptor)
+    assert "files of neatstack have changed" in capfd.readouterr().err
 
 
 def test_configuration_that_cannot_be_is_one_line(lab: Lab, capfd: pytest.CaptureFixture) -> None:

@@ -29,7 +29,8 @@ def rejuvenate(
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
     """Replace every replica's process by a fresh one with a new address-space layout; connections go on."""
-    answer = rundir.ask(rundir.find(stack), request(every, jitter, off), rundir.CHANGE_TIMEOUT)
+    wanted = request(every, jitter, off)
+    answer = rundir.ask(rundir.find(stack), wanted, rundir.CHANGE_TIMEOUT)
     if as_json:
         print(json.dumps(answer, indent=2))
     elif "replaced" in answer:

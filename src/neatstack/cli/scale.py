@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from neatstack.control import rundir
+from neatstack.control import durations, rundir
 from neatstack.control.errors import NeatError
 
 EXAMPLES = (
-    "Examples: [bold]neat scale 4[/] · [bold]neat scale 1 --deadline 60[/] (what is left after a minute is reset) · "
+    "Examples: [bold]neat scale 4[/] · [bold]neat scale 1 --deadline 1m[/] (what is left after a minute is reset) · "
     "[bold]neat scale --auto --min 1 --max 4[/] · [bold]neat scale --no-auto[/]"
 )
 
@@ -20,9 +20,9 @@ def scale(
         int | None, typer.Argument(metavar="N", help="How many shall take new connections.", show_default=False)
     ] = None,
     deadline: Annotated[
-        float | None,
+        str | None,
         typer.Option(
-            metavar="SECONDS",
+            metavar="TIME",
             help="When to reset connections that are left on replicas that drain.",
             show_default="never: they end when they end",
         ),
@@ -51,9 +51,10 @@ def scale(
         raise NeatError("--min and --max go with --auto", status=2)
     if replicas is None and deadline is not None:
         raise NeatError("--deadline goes with a number of replicas", status=2)
+    limit = seconds(deadline) if deadline is not None else None
     name = rundir.find(stack)
     if replicas is not None:
-        answer = rundir.ask(name, {"op": "scale", "replicas": replicas, "deadline": deadline})
+        answer = rundir.ask(name, {"op": "scale", "replicas": replicas, "deadline": limit})
         text = told(answer)
     elif auto:
         room = rundir.ask(name, {"op": "status"})["max_replicas"]
@@ -64,6 +65,16 @@ def scale(
         answer = rundir.ask(name, {"op": "autoscale", "off": True})
         text = "does not follow the load any more" if answer["was_on"] else "did not follow the load"
     print(json.dumps(answer, indent=2) if as_json else text)
+
+
+def seconds(deadline: str) -> float:
+    """A time such as 60 or 10m; 0 is at once. Raises NeatError."""
+    if deadline.strip() == "0":
+        return 0.0
+    try:
+        return durations.seconds(deadline)
+    except ValueError as error:
+        raise NeatError(f"--deadline: {error}", status=2) from None
 
 
 def told(answer: dict[str, Any]) -> str:

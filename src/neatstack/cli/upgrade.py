@@ -36,7 +36,8 @@ def upgrade(
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
     """Replace every replica by one that runs another version of NEaT; connections go on."""
-    answer = rundir.ask(rundir.find(stack), request(to, drain, deadline), rundir.CHANGE_TIMEOUT)
+    wanted = request(to, drain, deadline)
+    answer = rundir.ask(rundir.find(stack), wanted, rundir.CHANGE_TIMEOUT)
     if as_json:
         print(json.dumps(answer, indent=2))
         return

@@ -4,7 +4,7 @@ import math
 import re
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-FORM = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
+FORM = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)", re.ASCII)
 LEAST, MOST = 1.0, 366 * 86400.0  # seconds
 
 

@@ -1,8 +1,9 @@
 """The keeper: holds every descriptor of the stack and restarts the manager. Nothing else, so that it never fails.
 
 What it holds is a store of named entries, each some data and some descriptors, written and read by the manager (the
-protocol is in docs/architecture.md). It understands one thing of them: an entry whose data has `"process": true` has a
-pidfd as its first descriptor, and that process ends with the stack.
+protocol is in docs/architecture.md). It understands two things of them: an entry whose data has `"process": true` has a
+pidfd as its first descriptor, and that process ends with the stack; and `manager`, if there is one, says which
+installation the next manager is of.
 
 Its arguments are the stack's directory, the settings as JSON, and two descriptors that it is started with: the
 locked keeper.pid of the directory, and where the manager reports that the stack is ready, or why not; then, if the
@@ -25,6 +26,7 @@ from neatstack.control import launch, messages
 
 BACKOFF_LEAST, BACKOFF_MOST = 0.02, 5.0  # seconds between two managers
 STEADY = 5.0  # a manager that has lived so long resets the backoff
+QUICK_ENDS = 3  # in a row, after which another installation's manager is given up
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 LAST_WAIT = 2.0  # seconds for killed processes to go
 FATES = 256  # ended processes whose end is remembered
@@ -44,6 +46,7 @@ class Keeper:
         self.started = 0.0
         self.start_at: float | None = 0.0  # when to start a manager; None: one is running
         self.backoff = BACKOFF_LEAST
+        self.quick_ends = 0  # managers in a row that did not live long
 
     def put(self, key: str, data: dict[str, Any], descriptors: list[int]) -> None:
         """Hold `data` and `descriptors` under `key` in place of what was there."""
@@ -101,7 +104,7 @@ class Keeper:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         number = theirs.fileno()
         self.manager = subprocess.Popen(
-            launch.command("neatstack.control.manager", self.directory),
+            launch.command("neatstack.control.manager", self.directory, **self.entries.get("manager", ({}, []))[0]),
             pass_fds=[number],
             env={**os.environ, "NEAT_KEEPER": str(number)},
             stdin=subprocess.DEVNULL,
@@ -134,7 +137,11 @@ class Keeper:
         self.forget_channel()
         self.manager = None
         now = time.monotonic()
-        self.backoff = BACKOFF_LEAST if now - self.started > STEADY else min(self.backoff * 2, BACKOFF_MOST)
+        steady = now - self.started > STEADY
+        self.backoff = BACKOFF_LEAST if steady else min(self.backoff * 2, BACKOFF_MOST)
+        self.quick_ends = 0 if steady else self.quick_ends + 1
+        if self.quick_ends >= QUICK_ENDS:
+            self.drop("manager")
         self.start_at = now + self.backoff
 
     def run(self, wakeup: int) -> int:

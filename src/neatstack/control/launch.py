@@ -13,14 +13,16 @@ PR_SET_CHILD_SUBREAPER = 36
 KILL_TIME_MS = 5000
 
 
-def command(module: str, *arguments: str) -> list[str]:
+def command(module: str, *arguments: str, python: str = sys.executable, parent: str | None = None) -> list[str]:
     """The command line that runs `module.main(arguments)`.
 
     `-I -S`: nothing from the environment, the working directory or site's start-up code; the path is this process's.
+    With `parent`: the package in that directory, with the standard library of the interpreter `python`.
     """
     path = [entry for entry in sys.path if entry]
-    boot = f"import sys; sys.path[:] = {path!r}; from {module} import main; sys.exit(main(sys.argv[1:]))"
-    return [sys.executable, "-I", "-S", "-c", boot, *arguments]
+    where = f"sys.path[:] = {path!r}" if parent is None else f"sys.path.insert(0, {parent!r})"
+    boot = f"import sys; {where}; from {module} import main; sys.exit(main(sys.argv[1:]))"
+    return [python, "-I", "-S", "-c", boot, *arguments]
 
 
 def _prctl(option: int, argument: "int | bytes") -> None:

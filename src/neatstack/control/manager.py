@@ -6,6 +6,7 @@ listens, and a dead replica, wait for the next manager.
 
 import asyncio
 import contextlib
+import functools
 import logging
 import mmap
 import os
@@ -83,14 +84,14 @@ class Manager:
         host_side = asyncio.create_task(asyncio.to_thread(device.configure_host_side, settings))
         self._make_pages()
         self.steering = steering.start(self.store, self.page, self.queues[0])
-        own = code.own(settings.max_connections)
-        self.store.put("code", own.to_data())
-        slots = [Slot.create(n, self.queues[n], own.region_size) for n in range(settings.max_replicas)]
+        runs = code.own(settings.max_connections)
+        self.store.put("code", runs.to_data())
+        slots = [Slot.create(n, self.queues[n], runs.region_size) for n in range(settings.max_replicas)]
         sockets = [slot.link_theirs for slot in slots]
         self.link = Link(self.store, settings, self.page.mac, self.queues[-1], self.neighbours, sockets)
         claims = pages.memory("claims", mmap.PAGESIZE)
         self.store.put("claims", {}, [claims])
-        self._join(own, slots, claims, Ports(settings.interface.ip))
+        self._join(runs, slots, claims, Ports(settings.interface.ip))
         for slot in slots:
             self.replicas.remember_slot(slot)
         await asyncio.gather(self.link.start(), self.replicas.start(range(settings.replicas)), host_side)
@@ -126,6 +127,7 @@ class Manager:
         self._serve([socket.socket(fileno=descriptor) for descriptor in entries["sockets"].descriptors])
         self._watch()
         self.renewal.resume()
+        self.upgrade.resume()
         self.schedule.resume(entries.get(schedule.KEY))
         counts = len(self.programs.by_channel), len(bindings)
         log.warning("a new manager has taken over: %d programs, %d bindings", *counts)
@@ -162,13 +164,13 @@ class Manager:
         self.neighbours = pages.memory("neighbours", pages.NEIGHBOURS * pages.NEIGHBOUR_SIZE)
         self.store.put("pages", {}, [self.page_memory, self.neighbours])
 
-    def _join(self, code: Code, slots: list[Slot], claims: int, ports: Ports) -> None:
+    def _join(self, runs: Code, slots: list[Slot], claims: int, ports: Ports) -> None:
         settings = self.settings
         self.replicas = Replicas(
             self.store,
             slots,
             claims,
-            code,
+            runs,
             processes.spawner(settings, self.page_memory, self.neighbours),
             lambda slot: self.programs.contents(slot),
             option=settings.recovery,
@@ -182,7 +184,9 @@ class Manager:
         self.scaling = Scaling(
             self.store, self.page, self.page_view, self.steering, self.replicas, self.change, self.events
         )
-        self.upgrade = Upgrade(self.replicas, self.change, self.scaling, settings.max_connections)
+        own, connections = code.own(settings.max_connections), settings.max_connections
+        leave = functools.partial(os._exit, 0)
+        self.upgrade = Upgrade(self.replicas, self.change, self.scaling, own, connections, leave)
         self.activity = Activity(slots, device.QueueDrops(settings))
         self.autoscale = Autoscale(self.store, self.scaling, self.activity)
 

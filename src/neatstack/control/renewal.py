@@ -79,15 +79,17 @@ class Renewal:
     async def _finish(self, slot: Slot, purpose: Purpose) -> None:
         """It may not have been told to stop, and it will be judged as if it had been."""
         try:
-            with self.change.begin(f"the replacement of replica {slot.number}"):
-                await replace(self.replicas, slot, purpose)
+            with self.change.begin(f"the replacement of replica {slot.number}", moves=False):
+                await _both_ready(self.replicas, slot, None)
+                if slot.purpose is not None:  # else it had been told, and has been replaced
+                    await replace(self.replicas, slot, purpose)
         except NeatError as error:
             log.error("the replacement of replica %d that a former manager has begun: %s", slot.number, error)
 
     async def rejuvenate(self) -> dict[str, Any]:
         """Replace every process that serves or drains by a fresh one. Raises NeatError."""
         numbers = sorted(self.replicas.active)
-        with self.change.begin(f"rejuvenation of {counted(len(numbers))}"):
+        with self.change.begin(f"rejuvenation of {counted(len(numbers))}", moves=False):
             replaced = [await replace(self.replicas, self.replicas.slots[number], REJUVENATION) for number in numbers]
         return {"replaced": [told(record) for record in replaced]}
 

@@ -120,7 +120,7 @@ class Spares:
         """End those that run other code than what is to be used."""
         for spare in self.waiting:
             if spare.code != self.code and not spare.unwanted:
-                spare.unwanted = True
+                spare.unwanted, spare.ready = True, False
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(spare.pidfd, signal.SIGKILL)
 

@@ -3,11 +3,16 @@
 The installation is asked first (code.py). What it cannot take over is refused, and nothing has changed then. Each
 replica is replaced as in a rejuvenation; should the new version not be able to take over after all, the old one does so
 again, and the upgrade ends there.
+
+State regions are read by the manager too, which moves buckets and sees when a replica has drained. While replicas drain
+whose regions are others than those of the new ones it can read only the old ones, so that no bucket may move; when the
+last has ended, it makes way for the new version's manager.
 """
 
+import asyncio
 import dataclasses
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from neatstack.control.change import Change
@@ -20,6 +25,8 @@ from neatstack.control.slots import Slot
 from neatstack.control.spares import READY_TIME
 
 log = logging.getLogger("neat.upgrade")
+
+LOOK_EVERY = 0.5  # seconds between two looks whether the last one has drained
 
 
 class Mover(Protocol):
@@ -39,11 +46,26 @@ class Mover(Protocol):
 class Upgrade:
     """From the version that runs to another one."""
 
-    def __init__(self, replicas: Replicas, change: Change, mover: Mover | None, max_connections: int) -> None:
+    def __init__(
+        self,
+        replicas: Replicas,
+        change: Change,
+        mover: Mover | None,
+        own: Code,
+        max_connections: int,
+        leave: Callable[[], None],
+    ) -> None:
         self.replicas = replicas
         self.change = change
-        self.mover = mover
+        self.own = own  # what this manager runs
         self.max_connections = max_connections
+        self.mover = mover
+        self._leave = leave  # ends this manager, so that the keeper starts another
+        self._timer: asyncio.TimerHandle | None = None
+
+    def resume(self) -> None:
+        """A former manager has died, perhaps while replicas drained."""
+        self._look()
 
     async def asked(self, request: dict[str, Any]) -> dict[str, Any]:
         """As a request on control.sock asks for: `to`, `drain` and `deadline`. Raises NeatError."""
@@ -61,7 +83,7 @@ class Upgrade:
         """
         if deadline is not None and not drain:
             raise NeatError("a deadline is for draining; give --drain too")
-        with self.change.begin("an upgrade"):
+        with self.change.begin("an upgrade", moves=drain):
             new = await probe(prefix, self.max_connections)
             new = dataclasses.replace(new, generation=self.replicas.code.generation + 1)
             self._check(new, drain)
@@ -141,7 +163,27 @@ class Upgrade:
             self.replicas.spares.drop_others()
             raise
         self.replicas.spares.drop_others()
+        self._look()
         return self.mover.draining
+
+    def _look(self) -> None:
+        """Can this manager read all regions? If not any more any of them, it is another's turn."""
+        if self._timer is not None:
+            self._timer.cancel()
+        others = [slot for slot in self._serving() if slot.code and not slot.code.takes_over_from(self.own)]
+        if not others:
+            self.change.barred = None
+            return
+        version = self.replicas.code.version
+        self.change.barred = f"replicas of an older version than {version} still drain; try again when they have ended"
+        if len(others) == len(self._serving()) and self.change.under_way is None:
+            log.warning("the last replica has drained: version %s takes over the management too", version)
+            self.replicas.do_books()
+            code = self.replicas.code
+            self.replicas.store.put("manager", {"python": code.python, "parent": code.parent})
+            self._leave()
+            return
+        self._timer = asyncio.get_running_loop().call_later(LOOK_EVERY, self._look)
 
 
 def differences(old: Code, new: Code) -> str:
