@@ -17,6 +17,7 @@ if os.fork():
     listener.close()
     os.write(tell, b"x")
     sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+print("forked", flush=True)
 sys.stdin.readline()
 listener.close()
 print("closed", flush=True)
@@ -33,7 +34,7 @@ def test_the_manager_dies_before_it_has_closed(stack: Stack, port: int) -> None:
     manager = stack.status()["processes"]["manager"]["pid"]
     with subprocess.Popen(argv, env=stack.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin and process.stdout
-        stack.host.wait_port(stack.address, port)
+        assert process.stdout.readline() == "forked\n"
         os.kill(manager, signal.SIGSTOP)
         try:
             process.stdin.write("close\n")
