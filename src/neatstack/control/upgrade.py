@@ -180,7 +180,7 @@ class Upgrade:
             return
         version = self.replicas.code.version
         if self._given_up:
-            self.change.barred = f"version {version} cannot manage this stack, as the log tells; only a new stack can scale"
+            self.change.barred = f"version {version} cannot manage this stack, as its log tells; start a new one"
             return
         self.change.barred = f"replicas of an older version than {version} still drain; try again when they have ended"
         if len(others) == len(self._serving()) and self.change.under_way is None:
