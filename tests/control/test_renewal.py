@@ -407,7 +407,15 @@ def test_draining_to_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert stage.slots[2].version == "2.0" and "manager" not in stage.store.entries
         stage.replicas.active = {2}  # the others have drained
         await stage.until(lambda: "left" in stage.store.writes)
-        assert stage.store.entries["manager"].data == {"python": new.python, "parent": new.parent}
+        entry = stage.store.entries["manager"]
+        assert entry.data == {"python": new.python, "parent": new.parent}
+        entry.data.clear()  # managers of that version do not live
+        upgrade.resume(entry)
+        assert stage.store.writes.count("left") == 1
+        with pytest.raises(NeatError, match="cannot manage this stack"), upgrade.change.begin("scaling"):
+            pass
+        with upgrade.change.begin("rejuvenation", moves=False):
+            pass
 
     on_stage(tmp_path, play)
 

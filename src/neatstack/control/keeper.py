@@ -3,7 +3,7 @@
 What it holds is a store of named entries, each some data and some descriptors, written and read by the manager (the
 protocol is in docs/architecture.md). It understands two things of them: an entry whose data has `"process": true` has a
 pidfd as its first descriptor, and that process ends with the stack; and `manager`, if there is one, says which
-installation the next manager is of.
+installation the next manager is of. Its data is emptied when managers of that do not live.
 
 Its arguments are the stack's directory, the settings as JSON, and two descriptors that it is started with: the
 locked keeper.pid of the directory, and where the manager reports that the stack is ready, or why not; then, if the
@@ -26,7 +26,7 @@ from neatstack.control import launch, messages
 
 BACKOFF_LEAST, BACKOFF_MOST = 0.02, 5.0  # seconds between two managers
 STEADY = 5.0  # a manager that has lived so long resets the backoff
-QUICK_ENDS = 3  # in a row, after which another installation's manager is given up
+QUICK_ENDS = 4  # in a row, after which another installation's manager is given up
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 LAST_WAIT = 2.0  # seconds for killed processes to go
 FATES = 256  # ended processes whose end is remembered
@@ -46,7 +46,7 @@ class Keeper:
         self.started = 0.0
         self.start_at: float | None = 0.0  # when to start a manager; None: one is running
         self.backoff = BACKOFF_LEAST
-        self.quick_ends = 0  # managers in a row that did not live long
+        self.quick_ends = 0  # managers in a row that did not live long, since there was a choice
 
     def put(self, key: str, data: dict[str, Any], descriptors: list[int]) -> None:
         """Hold `data` and `descriptors` under `key` in place of what was there."""
@@ -139,9 +139,9 @@ class Keeper:
         now = time.monotonic()
         steady = now - self.started > STEADY
         self.backoff = BACKOFF_LEAST if steady else min(self.backoff * 2, BACKOFF_MOST)
-        self.quick_ends = 0 if steady else self.quick_ends + 1
+        self.quick_ends = 0 if steady or "manager" not in self.entries else self.quick_ends + 1
         if self.quick_ends >= QUICK_ENDS:
-            self.drop("manager")
+            self.put("manager", {}, [])
         self.start_at = now + self.backoff
 
     def run(self, wakeup: int) -> int:

@@ -127,7 +127,7 @@ class Manager:
         self._serve([socket.socket(fileno=descriptor) for descriptor in entries["sockets"].descriptors])
         self._watch()
         self.renewal.resume()
-        self.upgrade.resume()
+        self.upgrade.resume(entries.get("manager"))
         self.schedule.resume(entries.get(schedule.KEY))
         counts = len(self.programs.by_channel), len(bindings)
         log.warning("a new manager has taken over: %d programs, %d bindings", *counts)

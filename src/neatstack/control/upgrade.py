@@ -23,6 +23,7 @@ from neatstack.control.renewal import counted, replace, told
 from neatstack.control.replicas import Replicas
 from neatstack.control.slots import Slot
 from neatstack.control.spares import READY_TIME
+from neatstack.control.store import Entry
 
 log = logging.getLogger("neat.upgrade")
 
@@ -62,9 +63,11 @@ class Upgrade:
         self.mover = mover
         self._leave = leave  # ends this manager, so that the keeper starts another
         self._timer: asyncio.TimerHandle | None = None
+        self._given_up = False  # the new version's manager does not live
 
-    def resume(self) -> None:
-        """A former manager has died, perhaps while replicas drained."""
+    def resume(self, entry: Entry | None) -> None:
+        """A former manager has died, perhaps while replicas drained. `entry` is what is stored as `manager`."""
+        self._given_up = entry is not None and not entry.data
         self._look()
 
     async def asked(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -163,6 +166,7 @@ class Upgrade:
             self.replicas.spares.drop_others()
             raise
         self.replicas.spares.drop_others()
+        self._given_up = False
         self._look()
         return self.mover.draining
 
@@ -175,6 +179,9 @@ class Upgrade:
             self.change.barred = None
             return
         version = self.replicas.code.version
+        if self._given_up:
+            self.change.barred = f"version {version} cannot manage this stack, as its log tells; start a new one"
+            return
         self.change.barred = f"replicas of an older version than {version} still drain; try again when they have ended"
         if len(others) == len(self._serving()) and self.change.under_way is None:
             log.warning("the last replica has drained: version %s takes over the management too", version)
