@@ -19,6 +19,7 @@ from neatstack.control.spares import READY_TIME
 log = logging.getLogger("neat.renewal")
 
 REJUVENATION = Purpose("rejuvenation", "was rejuvenated")
+REST = 0.1  # seconds; on a busy core the scheduler lets a spare wait that has just used much time to start
 TRIAL_TIME = 3.0  # seconds for code that has not yet served to take over
 LATE = "it did not stop when told, and was killed"
 
@@ -30,6 +31,7 @@ async def replace(replicas: Replicas, slot: Slot, purpose: Purpose, code: Code |
     should that not be able to take over, what ran before does so again. Only for whoever has begun a change.
     """
     await _both_ready(replicas, slot, code)
+    await asyncio.sleep(REST)
     incarnation = slot.incarnation
     if code is not None:
         slot.successor, slot.fallback = code, slot.code
