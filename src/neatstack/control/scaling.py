@@ -176,6 +176,7 @@ class Scaling:
             self._set_owners(owners)
             raise error if isinstance(error, NeatError) else NeatError(f"buckets cannot move: {error}") from None
         self._set_owners([moves.get(bucket, owner) for bucket, owner in enumerate(owners)])
+        self.pins = await asyncio.to_thread(self.steering.count_pins)
 
     def _set_page(self, entries: dict[int, int]) -> None:
         for bucket, entry in entries.items():
