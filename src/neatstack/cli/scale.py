@@ -79,7 +79,8 @@ def seconds(deadline: str) -> float:
 
 def told(answer: dict[str, Any]) -> str:
     """What has been done, in a line or two."""
-    lines = [f"{answer['to']} replicas take new connections (before: {answer['from']}); {answer['took_ms']:.0f} ms"]
+    who = "1 replica takes" if answer["to"] == 1 else f"{answer['to']} replicas take"
+    lines = [f"{who} new connections (before: {answer['from']}); {answer['took_ms']:.0f} ms"]
     if draining := answer["draining"]:
         names = ", ".join(map(str, draining))
         lines.append(f"draining: replica{'s' * (len(draining) > 1)} {names}; `neat status` shows what is left")
