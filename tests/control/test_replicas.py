@@ -501,3 +501,38 @@ def test_ready_time_of_spares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         await settled(stage)
 
     on_stage(tmp_path, play)
+
+
+# ---- stopped, and started again ----
+
+
+def test_a_slot_that_is_just_being_stopped_is_started_when_its_process_has_ended(tmp_path: Path) -> None:
+    async def play(stage: Stage) -> None:
+        slot, region = stage.slots[1], inode(stage.slots[1].region)
+        for _ in range(3):
+            old = slot.pid
+            stage.replicas.retire(slot)
+            assert slot.retiring
+            await stage.replicas.start([1])
+            assert slot.ready.is_set() and not slot.retiring and slot.pid != old
+            await settled(stage)
+            check_one_process_each(stage)
+        assert [told["how"] for told in stage.told(1, "adopt")] == ["fresh"] * 4
+        assert inode(slot.region) != region
+        kill(slot)
+        await stage.serves(1, 5)
+
+    on_stage(tmp_path, play)
+
+
+def test_a_process_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play(stage: Stage) -> None:
+        monkeypatch.setattr(replicas, "ANSWER_TIME", 0.1)
+        slot = stage.slots[1]
+        os.kill(slot.pid, signal.SIGSTOP)
+        stage.replicas.retire(slot)
+        await stage.until(lambda: not slot.retiring)
+        assert slot.stage is None and 1 not in stage.replicas.active
+        assert "process.1" not in stage.store.entries
+
+    on_stage(tmp_path, play)

@@ -38,6 +38,7 @@ log = logging.getLogger("neat.replicas")
 
 ANSWER_TIME = 5.0  # seconds; a replica that takes longer to answer hangs, and is killed
 FAILURES_AT_START = 3
+RETIRING_POLL = 0.002  # seconds between two looks whether a process has ended
 BOOKS_LATER = 0.01  # seconds from a death until it is put down
 SUCCESSOR = "; its successor "  # in the cause of a recovery that took more than one process
 
@@ -80,6 +81,8 @@ class Replicas:
     async def start(self, numbers: Iterable[int]) -> None:
         """Start these slots and wait until all serve. Raises NeatError when one does not."""
         chosen = [self.slots[number] for number in numbers]
+        while any(slot.retiring for slot in chosen):  # its last process has not ended yet
+            await asyncio.sleep(RETIRING_POLL)
         for slot in chosen:
             if os.fstat(slot.region).st_size != self.code.region_size:  # made for other code
                 self._renew(slot)
@@ -234,6 +237,11 @@ class Replicas:
         slot.retiring = True
         self._remember(slot)  # before it is told, so that a new manager does not replace it
         slot.line.request(Told({"op": "stop", "final": True}))
+        asyncio.get_running_loop().call_later(ANSWER_TIME, self._check_retired, slot, slot.incarnation)
+
+    def _check_retired(self, slot: Slot, incarnation: int) -> None:
+        if slot.retiring and slot.incarnation == incarnation:
+            self.kill(slot, "it did not stop")
 
     def use(self, code: Code) -> None:
         """Run this from now on; who serves goes on with what it runs."""
