@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -149,7 +150,7 @@ class Site:
     files: Mapping[str, bytes]
 
 
-class Client(threading.Thread):
+class Client(threading.Thread, ABC):
     """One client: a request after the other, until the end."""
 
     def __init__(self, number: int, place: Namespace, site: Site, going: Gate, ended: Gate) -> None:
@@ -187,8 +188,9 @@ class Client(threading.Thread):
     def took(self, ms: float) -> None:
         self.tally.slowest_ms = max(self.tally.slowest_ms, ms)
 
+    @abstractmethod
     def request(self) -> None:
-        raise NotImplementedError
+        """One request; the whole answer must be right. Raises OSError or RequestFailed."""
 
     def finish(self) -> None:
         """Close what is open."""

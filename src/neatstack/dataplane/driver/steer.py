@@ -14,7 +14,6 @@ import secrets
 import socket
 import struct
 from array import array
-from collections.abc import Iterable
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import NamedTuple
@@ -268,14 +267,6 @@ class Steering:
         self.look_at_pins(True)
         for bucket_, following in to.items():
             self._set_entry(bucket_, steer_entry(steer_owner(self._entry(bucket_)), following))
-
-    def finish_moving(self, buckets: Iterable[int]) -> None:
-        """These buckets belong to their next owners. One that does not move stays as it is."""
-        entry: uint32_t
-        for bucket_ in buckets:
-            entry = self._entry(bucket_)
-            if steer_moves(entry):
-                self._set_entry(bucket_, steer_next(entry))
 
     def moving(self) -> dict[int, int]:
         """The buckets that move, and their next owners."""
