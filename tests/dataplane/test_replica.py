@@ -289,6 +289,8 @@ def test_a_spare_and_one_that_does_not_serve_have_nothing_to_settle(lab: Lab) ->
 def test_what_it_is_told_to_leave_loses_nothing(replica: Managed) -> None:
     """Frames wait when it is told, and more come until its successor serves; nobody sends anything again."""
     replica.knows_host()
+    with replica.host.entered():  # no probes of the peer's (RFC 8985 section 7): those come after some milliseconds
+        Path("/proc/sys/net/ipv4/tcp_early_retrans").write_text("0")
     listen = {"listener": 1, "address": "0.0.0.0", "port": 80, "backlog": 10}
     assert replica.ask("listen", **listen) is None
     with replica.host.connect(ADDRESS, 80) as client:

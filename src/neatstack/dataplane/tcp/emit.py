@@ -11,11 +11,13 @@ from cython.cimports.neatstack.dataplane.driver.device import Outgoing
 from cython.cimports.neatstack.dataplane.ip.output import TCP_AT, begin, commit, outbox_full
 from cython.cimports.neatstack.dataplane.stack import NEWS_OUTPUT, Stack, View
 from cython.cimports.neatstack.dataplane.tcp.options import write_syn
+from cython.cimports.neatstack.dataplane.tcp.sack import write_sack
 from cython.cimports.neatstack.dataplane.tcp.seq import earlier, later
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_ACK_DELAYED,
     TCB_ACK_NOW,
+    TCB_SACK,
     TCB_WINDOW_SCALING,
     TIMER_DELAYED_ACK,
     State,
@@ -57,8 +59,9 @@ def write_header(
 def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t, flags: uint8_t) -> cython.void:
     """Plan a segment of a synchronized connection with `length` bytes of the send ring.
 
-    It carries every ACK that is owed.
+    It carries every ACK that is owed, and as many selective ones as it has room for.
     """
+    header: uint32_t = TCP_HEADER
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
     window: uint16_t = offer(v, t)
@@ -68,9 +71,9 @@ def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t,
     out = begin(s, t.local_be, t.remote_be, v.tos, v.ttl)
     if out == cython.NULL:
         return
-    write_header(
-        out.header + TCP_AT, t.local_port_be, t.remote_port_be, seq, t.rcv.nxt, TCP_HEADER, flags | ACK, window
-    )
+    if t.flags & TCB_SACK:
+        header += write_sack(t, out.header + TCP_AT + TCP_HEADER, t.snd.mss - length if length < t.snd.mss else 0)
+    write_header(out.header + TCP_AT, t.local_port_be, t.remote_port_be, seq, t.rcv.nxt, header, flags | ACK, window)
     if length:
         tx_span(
             v,
@@ -83,7 +86,7 @@ def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t,
         if out.first == cython.NULL:            # the ring has gone, so all of it has been acknowledged
             return
         out.second_length = length - out.first_length
-    commit(s, out, TCP_HEADER, length, t.snd.mss if length > t.snd.mss else 0)
+    commit(s, out, header, length, t.snd.mss if length > t.snd.mss else 0)
 
 
 def emit_ack(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
@@ -116,6 +119,7 @@ def emit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     v: cython.pointer[View] = cython.address(s.views[i])
     active: cython.bint = t.state == State.SYN_SENT
     scaling: cython.bint = active or t.flags & TCB_WINDOW_SCALING
+    sack: cython.bint = active or t.flags & TCB_SACK
     window: uint16_t
     if active and t.snd.max == t.snd.iss and v.program != cython.NULL:
         limit_mss(t, load16(cython.address(v.program.mss)))
@@ -126,7 +130,7 @@ def emit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     if out == cython.NULL:
         return False
     tcp = out.header + TCP_AT
-    length = TCP_HEADER + write_syn(tcp + TCP_HEADER, t.rcv.mss, scaling, RECEIVE_SHIFT)
+    length = TCP_HEADER + write_syn(tcp + TCP_HEADER, t.rcv.mss, scaling, RECEIVE_SHIFT, sack)
     write_header(
         tcp, t.local_port_be, t.remote_port_be, t.snd.iss, t.rcv.nxt, length, SYN if active else SYN | ACK, window
     )

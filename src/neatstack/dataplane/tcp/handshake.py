@@ -39,6 +39,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_FIN_QUEUED,
     TCB_LOOPBACK,
     TCB_PASSIVE,
+    TCB_SACK,
     TCB_WINDOW_SCALING,
     TIMER_RETRANSMIT,
     State,
@@ -223,6 +224,8 @@ def take_syn(t: cython.pointer[Tcb], seg: cython.pointer[cython.const[Segment]])
         t.flags |= TCB_WINDOW_SCALING
         t.snd.wscale = options.wscale
         t.rcv.wscale = RECEIVE_SHIFT
+    if options.sack_permitted:
+        t.flags |= TCB_SACK
 
 
 def opens_anew(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.bint:

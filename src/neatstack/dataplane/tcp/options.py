@@ -1,4 +1,7 @@
-"""TCP options (RFC 9293 section 3.2; window scale: RFC 7323 section 2), read and written on SYN segments only."""
+"""TCP options of SYN segments (RFC 9293 section 3.2).
+
+Window scale: RFC 7323 section 2; SACK-permitted: RFC 2018 section 2.
+"""
 
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
@@ -51,18 +54,26 @@ def parse(
         at += size
 
 
-def write_syn(to: cython.pointer[uint8_t], mss: uint16_t, scaling: cython.bint, wscale: uint8_t) -> uint32_t:
-    """Write the options of a SYN; how many bytes, a multiple of 4."""
+def write_syn(
+    to: cython.pointer[uint8_t], mss: uint16_t, scaling: cython.bint, wscale: uint8_t, sack: cython.bint
+) -> uint32_t:
+    """Write the options of a SYN; how many bytes, a multiple of 4, at most 12."""
+    length: uint32_t = 4
     to[0] = MSS
     to[1] = 4
     put16(to + 2, mss)
-    if not scaling:
-        return 4
-    to[4] = NOP
-    to[5] = WSCALE
-    to[6] = 3
-    to[7] = wscale
-    return 8
+    if scaling:
+        to[length] = NOP
+        to[length + 1] = WSCALE
+        to[length + 2] = 3
+        to[length + 3] = wscale
+        length += 4
+    if sack:
+        to[length] = to[length + 1] = NOP
+        to[length + 2] = SACK_PERMITTED
+        to[length + 3] = 2
+        length += 4
+    return length
 
 
 def parse_bytes(data: bytes) -> dict:
@@ -72,8 +83,8 @@ def parse_bytes(data: bytes) -> dict:
     return options
 
 
-def syn_bytes(mss: uint16_t, scaling: cython.bint, wscale: uint8_t) -> bytes:
+def syn_bytes(mss: uint16_t, scaling: cython.bint, wscale: uint8_t, sack: cython.bint = False) -> bytes:
     """Probe: what write_syn() writes."""
-    room: uint8_t[8]
-    length: uint32_t = write_syn(room, mss, scaling, wscale)
+    room: uint8_t[12]
+    length: uint32_t = write_syn(room, mss, scaling, wscale, sack)
     return bytes([room[n] for n in range(length)])

@@ -21,6 +21,7 @@ from cython.cimports.neatstack.dataplane.stack import (
     View,
 )
 from cython.cimports.neatstack.dataplane.tcp.emit import emit_ack
+from cython.cimports.neatstack.dataplane.tcp.sack import arrived
 from cython.cimports.neatstack.dataplane.tcp.seq import after, before, earlier, later
 from cython.cimports.neatstack.dataplane.tcp.state import become, mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
@@ -158,6 +159,7 @@ def out_of_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segm
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
+    arrived(t, seg.seq, seg.seq + seg.len)
     if t.flags & TCB_READ_SHUT:
         cut(seg, 0)                             # it will come again in order
     elif remember(t, seg.seq, seg.seq + seg.len):

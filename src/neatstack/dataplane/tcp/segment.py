@@ -27,7 +27,8 @@ from cython.cimports.neatstack.dataplane.tcp.handshake import (
     syn_sent,
 )
 from cython.cimports.neatstack.dataplane.tcp.receive import fin, text
-from cython.cimports.neatstack.dataplane.tcp.seq import after, before
+from cython.cimports.neatstack.dataplane.tcp.sack import came_again
+from cython.cimports.neatstack.dataplane.tcp.seq import after, before, least
 from cython.cimports.neatstack.dataplane.tcp.state import TIME_WAIT_SECONDS, become, end, mark, receives
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_ACK_NOW,
@@ -212,6 +213,8 @@ def acceptable(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segmen
             return True
         return unacceptable(s, i, seg)
     if old > 0:
+        if seg.len:                             # RFC 2883: the peer shall know that it sent this in vain
+            came_again(t, seg.seq, seg.seq + least(seg.len, old))
         if cython.cast(uint32_t, old) >= length:
             return unacceptable(s, i, seg)
         seg.text += old

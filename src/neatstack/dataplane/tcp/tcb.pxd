@@ -21,6 +21,7 @@ cpdef enum State:            # RFC 9293 section 3.3.2; numbered as Linux numbers
     CLOSING = 11
 
 cdef enum:
+    RECENT = 4               # ranges whose order of arrival is remembered, for selective acknowledgments
     RANGES = 8               # out-of-order ranges remembered; data beyond them is dropped and sent again by the peer
     NO_CHANNEL = 0xFFFF      # Tcb.channel: no program has been given this connection yet
 
@@ -52,6 +53,7 @@ cdef enum TcbFlag:
     TCB_RESET_OWED = 65536   # CLOSED, and the peer is still to be told by RST
     TCB_FIN_SEEN = 131072    # the peer's FIN has come out of order: it is at rcv.fin
     TCB_HEARD = 262144       # text has come since we last sent some: more of it is the same request
+    TCB_SACK = 524288        # both SYNs have said SACK-permitted
 
 cdef struct Range:           # sequence numbers [left, right) received out of order, sitting in the receive ring
     uint32_t left
@@ -86,6 +88,8 @@ cdef struct Rcv:
     uint32_t base            # ring cursor that lies at offset 0 of the receive ring
     uint32_t ranges          # how many of range[] are in use, ascending and disjoint
     Range range[RANGES]
+    Range duplicate          # text that came a second time, to be told with the next ACK (RFC 2883); empty: none
+    uint32_t recent[RECENT]  # a sequence number in each of the ranges that came last, the latest first
 
 cdef struct Congestion:      # RFC 5681, bytes
     uint32_t cwnd
