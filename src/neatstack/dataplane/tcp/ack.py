@@ -90,7 +90,11 @@ def advance(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.void
 
 
 def round_trip(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.void:
-    """Take the round trip if `ack` covers the segment that is being timed (RFC 6298 section 3)."""
+    """Take the round trip if `ack` covers the segment that is being timed (RFC 6298 section 3).
+
+    Timestamps would also time what was sent again, but in milliseconds, and wrongly where ACKs were lost: what comes
+    twice is not echoed anew (RFC 7323 section 5.3), so that the wait for a timeout would pass for the path's own.
+    """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     if t.flags & TCB_RTT_TIMING and after(ack, t.rtt.seq):
         rtt.stop_timing(t)

@@ -12,22 +12,25 @@ from cython.cimports.neatstack.dataplane.ip.output import TCP_AT, begin, commit,
 from cython.cimports.neatstack.dataplane.stack import NEWS_OUTPUT, Stack, View
 from cython.cimports.neatstack.dataplane.tcp.options import write_syn
 from cython.cimports.neatstack.dataplane.tcp.sack import write_sack
-from cython.cimports.neatstack.dataplane.tcp.seq import earlier, later
+from cython.cimports.neatstack.dataplane.tcp.seq import earlier, later, least
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_ACK_DELAYED,
     TCB_ACK_NOW,
     TCB_SACK,
+    TCB_TIMESTAMPS,
     TCB_WINDOW_SCALING,
     TIMER_DELAYED_ACK,
     State,
     Tcb,
 )
 from cython.cimports.neatstack.dataplane.tcp.timers import clear_timer
+from cython.cimports.neatstack.dataplane.tcp.timestamps import STAMPS, write_stamps
 from cython.cimports.neatstack.dataplane.tcp.window import RECEIVE_SHIFT, offer, offer_in_syn
 from cython.cimports.neatstack.dataplane.wire.bytes import put16, put32, set16
 from cython.cimports.neatstack.dataplane.wire.headers import ACK, FIN, RST, SYN, TCP_HEADER, Segment
 
+LONGEST_HEADER = cython.declare(uint32_t, 60)   # of TCP, with options
 LEAST_MAXSEG = cython.declare(uint16_t, 88)     # bytes, as Linux's TCP_MAXSEG
 
 
@@ -71,8 +74,11 @@ def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t,
     out = begin(s, t.local_be, t.remote_be, v.tos, v.ttl)
     if out == cython.NULL:
         return
-    if t.flags & TCB_SACK:
-        header += write_sack(t, out.header + TCP_AT + TCP_HEADER, t.snd.mss - length if length < t.snd.mss else 0)
+    if t.flags & TCB_TIMESTAMPS:
+        write_stamps(s, t, out.header + TCP_AT + TCP_HEADER)
+        header += STAMPS
+    if t.flags & TCB_SACK and length < t.snd.mss:
+        header += write_sack(t, out.header + TCP_AT + header, least(t.snd.mss - length, LONGEST_HEADER - header))
     write_header(out.header + TCP_AT, t.local_port_be, t.remote_port_be, seq, t.rcv.nxt, header, flags | ACK, window)
     if length:
         tx_span(
@@ -131,6 +137,9 @@ def emit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
         return False
     tcp = out.header + TCP_AT
     length = TCP_HEADER + write_syn(tcp + TCP_HEADER, t.rcv.mss, scaling, RECEIVE_SHIFT, sack)
+    if active or t.flags & TCB_TIMESTAMPS:
+        write_stamps(s, t, tcp + length)
+        length += STAMPS
     write_header(
         tcp, t.local_port_be, t.remote_port_be, t.snd.iss, t.rcv.nxt, length, SYN if active else SYN | ACK, window
     )

@@ -28,7 +28,7 @@ from cython.cimports.neatstack.dataplane.tcp import congestion, rtt, table
 from cython.cimports.neatstack.dataplane.tcp.ack import round_trip, take_window
 from cython.cimports.neatstack.dataplane.tcp.bits import lowest
 from cython.cimports.neatstack.dataplane.tcp.emit import refuse
-from cython.cimports.neatstack.dataplane.tcp.isn import initial_sequence
+from cython.cimports.neatstack.dataplane.tcp.isn import initial_sequence, timestamp_offset
 from cython.cimports.neatstack.dataplane.tcp.listen import find_listener, listener_numbered
 from cython.cimports.neatstack.dataplane.tcp.options import parse
 from cython.cimports.neatstack.dataplane.tcp.seq import after, least, most
@@ -40,6 +40,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_LOOPBACK,
     TCB_PASSIVE,
     TCB_SACK,
+    TCB_TIMESTAMPS,
     TCB_WINDOW_SCALING,
     TIMER_RETRANSMIT,
     State,
@@ -47,6 +48,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
 )
 from cython.cimports.neatstack.dataplane.tcp.timeouts import keepalive_start
 from cython.cimports.neatstack.dataplane.tcp.timers import clear_timer
+from cython.cimports.neatstack.dataplane.tcp.timestamps import STAMPS
 from cython.cimports.neatstack.dataplane.tcp.window import RECEIVE_SHIFT
 from cython.cimports.neatstack.dataplane.wire.headers import (
     ACK,
@@ -173,12 +175,13 @@ def passive_open(
     t.flags = TCB_PASSIVE | (TCB_LOOPBACK if seg.loopback else 0)
     t.last_received = s.now
     t.snd.iss = initial_sequence(s, t.local_be, t.local_port_be, t.remote_be, t.remote_port_be)
+    t.stamps.offset = timestamp_offset(s, t.local_be, t.local_port_be, t.remote_be, t.remote_port_be)
     if least_iss and not after(t.snd.iss, least_iss):
         t.snd.iss = least_iss + 1
     t.snd.una = t.snd.nxt = t.snd.max = t.snd.small = t.cc.recover = t.snd.iss
     t.rcv.mss = our_mss(s)
     t.rcv.wnd = first_room(s, listener)
-    take_syn(t, seg)
+    take_syn(s, t, seg)
     rtt.start(t)
     table.insert(s, i)
     become(s, i, State.SYN_RECEIVED)
@@ -206,7 +209,9 @@ def first_room(s: cython.pointer[Stack], listener: cython.pointer[Listener]) -> 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def take_syn(t: cython.pointer[Tcb], seg: cython.pointer[cython.const[Segment]]) -> cython.void:
+def take_syn(
+    s: cython.pointer[Stack], t: cython.pointer[Tcb], seg: cython.pointer[cython.const[Segment]]
+) -> cython.void:
     """What a SYN says about its sender: numbers, window and options. t.rcv.mss and t.rcv.wnd are ours."""
     options: Options
     parse(seg.options, seg.options_length, cython.address(options))
@@ -226,17 +231,31 @@ def take_syn(t: cython.pointer[Tcb], seg: cython.pointer[cython.const[Segment]])
         t.rcv.wscale = RECEIVE_SHIFT
     if options.sack_permitted:
         t.flags |= TCB_SACK
+    if options.has_timestamp:
+        t.flags |= TCB_TIMESTAMPS
+        t.stamps.recent = options.tsval
+        t.stamps.recent_at = s.now
+        t.snd.mss -= STAMPS                     # RFC 6691: the MSS does not count options
 
 
 def opens_anew(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
     """A SYN for a flow in TIME-WAIT: with a number beyond the old connection's it ends that (RFC 9293 3.6.1, MAY-2).
 
+    Where there are timestamps those decide, and numbers only between equal ones (RFC 6191 section 2).
+
     False: the segment is the old connection's.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     listener: cython.pointer[Listener]
+    newer: cython.bint
     used: uint32_t = t.snd.max + 65536          # beyond any old window, as Linux takes it
-    if seg.flags & (SYN | ACK | RST | FIN) != SYN or not after(seg.seq, t.rcv.nxt):
+    if seg.flags & (SYN | ACK | RST | FIN) != SYN:
+        return False
+    if t.flags & TCB_TIMESTAMPS and seg.stamped:
+        newer = after(seg.tsval, t.stamps.recent) or (seg.tsval == t.stamps.recent and after(seg.seq, t.rcv.nxt))
+    else:
+        newer = after(seg.seq, t.rcv.nxt)
+    if not newer:
         return False
     listener = find_listener(s, seg.local_be, seg.local_port_be)
     if listener == cython.NULL:
@@ -267,7 +286,7 @@ def syn_sent(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]
     if not seg.flags & SYN:
         return False
     # Fourth, the SYN bit
-    take_syn(t, seg)
+    take_syn(s, t, seg)
     seg.seq += 1
     seg.flags &= ~SYN
     if seg.flags & ACK:

@@ -7,6 +7,8 @@ from neatstack.dataplane.stack cimport Stack
 cdef void draw_secrets(Stack *s) noexcept nogil
 cdef uint32_t initial_sequence(Stack *s, uint32_t local_be, uint16_t local_port_be, uint32_t remote_be,
                                uint16_t remote_port_be) noexcept nogil
+cdef uint32_t timestamp_offset(Stack *s, uint32_t local_be, uint16_t local_port_be, uint32_t remote_be,
+                               uint16_t remote_port_be) noexcept nogil
 cdef uint64_t siphash(const uint64_t *key, const uint64_t *words, uint32_t count, uint64_t last) noexcept nogil
 
 cdef inline uint32_t random32(Stack *s) noexcept nogil:

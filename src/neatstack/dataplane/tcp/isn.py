@@ -31,6 +31,18 @@ def initial_sequence(
     return cython.cast(uint32_t, digest) + cython.cast(uint32_t, s.now >> 12)
 
 
+def timestamp_offset(
+    s: cython.pointer[Stack], local_be: uint32_t, local_port_be: uint16_t, remote_be: uint32_t, remote_port_be: uint16_t
+) -> uint32_t:
+    """What a flow's timestamps are ahead of the clock (RFC 7323 section 5.4).
+
+    The same for the next connection of the flow, whose timestamps so go on where the last one's ended.
+    """
+    word: uint64_t = cython.cast(uint64_t, local_be) << 32 | remote_be
+    last: uint64_t = cython.cast(uint64_t, local_port_be) << 16 | remote_port_be | cython.cast(uint64_t, 13) << 56
+    return cython.cast(uint32_t, siphash(s.isn_key, cython.address(word), 1, last))
+
+
 @cython.cfunc
 @cython.inline
 @cython.nogil

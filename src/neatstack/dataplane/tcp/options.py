@@ -1,13 +1,13 @@
 """TCP options of SYN segments (RFC 9293 section 3.2).
 
-Window scale: RFC 7323 section 2; SACK-permitted: RFC 2018 section 2.
+Window scale: RFC 7323 section 2; timestamps: its section 3, on every segment; SACK-permitted: RFC 2018 section 2.
 """
 
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.libc.string import memset
 from cython.cimports.neatstack.dataplane.tcp.options import LONGEST_SHIFT
-from cython.cimports.neatstack.dataplane.wire.bytes import get16, put16
+from cython.cimports.neatstack.dataplane.wire.bytes import get16, get32, put16
 from cython.cimports.neatstack.dataplane.wire.headers import Options
 
 END = cython.declare(uint8_t, 0)
@@ -51,6 +51,8 @@ def parse(
             options.sack_permitted = 1
         elif kind == TIMESTAMP and size == 10:
             options.has_timestamp = 1
+            options.tsval = get32(data + at + 2)
+            options.tsecr = get32(data + at + 6)
         at += size
 
 

@@ -39,6 +39,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     Tcb,
 )
 from cython.cimports.neatstack.dataplane.tcp.timers import MILLISECOND, set_timer
+from cython.cimports.neatstack.dataplane.tcp.timestamps import full_text
 from cython.cimports.neatstack.dataplane.tcp.window import acknowledged
 from cython.cimports.neatstack.dataplane.wire.headers import FIN, Segment
 
@@ -132,7 +133,7 @@ def owe(s: cython.pointer[Stack], i: uint32_t, at_once: cython.bint) -> cython.v
     the peer may be short of window; else within the delay, unless data leaves before.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
-    full: uint32_t = 2 * t.rcv.mss
+    full: uint32_t = 2 * full_text(t)
     if (
         at_once
         or t.rcv.nxt - acknowledged(t) >= full

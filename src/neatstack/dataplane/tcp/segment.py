@@ -35,11 +35,13 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_DETACHED,
     TCB_FIN_SEEN,
     TCB_PASSIVE,
+    TCB_TIMESTAMPS,
     TIMER_TIME_WAIT,
     State,
     Tcb,
 )
 from cython.cimports.neatstack.dataplane.tcp.timers import SECOND, set_timer
+from cython.cimports.neatstack.dataplane.tcp.timestamps import find_stamps, outdated
 from cython.cimports.neatstack.dataplane.tcp.user import abort, fin_wait_2_limit
 from cython.cimports.neatstack.dataplane.tcp.window import acknowledged
 from cython.cimports.neatstack.dataplane.wire.bytes import get16, get32, raw16, raw32
@@ -76,6 +78,7 @@ def segment_arrives(
     touch(s, i)
     if cython.likely(predicted(cython.address(s.tcbs[i]), cython.address(seg))):
         heard(s, i)
+        take_stamp(s, cython.address(s.tcbs[i]), seg.tsval, seg.seq)
         if acknowledge(s, i, cython.address(seg)) and seg.len:
             text(s, i, cython.address(seg))
     else:
@@ -123,6 +126,9 @@ def parse(
     seg.len = length - header
     seg.options = tcp + TCP_HEADER
     seg.options_length = header - TCP_HEADER
+    seg.stamped = 0
+    if seg.options_length:
+        find_stamps(seg)
     return True
 
 
@@ -142,7 +148,19 @@ def predicted(t: cython.pointer[cython.const[Tcb]], seg: cython.pointer[cython.c
         and seg.len <= t.rcv.adv - t.rcv.nxt
         and not t.rcv.ranges
         and not t.flags & TCB_FIN_SEEN
+        and (not t.flags & TCB_TIMESTAMPS or (seg.stamped and not before(seg.tsval, t.stamps.recent)))
     )
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def take_stamp(s: cython.pointer[Stack], t: cython.pointer[Tcb], tsval: uint32_t, seq: uint32_t) -> cython.void:
+    """RFC 7323 section 4.3 (2): echo what came with the text that we acknowledge next, or has been there already."""
+    if t.flags & TCB_TIMESTAMPS and not after(seq, acknowledged(t)):
+        t.stamps.recent = tsval
+        t.stamps.recent_at = s.now
 
 
 @cython.cfunc
@@ -161,6 +179,7 @@ def heard(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
 def in_its_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]) -> cython.void:
     """3.10.7.3 and 3.10.7.4, step by step."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    seq: uint32_t = seg.seq
     if t.state == State.SYN_SENT:
         heard(s, i)
         if syn_sent(s, i, seg):
@@ -178,8 +197,11 @@ def in_its_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segm
     if seg.flags & RST:
         reset(s, i, seg)
         return
+    if t.flags & TCB_TIMESTAMPS and not in_time(s, i, seg):
+        return
     if not acceptable(s, i, seg):
         return
+    take_stamp(s, t, seg.tsval, seq)
     heard(s, i)
     # Third, security: none. Fifth, the ACK field
     if not seg.flags & ACK or not take_ack(s, i, seg):
@@ -191,6 +213,19 @@ def in_its_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segm
 
 
 # ---- first and second ----
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def in_time(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
+    """Before the first: timestamps. A segment without is nobody's (RFC 7323 section 3.2); an old one is answered."""
+    if not seg.stamped:
+        s.counters.drops[cython.cast(cython.int, DROP_SEQUENCE)] += 1
+        return False
+    if outdated(s, cython.address(s.tcbs[i]), seg):
+        return unacceptable(s, i, seg)
+    return True
 
 
 @cython.cfunc

@@ -54,6 +54,7 @@ cdef enum TcbFlag:
     TCB_FIN_SEEN = 131072    # the peer's FIN has come out of order: it is at rcv.fin
     TCB_HEARD = 262144       # text has come since we last sent some: more of it is the same request
     TCB_SACK = 524288        # both SYNs have said SACK-permitted
+    TCB_TIMESTAMPS = 1048576 # both SYNs had timestamps
 
 cdef struct Range:           # sequence numbers [left, right) received out of order, sitting in the receive ring
     uint32_t left
@@ -106,6 +107,11 @@ cdef struct Rtt:             # RFC 6298, microseconds
     uint32_t seq             # the segment being timed
     uint64_t sent_at         # ns
 
+cdef struct Stamps:          # RFC 7323 section 4.3 and 5.4, milliseconds
+    uint32_t recent          # TS.Recent: what we echo
+    uint32_t offset          # of our own from the clock
+    uint64_t recent_at       # ns: when `recent` was last set
+
 cdef struct Tcb:
     # the flow; network byte order. local_be is our side
     uint32_t local_be
@@ -123,6 +129,7 @@ cdef struct Tcb:
     Rcv rcv
     Congestion cc
     Rtt rtt
+    Stamps stamps
     uint64_t timers[TIMERS]
     uint64_t last_received   # ns
     uint64_t last_sent       # ns, of text or FIN

@@ -9,7 +9,7 @@ from cython.cimports.neatstack.dataplane.journal import touch
 from cython.cimports.neatstack.dataplane.stack import NEWS_OUTPUT, Listener, Stack, View
 from cython.cimports.neatstack.dataplane.tcp import ports, rtt, table
 from cython.cimports.neatstack.dataplane.tcp.handshake import our_mss
-from cython.cimports.neatstack.dataplane.tcp.isn import initial_sequence
+from cython.cimports.neatstack.dataplane.tcp.isn import initial_sequence, timestamp_offset
 from cython.cimports.neatstack.dataplane.tcp.listen import listener_numbered
 from cython.cimports.neatstack.dataplane.tcp.state import become, end, mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
@@ -76,6 +76,7 @@ def connect(
     t.flags = TCB_LOOPBACK if is_local(s, remote_be) else 0
     t.last_received = s.now
     t.snd.iss = initial_sequence(s, local_be, local_port_be, remote_be, remote_port_be)
+    t.stamps.offset = timestamp_offset(s, local_be, local_port_be, remote_be, remote_port_be)
     t.snd.una = t.snd.nxt = t.snd.max = t.snd.small = t.cc.recover = t.snd.iss
     t.rcv.mss = our_mss(s)
     rtt.start(t)

@@ -29,6 +29,8 @@ cdef struct Options:                   # RFC 9293 section 3.2, RFC 7323
     uint8_t has_wscale
     uint8_t sack_permitted
     uint8_t has_timestamp
+    uint32_t tsval
+    uint32_t tsecr
 
 cdef struct Segment:                   # seg.* of RFC 9293 section 3.3.1
     uint32_t local_be                  # our side of the flow: the destination
@@ -42,6 +44,9 @@ cdef struct Segment:                   # seg.* of RFC 9293 section 3.3.1
     uint16_t up
     uint8_t flags
     uint8_t loopback                   # it never left this replica
+    uint8_t stamped                    # it has timestamps:
+    uint32_t tsval
+    uint32_t tsecr
     const uint8_t *text
     const uint8_t *options
     uint32_t options_length

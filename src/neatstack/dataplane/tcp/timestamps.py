@@ -1,0 +1,35 @@
+"""Timestamps that come in: found among a segment's options, and compared (PAWS, RFC 7323 section 5)."""
+
+import cython
+from cython.cimports.libc.stdint import uint64_t
+from cython.cimports.neatstack.dataplane.stack import Stack
+from cython.cimports.neatstack.dataplane.tcp.options import parse
+from cython.cimports.neatstack.dataplane.tcp.seq import before
+from cython.cimports.neatstack.dataplane.tcp.tcb import Tcb
+from cython.cimports.neatstack.dataplane.tcp.timestamps import STAMPS, STAMPS_FRONT
+from cython.cimports.neatstack.dataplane.wire.bytes import get32
+from cython.cimports.neatstack.dataplane.wire.headers import Options, Segment
+
+DAY = cython.declare(uint64_t, 24 * 3600 * 1000000000)      # ns
+GOOD_FOR = cython.declare(uint64_t, 24)         # days, after which half the numbers may have gone by (section 5.5)
+
+
+def find_stamps(seg: cython.pointer[Segment]) -> cython.void:
+    """Read the timestamps, if there are any: alone and aligned, as everybody sends them, or wherever they are."""
+    options: Options
+    if seg.options_length >= STAMPS and get32(seg.options) == STAMPS_FRONT:
+        seg.stamped = 1
+        seg.tsval = get32(seg.options + 4)
+        seg.tsecr = get32(seg.options + 8)
+        return
+    parse(seg.options, seg.options_length, cython.address(options))
+    seg.stamped = options.has_timestamp
+    seg.tsval = options.tsval
+    seg.tsecr = options.tsecr
+
+
+def outdated(
+    s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]], seg: cython.pointer[cython.const[Segment]]
+) -> cython.bint:
+    """R1 of section 5.3: the segment is older than one that was taken, however its sequence number lies."""
+    return before(seg.tsval, t.stamps.recent) and s.now - t.stamps.recent_at < GOOD_FOR * DAY

@@ -1,0 +1,205 @@
+"""Timestamps (RFC 7323 sections 3 to 5) and what they decide in TIME-WAIT (RFC 6191)."""
+
+import struct
+
+from tests.support.lab import Lab
+from tests.support.packet import NOP, Segment, mss, option, read_options
+from tests.support.wire import Wire
+
+DATA = bytes(range(256)) * 16
+THEIRS = 0xFFFFFF00  # the peer's clock wraps soon
+
+
+def stamps(value: int, echo: int = 0) -> bytes:
+    return NOP + NOP + option(8, struct.pack("!II", value & 0xFFFFFFFF, echo))
+
+
+def told(segment: Segment) -> tuple[int, int]:
+    """TSval and TSecr."""
+    value, echo = struct.unpack("!II", read_options(segment.options)[8])
+    return value, echo
+
+
+def accepted(lab: Lab, port: int = 80, value: int = THEIRS, **options):
+    """A connection with timestamps, established."""
+    c = lab.connection(port, **options)
+    c.syn_options = mss(1460) + stamps(value)
+    c.listener = lab.listening(port)
+    c.sends("S", options=c.syn_options)
+    assert told(c.expects("SA"))[1] == value
+    c.sends("A", seq=1, options=stamps(value))
+    c.socket = lab.program.accept(c.listener)
+    lab.run()
+    return c
+
+
+def test_a_syn_offers_them_and_a_syn_ack_only_answers():
+    lab = Lab()
+    c = lab.connecting()
+    assert told(c.expects("S"))[1] == 0
+    plain = lab.connection()
+    lab.listening()
+    plain.sends("S", options=mss(1460))
+    assert 8 not in read_options(plain.expects("SA").options)
+
+
+def test_a_peer_that_answers_without_them_gets_none():
+    lab = Lab()
+    c = lab.connected()
+    c.socket.send(b"abc")
+    lab.run()
+    assert read_options(c.expects("A", data=b"abc").options) == {}
+
+
+def test_every_segment_has_them_and_they_go_by_milliseconds():
+    lab = Lab()
+    c = accepted(lab)
+    c.socket.send(b"abc")
+    lab.run()
+    first, echo = told(c.expects("A", data=b"abc"))
+    assert echo == THEIRS
+    c.sends(ack=4, options=stamps(THEIRS + 5))
+    lab.wait(1.5)
+    c.socket.send(b"def")
+    lab.run()
+    assert told(c.expects("A", data=b"def")) == ((first + 1500) & 0xFFFFFFFF, THEIRS + 5)
+    c.socket.shutdown()
+    lab.run()
+    told(c.expects("FA"))
+
+
+def test_text_leaves_room_for_them():
+    """RFC 6691: the MSS does not count options."""
+    lab = Lab()
+    c = accepted(lab)
+    c.socket.send(DATA[:1449])
+    lab.run()
+    c.expects("A", length=1448)
+
+
+def test_two_full_segments_are_acknowledged_at_once():
+    """They are shorter than the MSS by the timestamps (RFC 9293 section 3.8.6.3)."""
+    c = accepted(Lab())
+    c.sends(data=DATA[:1448], options=stamps(THEIRS + 1))
+    c.expects_nothing()
+    c.sends(data=DATA[1448:2896], options=stamps(THEIRS + 2))
+    c.expects("A", ack=2897)
+
+
+def test_a_delayed_ack_echoes_the_first_segment_it_acknowledges():
+    """RFC 7323 section 4.3 (2)."""
+    lab = Lab()
+    c = accepted(lab)
+    c.sends(data=DATA[:100], options=stamps(THEIRS + 1))
+    c.sends(data=DATA[100:200], options=stamps(THEIRS + 7))
+    lab.wait(0.1)
+    assert told(c.expects("A", ack=201))[1] == THEIRS + 1
+
+
+def test_what_lies_beyond_a_gap_is_not_echoed():
+    lab = Lab()
+    c = accepted(lab)
+    c.sends(seq=101, data=DATA[100:200], options=stamps(THEIRS + 9))
+    assert told(c.expects("A", ack=1))[1] == THEIRS
+    c.sends(seq=1, data=DATA[:100], options=stamps(THEIRS + 12))
+    assert told(c.expects("A", ack=201))[1] == THEIRS + 12
+
+
+def test_an_old_timestamp_is_answered_and_dropped():
+    """PAWS (section 5.3, R1): though the sequence number is right."""
+    lab = Lab()
+    c = accepted(lab)
+    c.sends(data=DATA[:100], options=stamps(THEIRS + 300))  # wrapped: it is later
+    lab.wait(0.1)
+    c.expects("A", ack=101)
+    c.sends(data=b"old" * 10, options=stamps(THEIRS + 299))
+    c.expects("A", ack=101)
+    assert c.socket.recv() == DATA[:100]
+    c.sends(seq=101, data=DATA[100:200], options=stamps(THEIRS + 300))
+    lab.wait(0.1)
+    assert c.socket.recv() == DATA[100:200]
+
+
+def test_after_24_days_of_silence_a_timestamp_says_nothing():
+    """Section 5.5."""
+    lab = Lab()
+    c = accepted(lab)
+    lab.wait(24 * 86400 + 1)
+    c.sends(data=DATA[:100], options=stamps(THEIRS - 5))
+    lab.wait(0.1)
+    assert c.socket.recv() == DATA[:100]
+
+
+def test_a_segment_that_has_lost_them_is_dropped():
+    """Section 3.2."""
+    lab = Lab()
+    c = accepted(lab)
+    c.sends(seq=1, data=DATA[:100])
+    lab.wait(1)
+    c.expects_nothing()
+    assert lab.drops("sequence") == 1
+
+
+def test_a_reset_needs_none():
+    """Section 5.2."""
+    c = accepted(Lab())
+    c.sends("R", seq=1)
+    assert c.state == "CLOSED"
+
+
+def test_they_may_stand_anywhere_among_the_options():
+    lab = Lab()
+    c = accepted(lab)
+    odd = option(254, b"xy") + option(8, struct.pack("!II", THEIRS + 3 & 0xFFFFFFFF, 0)) + NOP + NOP
+    c.sends(data=DATA[:3000], options=odd)
+    lab.wait(0.1)
+    assert told(c.receives()[-1])[1] == THEIRS + 3
+
+
+def in_time_wait(lab: Lab):
+    c = accepted(lab, peer_port=5000)
+    c.socket.shutdown()
+    lab.run()
+    c.expects("FA")
+    c.sends("FA", seq=1, ack=2, options=stamps(THEIRS + 1))
+    c.expects("A")
+    assert c.state == "TIME_WAIT"
+    return c
+
+
+def syn_again(lab: Lab, c, iss: int, value: int):
+    again = lab.connection(peer_port=5000, iss=iss)
+    again.sends("S", options=mss(1460) + stamps(value))
+    return again
+
+
+def test_a_later_timestamp_opens_a_flow_in_time_wait_anew():
+    """RFC 6191 section 2: though its number is lower."""
+    lab = Lab()
+    c = in_time_wait(lab)
+    last = told_before(lab, c)
+    again = syn_again(lab, c, c.iss - 5000, THEIRS + 2)
+    assert (told(again.expects("SA"))[0] - last) & 0xFFFFFFFF < 1 << 31  # ours go on, too
+
+
+def told_before(lab: Lab, c) -> int:
+    c.sends("FA", seq=1, ack=2, options=stamps(THEIRS + 1))
+    return told(c.expects("A"))[0]
+
+
+def test_an_earlier_timestamp_does_not_though_its_number_is_higher():
+    lab = Lab()
+    c = in_time_wait(lab)
+    again = syn_again(lab, c, c.iss + 70000, THEIRS)
+    again.irs = c.irs
+    again.expects("A")
+    assert c.state == "TIME_WAIT"
+
+
+def test_both_ends_ours_use_them():
+    wire = Wire()
+    client, server = wire.connect()
+    for host in (wire.a, wire.b):
+        (found,) = host.engine.connections()
+        assert host.engine.tcb(found["index"])["stamps"]["recent"] != 0
+        assert host.engine.tcb(found["index"])["snd"]["mss"] == 1448
