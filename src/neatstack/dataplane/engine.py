@@ -60,6 +60,7 @@ from cython.cimports.neatstack.dataplane.socket.programs import (
 from cython.cimports.neatstack.dataplane.stack import (
     MAX_CHANNELS,
     NEIGHBOURS,
+    Board,
     Neighbour,
     Stack,
     View,
@@ -214,7 +215,8 @@ class Engine:
         s.replica_page.incarnation = incarnation
         s.views = cython.cast(cython.pointer[View], calloc(max_tcbs, cython.sizeof(View)))
         s.dirty = cython.cast(cython.pointer[uint32_t], calloc(max_tcbs, cython.sizeof(uint32_t)))
-        if s.views == cython.NULL or s.dirty == cython.NULL:
+        s.boards = cython.cast(cython.pointer[Board], calloc(max_tcbs, cython.sizeof(Board)))
+        if s.views == cython.NULL or s.dirty == cython.NULL or s.boards == cython.NULL:
             raise MemoryError
         check(init_holds(s), "hold buffers")
         check(init_queues(s), "listeners")
@@ -235,6 +237,7 @@ class Engine:
         destroy_holds(s)
         destroy_channels(s)
         free(s.views)
+        free(s.boards)
         free(s.dirty)
         free(s)
 

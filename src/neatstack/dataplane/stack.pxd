@@ -10,7 +10,7 @@ from neatstack.dataplane.channel.layout cimport (ChannelHeader, ChannelProgram, 
                                                  SocketProgram, SocketReplica, StackPage)
 from neatstack.dataplane.driver.device cimport OUTBOX, Device, Inbox, Outgoing
 from neatstack.dataplane.driver.maps cimport SteerFlow
-from neatstack.dataplane.tcp.tcb cimport Tcb
+from neatstack.dataplane.tcp.tcb cimport Range, Tcb
 
 cdef enum:
     MAX_CHANNELS = 256
@@ -27,6 +27,7 @@ cdef enum:
     RETIRED = 4              # slots that one change may leave
     UNDO = 0x4f444e55        # "UNDO"
     POINTS = 32              # room for enum Point
+    BOARD = 32               # ranges that the peer has acknowledged selectively; more are not believed
     STRAYS = 64              # flows remembered; a power of two
 
 cdef enum Drop:              # reasons for counting a frame and forgetting it
@@ -128,6 +129,10 @@ cdef struct Neighbour:       # page written by link, mapped read-only here
     uint8_t state            # 0: unused, 1: asked for, 2: reachable, 3: failed
     uint8_t pad
 
+cdef struct Board:           # private; what the peer has acknowledged selectively (RFC 6675); View.sacked are in use
+    uint32_t again           # HighRxt: what lies before has been sent again in this recovery
+    Range range[BOARD]       # ascending and disjoint, beyond snd.una
+
 cdef struct View:            # where a TCB's socket and rings are, and the last checked copy of what the program wrote
     SocketProgram *program   # C; NULL: no socket
     SocketReplica *replica   # C
@@ -149,6 +154,8 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
     uint8_t news             # enum News: what publish() shall tell
     uint8_t waiting          # in the accept waiting list of its listener
     uint8_t untaken          # in a program's slot, and not yet accept()ed
+    uint8_t sacked           # ranges in Stack.boards
+    uint8_t mending          # TCB_RECOVERY goes by selective acknowledgments
     uint8_t reset_sent       # 1: in this batch; 2: in an earlier one
     uint32_t next_in_list    # accept waiting list, or free list
     uint32_t prev_in_list    # accept waiting list
@@ -215,6 +222,7 @@ cdef struct Stack:
     uint8_t *holds           # R, HOLD_BUFFERS of HOLD_SIZE
     uint8_t *frames          # R, FRAME_BYTES + FRAME_ROOM
     View *views              # max_tcbs
+    Board *boards            # max_tcbs
     uint32_t *dirty          # max_tcbs indexes
     uint32_t *free_holds
     uint64_t *flows          # lookup: open addressing, hash << 32 | TCB index; made and freed by tcp/table.py

@@ -12,7 +12,7 @@ from neatstack.dataplane.tcp.options import parse_bytes, syn_bytes
 from neatstack.dataplane.tcp.rtt import after_measurements
 
 NOTHING = {"mss": 0, "wscale": 0, "has_wscale": 0, "sack_permitted": 0, "has_timestamp": 0,
-           "tsval": 0, "tsecr": 0}  # fmt: skip
+           "tsval": 0, "tsecr": 0, "sack_at": 0, "sack_blocks": 0}  # fmt: skip
 MSS = b"\x02\x04\x05\xb4"
 WSCALE = b"\x03\x03\x07"
 
@@ -29,6 +29,8 @@ def test_options_of_a_linux_syn():
         "has_timestamp": 1,
         "tsval": 0x00010203,
         "tsecr": 0x04050607,
+        "sack_at": 0,
+        "sack_blocks": 0,
     }
 
 

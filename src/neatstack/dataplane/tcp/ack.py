@@ -11,7 +11,8 @@ from cython.cimports.neatstack.dataplane.stack import (
 )
 from cython.cimports.neatstack.dataplane.tcp import congestion, rtt
 from cython.cimports.neatstack.dataplane.tcp.isn import random32
-from cython.cimports.neatstack.dataplane.tcp.recovery import duplicate, repaired
+from cython.cimports.neatstack.dataplane.tcp.recovery import duplicate, repaired, selected
+from cython.cimports.neatstack.dataplane.tcp.scoreboard import prune, take_blocks
 from cython.cimports.neatstack.dataplane.tcp.seq import after, before
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
@@ -19,11 +20,13 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_FIN_SENT,
     TCB_RECOVERY,
     TCB_RTT_TIMING,
+    TCB_SACK,
     TIMER_PERSIST,
     TIMER_RETRANSMIT,
     Tcb,
 )
 from cython.cimports.neatstack.dataplane.tcp.timers import SECOND, clear_timer, set_timer
+from cython.cimports.neatstack.dataplane.tcp.timestamps import STAMPS
 from cython.cimports.neatstack.dataplane.wire.headers import FIN, SYN, Segment
 
 CHALLENGES = cython.declare(uint32_t, 1000)     # at most, in a second (RFC 5961 section 7)
@@ -40,13 +43,26 @@ def acknowledge(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cytho
         return False
     if after(seg.ack, t.snd.una):
         advance(s, i, seg.ack)
+        if t.flags & TCB_SACK and more_than_stamps(seg) and take_blocks(s, i, seg):
+            selected(s, i)
     elif seg.ack == t.snd.una:
-        if is_duplicate(t, seg):
+        if t.flags & TCB_SACK and more_than_stamps(seg):     # without news it is no duplicate (RFC 6675 section 2)
+            if take_blocks(s, i, seg):
+                selected(s, i)
+        elif not s.views[i].sacked and not s.views[i].mending and is_duplicate(t, seg):
             duplicate(s, i)
     else:
         s.counters.drops[cython.cast(cython.int, DROP_OLD_ACK)] += 1     # only its ACK; the text is taken
     take_window(s, i, seg)
     return True
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def more_than_stamps(seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
+    return seg.options_length > (STAMPS if seg.stamped else 0)
 
 
 @cython.cfunc
@@ -73,6 +89,8 @@ def advance(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.void
     flight: uint32_t = t.snd.max - t.snd.una
     round_trip(s, i, ack)
     t.snd.una = ack
+    if s.views[i].sacked or s.views[i].mending:
+        prune(s, i)
     if before(t.snd.nxt, ack):                  # sent before a timeout stepped back, and arrived after all
         t.snd.nxt = ack
     t.snd.backoff = 0

@@ -15,6 +15,7 @@ NOP = cython.declare(uint8_t, 1)
 MSS = cython.declare(uint8_t, 2)
 WSCALE = cython.declare(uint8_t, 3)
 SACK_PERMITTED = cython.declare(uint8_t, 4)
+SACK = cython.declare(uint8_t, 5)
 TIMESTAMP = cython.declare(uint8_t, 8)
 
 
@@ -53,6 +54,9 @@ def parse(
             options.has_timestamp = 1
             options.tsval = get32(data + at + 2)
             options.tsecr = get32(data + at + 6)
+        elif kind == SACK and size > 2 and (size - 2) % 8 == 0:
+            options.sack_at = cython.cast(uint8_t, at + 2)
+            options.sack_blocks = cython.cast(uint8_t, (size - 2) // 8)
         at += size
 
 

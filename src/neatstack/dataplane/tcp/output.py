@@ -13,6 +13,7 @@ from cython.cimports.neatstack.dataplane.stack import NEWS_OUTPUT, Stack, View
 from cython.cimports.neatstack.dataplane.tcp import congestion
 from cython.cimports.neatstack.dataplane.tcp.emit import emit, emit_ack, emit_reset, emit_syn
 from cython.cimports.neatstack.dataplane.tcp.rtt import begin_timing
+from cython.cimports.neatstack.dataplane.tcp.scoreboard import next_hole, pipe
 from cython.cimports.neatstack.dataplane.tcp.seq import after, before, later, least
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
@@ -26,6 +27,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_RETRANSMIT,
     TIMER_PERSIST,
     TIMER_RETRANSMIT,
+    Range,
     State,
     Tcb,
 )
@@ -113,10 +115,12 @@ def output_text(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     fin: uint8_t
     if t.flags & TCB_RETRANSMIT and not resend_first(s, i, end):
         return
+    if v.mending and not mend(s, i, end):
+        return
     if t.snd.una == t.snd.max and s.now - t.last_sent > cython.cast(uint64_t, t.rtt.rto) * 1000:
         congestion.idle(t)
     while True:
-        length = sendable(v, t, end)
+        length = sendable(s, i, end)
         fin = FIN if fin_follows(t, t.snd.nxt + length, end) else 0
         if not length and not fin:
             break
@@ -132,14 +136,17 @@ def output_text(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def usable(t: cython.pointer[cython.const[Tcb]]) -> uint32_t:
+def usable(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
     """Bytes that the peer's window and the congestion window leave beyond snd.nxt.
 
     Limited transmit (RFC 3042): the first two duplicate ACKs each let a new segment go beyond the congestion window.
     """
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     congested: uint32_t = t.cc.cwnd
     flight: uint32_t = t.snd.nxt - t.snd.una
     window: uint32_t
+    if s.views[i].sacked:                       # what has arrived, or is lost, is not on its way (RFC 6675)
+        congested += flight - pipe(s, i)
     if t.cc.dupacks and not t.flags & TCB_RECOVERY:
         congested += least(t.cc.dupacks, 2) * t.snd.mss
     window = least(t.snd.wnd, congested)
@@ -149,15 +156,17 @@ def usable(t: cython.pointer[cython.const[Tcb]]) -> uint32_t:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def sendable(v: cython.pointer[View], t: cython.pointer[Tcb], end: uint32_t) -> uint32_t:
+def sendable(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> uint32_t:
     """How many bytes from snd.nxt should leave now as one (large) segment; 0: none.
 
     Silly window avoidance of the sender (RFC 9293 section 3.8.6.2.1) and Nagle (3.7.4): full segments always; less than
     one if that is all there is and no rule holds it, if it is half of what the peer can ever take, or when it is
     overdue.
     """
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
     waiting: uint32_t = end - t.snd.nxt if before(t.snd.nxt, end) else 0
-    window: uint32_t = usable(t)
+    window: uint32_t = usable(s, i)
     length: uint32_t = least(waiting, window)
     tail: uint32_t
     if not length:
@@ -250,6 +259,29 @@ def resend_first(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython
         fin = FIN
     if length or fin:
         send(s, i, t.snd.una, length, fin, end)
+    if s.views[i].mending:
+        s.boards[i].again = t.snd.una + length
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def mend(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython.bint:
+    """Send again what is lost, as far as cwnd goes (RFC 6675 section 5, C). False: the outbox is full."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    hole: Range
+    under_way: uint32_t = pipe(s, i)
+    length: uint32_t
+    while t.cc.cwnd >= under_way + t.snd.mss and next_hole(s, i, cython.address(hole)):
+        if outbox_full(s):
+            mark(s, i, NEWS_OUTPUT)
+            return False
+        length = least(t.cc.cwnd - under_way, LONGEST_TEXT)
+        length = least(hole.right - hole.left, length - length % t.snd.mss)
+        send(s, i, hole.left, length, 0, end)
+        s.boards[i].again = hole.left + length
+        under_way += length
     return True
 
 

@@ -5,4 +5,5 @@ from libc.stdint cimport uint32_t
 from neatstack.dataplane.stack cimport Stack
 
 cdef void duplicate(Stack *s, uint32_t i) noexcept nogil
+cdef void selected(Stack *s, uint32_t i) noexcept nogil
 cdef void repaired(Stack *s, uint32_t i, uint32_t acked) noexcept nogil

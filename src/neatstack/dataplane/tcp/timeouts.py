@@ -124,6 +124,7 @@ def retransmit(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     t.snd.nxt = t.snd.una
     t.cc.recover = t.snd.max                    # RFC 6582 section 4
     t.cc.dupacks = 0
+    s.views[i].sacked = s.views[i].mending = 0  # RFC 2018 section 8: what it has may have been given up
     t.flags &= ~cython.cast(uint32_t, TCB_RECOVERY | TCB_RETRANSMIT)
     rtt.stop_timing(t)
     mark(s, i, NEWS_OUTPUT | NEWS_LINES)

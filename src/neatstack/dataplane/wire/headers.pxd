@@ -31,6 +31,8 @@ cdef struct Options:                   # RFC 9293 section 3.2, RFC 7323
     uint8_t has_timestamp
     uint32_t tsval
     uint32_t tsecr
+    uint8_t sack_at                    # offset of the first block of selective acknowledgments
+    uint8_t sack_blocks
 
 cdef struct Segment:                   # seg.* of RFC 9293 section 3.3.1
     uint32_t local_be                  # our side of the flow: the destination
