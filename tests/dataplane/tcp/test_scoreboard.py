@@ -86,6 +86,32 @@ def test_the_window_is_reduced_once_for_all_losses_of_a_round_trip():
     assert c.tcb["cc"]["ssthresh"] == once
 
 
+def test_what_may_be_lost_is_sent_again_when_there_is_nothing_new():
+    """NextSeg(), rule 3: two segments beyond the hole would not prove a loss."""
+    c = sending(Lab(), 10)
+    c.socket.send(b"")
+    acks(c, 10)  # all of the first window
+    lab = c.lab
+    while (left := sent(c)) or c.tcb["snd"]["max"] - c.irs - 1 < 40 * MSS:
+        c.sends(ack=c.tcb["snd"]["max"] - c.irs & 0xFFFFFFFF, seq=1)
+        lab.run()
+        del left
+    una = (c.tcb["snd"]["una"] - c.irs - 1) // MSS
+    assert una == 40
+    c.socket.send(DATA[: 8 * MSS])
+    lab.run()
+    assert sent(c) == list(range(40, 48))
+    assert acks(c, 40, (41, 44)) == [40]
+    assert acks(c, 40, (45, 46), (41, 44)) == []  # the window is halved
+    assert 44 in acks(c, 40, (45, 48), (41, 44))
+
+
+def test_a_loss_that_nothing_tells_of_is_repaired_by_a_partial_acknowledgment():
+    c = sending(Lab())
+    acks(c, 0, (1, 4))
+    assert acks(c, 4)[:1] == [4]
+
+
 def test_recovery_ends_when_all_that_was_sent_is_acknowledged():
     c = sending(Lab())
     acks(c, 0, (1, 4))

@@ -268,12 +268,17 @@ def resend_first(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython
 @cython.nogil
 @cython.exceptval(check=False)
 def mend(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython.bint:
-    """Send again what is lost, as far as cwnd goes (RFC 6675 section 5, C). False: the outbox is full."""
+    """Send again what is lost, as far as cwnd goes (RFC 6675 section 5, C). False: the outbox is full.
+
+    When there is nothing new to send, also what only may be lost.
+    """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     hole: Range
     under_way: uint32_t = pipe(s, i)
     length: uint32_t
-    while t.cc.cwnd >= under_way + t.snd.mss and next_hole(s, i, cython.address(hole)):
+    while t.cc.cwnd >= under_way + t.snd.mss:
+        if not next_hole(s, i, before(t.snd.nxt, end), cython.address(hole)):
+            break
         if outbox_full(s):
             mark(s, i, NEWS_OUTPUT)
             return False

@@ -76,6 +76,8 @@ def repaired(s: cython.pointer[Stack], i: uint32_t, acked: uint32_t) -> cython.v
             s.views[i].mending = 0
             t.cc.dupacks = 0
             t.flags &= ~cython.cast(uint32_t, TCB_RECOVERY | TCB_RETRANSMIT)
+        elif not s.views[i].sacked:             # nothing tells of the rest any more: as without these, see below
+            t.flags |= TCB_RETRANSMIT
         return
     if not before(t.snd.una, t.cc.recover):     # step 3, full acknowledgment; option 1, against a burst
         flight = t.snd.max - t.snd.una

@@ -10,4 +10,4 @@ cdef bint take_blocks(Stack *s, uint32_t i, const Segment *seg) noexcept nogil
 cdef void prune(Stack *s, uint32_t i) noexcept nogil
 cdef bint first_is_lost(Stack *s, uint32_t i) noexcept nogil
 cdef uint32_t pipe(Stack *s, uint32_t i) noexcept nogil
-cdef bint next_hole(Stack *s, uint32_t i, Range *hole) noexcept nogil
+cdef bint next_hole(Stack *s, uint32_t i, bint surely, Range *hole) noexcept nogil

@@ -141,8 +141,10 @@ def pipe(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
     return flight - away if flight > away else 0
 
 
-def next_hole(s: cython.pointer[Stack], i: uint32_t, hole: cython.pointer[Range]) -> cython.bint:
-    """NextSeg(), rule 1: what is lost and was not sent again. False: there is no such thing."""
+def next_hole(
+    s: cython.pointer[Stack], i: uint32_t, surely: cython.bint, hole: cython.pointer[Range]
+) -> cython.bint:
+    """NextSeg(), rule 1 (`surely`) or 3: what is (or may be) lost, and was not sent again. False: no such thing."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
     b: cython.pointer[Board] = cython.address(s.boards[i])
@@ -150,7 +152,7 @@ def next_hole(s: cython.pointer[Stack], i: uint32_t, hole: cython.pointer[Range]
     left: uint32_t = later(t.snd.una, b.again)
     k: uint32_t
     for k in range(v.sacked):
-        if not lost(t, v.sacked - k, beyond):
+        if surely and not lost(t, v.sacked - k, beyond):
             return False
         if before(left, b.range[k].left):
             hole.left = left
