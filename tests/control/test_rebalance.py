@@ -1,5 +1,6 @@
 """How the indirection table is divided anew."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,3 +33,14 @@ def test_neighbours_go_to_different_replicas() -> None:
     table = after([0] * BUCKETS, rebalance([0] * BUCKETS, range(4)))
     for at in range(0, BUCKETS - 16, 16):
         assert set(table[at : at + 16]) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("replicas", [2, 3, 4, 5, 8])
+def test_equal_steps_through_the_table_come_to_all(replicas: int) -> None:
+    """As consecutive ports do, in steps of any number of buckets but those that come back to the same few."""
+    table = after([0] * BUCKETS, rebalance([0] * BUCKETS, range(replicas)))
+    for step in (n for n in range(1, BUCKETS) if n % 8):
+        for start in range(0, BUCKETS, 17):
+            owners = [table[(start + n * step) % BUCKETS] for n in range(12 * replicas)]
+            assert max(map(owners.count, range(replicas))) <= 11 * replicas
+            assert len(set(owners)) > replicas // 2

@@ -1,5 +1,7 @@
 """Which replica gets which flow: the indirection table, in the kernel's steering program and on the stack page."""
 
+import itertools
+import random
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -40,8 +42,10 @@ def rebalance(owners: list[int], active: Collection[int]) -> dict[int, int]:
     """Which buckets move, and to whom, so that each active replica has the same share: as few as possible.
 
     Of a replica that gives up some, they are taken from all over the table, and neighbours go to different replicas:
-    so flows of consecutive ports still spread.
+    so flows of consecutive ports still spread. Their order is mixed (always in the same way): the hash takes
+    consecutive ports through the table in equal steps, and an owner that came at equal steps could get them all.
     """
+    mixed = random.Random(len(owners))
     has = {slot: [bucket for bucket, owner in enumerate(owners) if owner == slot] for slot in active}
     share, more = divmod(len(owners), len(has))
     largest = sorted(has, key=lambda slot: (-len(has[slot]), slot))
@@ -49,11 +53,12 @@ def rebalance(owners: list[int], active: Collection[int]) -> dict[int, int]:
     free = [bucket for bucket, owner in enumerate(owners) if owner not in has]
     for slot, buckets in has.items():
         surplus = max(0, len(buckets) - quota[slot])
-        free += [buckets[i * len(buckets) // surplus] for i in range(surplus)]
+        edges = [i * len(buckets) // surplus for i in range(surplus)] + [len(buckets)] if surplus else []
+        free += [buckets[mixed.randrange(left, right)] for left, right in itertools.pairwise(edges)]
     missing = {slot: quota[slot] - len(has[slot]) for slot in sorted(has) if len(has[slot]) < quota[slot]}
     moves = {}
     for bucket in sorted(free):
-        slot = max(missing, key=lambda each: (missing[each], -each))
+        slot = max(missing, key=lambda each: (missing[each], mixed.random()))
         moves[bucket] = slot
         missing[slot] -= 1
     return moves
