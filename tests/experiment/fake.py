@@ -1,6 +1,6 @@
 """A stage without a stack: the server on the kernel's loopback; a fault holds it up, and costs what it is told to.
 
-    python -m tests.experiment.fake OUT FAULTS    # an experiment on it, to be interrupted
+python -m tests.experiment.fake OUT FAULTS    # an experiment on it, to be interrupted
 """
 
 from __future__ import annotations

@@ -108,9 +108,7 @@ class TestRun:
         assert {file.name for file in tmp_path.iterdir()} >= FILES
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt(), LabError("the stack is gone\nneat: no more")])
-    def test_an_end_in_between(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
-    ) -> None:
+    def test_an_end_in_between(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         inject, calls = recovery.Run.inject, []
 
         def late(self: recovery.Run, draw: recovery.Draw) -> None:

@@ -248,9 +248,7 @@ class Scaling:
         """Remove pins that do nothing: to their bucket's owner, or of a flow that has ended."""
         async with self._pinning:
             with contextlib.ExitStack() as stack:
-                opened = {
-                    slot.number: stack.enter_context(regions.open_region(slot)) for slot in self.replicas.slots
-                }
+                opened = {slot.number: stack.enter_context(regions.open_region(slot)) for slot in self.replicas.slots}
                 await asyncio.to_thread(self._remove_pins, opened, self.steering.table())
             self.pins = self.steering.count_pins()
             if not self.pins:

@@ -242,9 +242,7 @@ def attention(s: cython.pointer[Stack], i: uint32_t, doomed: cython.bint) -> cyt
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def settle(
-    s: cython.pointer[Stack], i: uint32_t, doomed: cython.bint, result: cython.pointer[Adoption]
-) -> cython.void:
+def settle(s: cython.pointer[Stack], i: uint32_t, doomed: cython.bint, result: cython.pointer[Adoption]) -> cython.void:
     """Bring a connection to where it is in order, and have it told and sent again."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     was_open: cython.bint = t.state != State.CLOSED

@@ -37,7 +37,7 @@ def receive(s: cython.pointer[Stack], most: cython.int) -> cython.int:
     frame: Frame
     dirty: uint32_t
     k: cython.int
-    if JOURNAL and s.now >= s.audit_at:         # without it there are no checksums to compare
+    if JOURNAL and s.now >= s.audit_at:  # without it there are no checksums to compare
         audit(s)
     count: cython.int = s.device.receive(cython.address(s.device), frames, most) if most else 0
     if count > 0 and not s.device.records:

@@ -259,7 +259,7 @@ class Replica:
     doorbell: cython.int
     doorbells: dict
     how: str
-    began: uint64_t          # ns, when it was told to be a replica
+    began: uint64_t  # ns, when it was told to be a replica
     running: cython.bint
 
     def __cinit__(self, config: dict):

@@ -274,9 +274,7 @@ class Run:
                 return served
         return None
 
-    def change(
-        self, draw: Draw, number: int, active: int, at: int, served: int | None, operation: Operation
-    ) -> Change:
+    def change(self, draw: Draw, number: int, active: int, at: int, served: int | None, operation: Operation) -> Change:
         """What is known of a change when it is done; settle() adds the rest."""
         told = operation.answer
         replaced = told.get("replaced", [])

@@ -17,7 +17,7 @@ from cython.cimports.neatstack.dataplane.wire.headers import (
     PROTOCOL_TCP,
 )
 
-ASKED = cython.declare(uint8_t, 1)      # Neighbour.state
+ASKED = cython.declare(uint8_t, 1)  # Neighbour.state
 REACHABLE = cython.declare(uint8_t, 2)
 
 
@@ -40,7 +40,7 @@ def routable(s: cython.pointer[Stack], remote_be: uint32_t) -> cython.bint:
     if first == 0 or first >= 224:
         return False
     if not (remote_be ^ s.page.address_be) & s.page.netmask_be and not ~(remote_be | s.page.netmask_be):
-        return False                            # the broadcast address of our network
+        return False  # the broadcast address of our network
     return next_hop(s, remote_be) != 0
 
 
@@ -105,7 +105,7 @@ def begin(
     ip: cython.pointer[uint8_t] = header + ETHERNET_HEADER
     ip[0] = 0x45
     ip[1] = tos
-    put16(ip + 4, s.ip_id)                      # free to choose with DF (RFC 6864 section 4.1)
+    put16(ip + 4, s.ip_id)  # free to choose with DF (RFC 6864 section 4.1)
     s.ip_id += 1
     put16(ip + 6, IP_DF)
     ip[8] = ttl if ttl else DEFAULT_TTL
@@ -131,9 +131,7 @@ def commit(
     put16(ip + 2, cython.cast(uint16_t, IP_HEADER + length))
     set16(ip + 10, 0)
     set16(ip + 10, cython.cast(uint16_t, ~fold(add(0, ip, IP_HEADER))))
-    set16(
-        out.header + TCP_AT + 16, fold(pseudo_header(raw32(ip + 12), raw32(ip + 16), PROTOCOL_TCP, length))
-    )
+    set16(out.header + TCP_AT + 16, fold(pseudo_header(raw32(ip + 12), raw32(ip + 16), PROTOCOL_TCP, length)))
     out.header_length = cython.cast(uint16_t, TCP_AT + tcp_header)
     out.checksum_start = TCP_AT
     out.gso_size = cython.cast(uint16_t, gso_size)

@@ -29,7 +29,7 @@ from cython.cimports.neatstack.dataplane.tcp.timers import SECOND, clear_timer, 
 from cython.cimports.neatstack.dataplane.tcp.timestamps import STAMPS
 from cython.cimports.neatstack.dataplane.wire.headers import FIN, SYN, Segment
 
-CHALLENGES = cython.declare(uint32_t, 1000)     # at most, in a second (RFC 5961 section 7)
+CHALLENGES = cython.declare(uint32_t, 1000)  # at most, in a second (RFC 5961 section 7)
 
 
 def acknowledge(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
@@ -46,13 +46,13 @@ def acknowledge(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cytho
         if t.flags & TCB_SACK and more_than_stamps(seg) and take_blocks(s, i, seg):
             selected(s, i)
     elif seg.ack == t.snd.una:
-        if t.flags & TCB_SACK and more_than_stamps(seg):     # without news it is no duplicate (RFC 6675 section 2)
+        if t.flags & TCB_SACK and more_than_stamps(seg):  # without news it is no duplicate (RFC 6675 section 2)
             if take_blocks(s, i, seg):
                 selected(s, i)
         elif not s.views[i].sacked and not s.views[i].mending and is_duplicate(t, seg):
             duplicate(s, i)
     else:
-        s.counters.drops[cython.cast(cython.int, DROP_OLD_ACK)] += 1     # only its ACK; the text is taken
+        s.counters.drops[cython.cast(cython.int, DROP_OLD_ACK)] += 1  # only its ACK; the text is taken
     take_window(s, i, seg)
     return True
 
@@ -72,10 +72,7 @@ def more_than_stamps(seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
 def is_duplicate(t: cython.pointer[Tcb], seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
     """RFC 5681 section 2: something is outstanding, no text, no SYN or FIN, and the window is the same."""
     return (
-        t.snd.una != t.snd.max
-        and seg.len == 0
-        and not seg.flags & (SYN | FIN)
-        and seg.wnd << t.snd.wscale == t.snd.wnd
+        t.snd.una != t.snd.max and seg.len == 0 and not seg.flags & (SYN | FIN) and seg.wnd << t.snd.wscale == t.snd.wnd
     )
 
 
@@ -91,7 +88,7 @@ def advance(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.void
     t.snd.una = ack
     if s.views[i].sacked or s.views[i].mending:
         prune(s, i)
-    if before(t.snd.nxt, ack):                  # sent before a timeout stepped back, and arrived after all
+    if before(t.snd.nxt, ack):  # sent before a timeout stepped back, and arrived after all
         t.snd.nxt = ack
     t.snd.backoff = 0
     t.stalled_at = 0
@@ -100,9 +97,9 @@ def advance(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.void
     else:
         t.cc.dupacks = 0
         congestion.grow(t, acked, flight)
-    if t.snd.una == t.snd.max:                  # RFC 6298 (5.2)
+    if t.snd.una == t.snd.max:  # RFC 6298 (5.2)
         clear_timer(s, i, TIMER_RETRANSMIT)
-    else:                                       # (5.3)
+    else:  # (5.3)
         set_timer(s, i, TIMER_RETRANSMIT, s.now + cython.cast(uint64_t, t.rtt.rto) * 1000)
     mark(s, i, NEWS_LINES | NEWS_OUTPUT)
 
@@ -130,7 +127,7 @@ def take_window(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cytho
     t.snd.wl2 = seg.ack
     if window == t.snd.wnd:
         return
-    if not t.snd.wnd:                           # it opens: what the persist timer waited for
+    if not t.snd.wnd:  # it opens: what the persist timer waited for
         t.snd.backoff = 0
         t.stalled_at = 0
         clear_timer(s, i, TIMER_PERSIST)

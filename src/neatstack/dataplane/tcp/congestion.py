@@ -9,8 +9,8 @@ from cython.cimports.libc.stdint import uint32_t
 from cython.cimports.neatstack.dataplane.tcp.seq import least, most
 from cython.cimports.neatstack.dataplane.tcp.tcb import Tcb
 
-INITIAL_SEGMENTS = cython.declare(uint32_t, 10)             # RFC 6928
-LARGEST = cython.declare(uint32_t, 1 << 30)                 # bytes: beyond any window that can be offered
+INITIAL_SEGMENTS = cython.declare(uint32_t, 10)  # RFC 6928
+LARGEST = cython.declare(uint32_t, 1 << 30)  # bytes: beyond any window that can be offered
 
 
 @cython.cfunc
@@ -41,7 +41,7 @@ def grow(t: cython.pointer[Tcb], acked: uint32_t, flight: uint32_t) -> cython.vo
         # large segments acknowledge many at once, and what leaves in a burst is bounded by the GSO size.
         t.cc.cwnd = least(t.cc.cwnd + acked, LARGEST)
         return
-    t.cc.acked += acked                         # congestion avoidance (RFC 3465 section 2.1): an MSS a window
+    t.cc.acked += acked  # congestion avoidance (RFC 3465 section 2.1): an MSS a window
     if t.cc.acked >= t.cc.cwnd:
         t.cc.acked -= t.cc.cwnd
         t.cc.cwnd = least(t.cc.cwnd + t.snd.mss, LARGEST)

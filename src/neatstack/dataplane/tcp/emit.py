@@ -30,8 +30,8 @@ from cython.cimports.neatstack.dataplane.tcp.window import RECEIVE_SHIFT, offer,
 from cython.cimports.neatstack.dataplane.wire.bytes import put16, put32, set16
 from cython.cimports.neatstack.dataplane.wire.headers import ACK, FIN, RST, SYN, TCP_HEADER, Segment
 
-LONGEST_HEADER = cython.declare(uint32_t, 60)   # of TCP, with options
-LEAST_MAXSEG = cython.declare(uint16_t, 88)     # bytes, as Linux's TCP_MAXSEG
+LONGEST_HEADER = cython.declare(uint32_t, 60)  # of TCP, with options
+LEAST_MAXSEG = cython.declare(uint16_t, 88)  # bytes, as Linux's TCP_MAXSEG
 
 
 @cython.cfunc
@@ -89,7 +89,7 @@ def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t,
             cython.address(out.first_length),
             cython.address(out.second),
         )
-        if out.first == cython.NULL:            # the ring has gone, so all of it has been acknowledged
+        if out.first == cython.NULL:  # the ring has gone, so all of it has been acknowledged
             return
         out.second_length = length - out.first_length
     commit(s, out, header, length, t.snd.mss if length > t.snd.mss else 0)
@@ -156,9 +156,7 @@ def emit_reset(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     out: cython.pointer[Outgoing] = begin(s, t.local_be, t.remote_be, v.tos, v.ttl)
     if out == cython.NULL:
         return
-    write_header(
-        out.header + TCP_AT, t.local_port_be, t.remote_port_be, t.snd.max, t.rcv.nxt, TCP_HEADER, RST | ACK, 0
-    )
+    write_header(out.header + TCP_AT, t.local_port_be, t.remote_port_be, t.snd.max, t.rcv.nxt, TCP_HEADER, RST | ACK, 0)
     commit(s, out, TCP_HEADER, 0, 0)
 
 

@@ -63,7 +63,7 @@ from cython.cimports.neatstack.dataplane.wire.headers import (
     Segment,
 )
 
-LEAST_MSS = cython.declare(uint32_t, 48)        # below it a peer only wants us to send many headers; Linux's floor
+LEAST_MSS = cython.declare(uint32_t, 48)  # below it a peer only wants us to send many headers; Linux's floor
 LEAST_HALF_OPEN = cython.declare(uint32_t, 64)  # connections in SYN-RECEIVED that every listener may have
 
 
@@ -73,7 +73,7 @@ LEAST_HALF_OPEN = cython.declare(uint32_t, 64)  # connections in SYN-RECEIVED th
 def no_connection(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Segment]]) -> cython.void:
     """A segment of no connection: for a listener (3.10.7.2), or for nobody (3.10.7.1)."""
     listener: cython.pointer[Listener]
-    if not seg.remote_port_be or not seg.local_port_be:      # reserved: there is nobody to answer
+    if not seg.remote_port_be or not seg.local_port_be:  # reserved: there is nobody to answer
         s.counters.drops[cython.cast(cython.int, DROP_TCP_HEADER)] += 1
         return
     if not seg.loopback and s.page.replicas > 1 and another_has_it(s, seg):
@@ -85,9 +85,9 @@ def no_connection(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Seg
         if not seg.flags & RST:
             refuse(s, seg, seg.flags & ACK)
         return
-    if seg.flags & RST:                         # First
+    if seg.flags & RST:  # First
         return
-    if seg.flags & ACK:                         # Second
+    if seg.flags & ACK:  # Second
         refuse(s, seg, True)
         return
     # Third; with FIN it is no handshake, as for Linux. Fourth, anything else: drop
@@ -153,7 +153,7 @@ def passive_open(
     """
     i: uint32_t
     t: cython.pointer[Tcb]
-    if listener.waiting > listener.backlog:                   # Linux: sk_acceptq_is_full()
+    if listener.waiting > listener.backlog:  # Linux: sk_acceptq_is_full()
         s.counters.drops[cython.cast(cython.int, DROP_ACCEPT_QUEUE)] += 1
         listener.overflows += 1
         return
@@ -219,10 +219,8 @@ def take_syn(
     t.rcv.nxt = seg.seq + 1
     t.rcv.up = seg.seq
     t.rcv.adv = t.rcv.nxt + t.rcv.wnd
-    t.snd.mss = cython.cast(
-        uint16_t, most(least(options.mss if options.mss else DEFAULT_MSS, t.rcv.mss), LEAST_MSS)
-    )
-    t.snd.wnd = t.snd.max_wnd = seg.wnd         # of a SYN: not scaled (RFC 7323 section 2.2)
+    t.snd.mss = cython.cast(uint16_t, most(least(options.mss if options.mss else DEFAULT_MSS, t.rcv.mss), LEAST_MSS))
+    t.snd.wnd = t.snd.max_wnd = seg.wnd  # of a SYN: not scaled (RFC 7323 section 2.2)
     t.snd.wl1 = seg.seq
     t.snd.wl2 = seg.ack
     if options.has_wscale:
@@ -235,7 +233,7 @@ def take_syn(
         t.flags |= TCB_TIMESTAMPS
         t.stamps.recent = options.tsval
         t.stamps.recent_at = s.now
-        t.snd.mss -= STAMPS                     # RFC 6691: the MSS does not count options
+        t.snd.mss -= STAMPS  # RFC 6691: the MSS does not count options
 
 
 def opens_anew(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
@@ -248,7 +246,7 @@ def opens_anew(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     listener: cython.pointer[Listener]
     newer: cython.bint
-    used: uint32_t = t.snd.max + 65536          # beyond any old window, as Linux takes it
+    used: uint32_t = t.snd.max + 65536  # beyond any old window, as Linux takes it
     if seg.flags & (SYN | ACK | RST | FIN) != SYN:
         return False
     if t.flags & TCB_TIMESTAMPS and seg.stamped:
@@ -293,7 +291,7 @@ def syn_sent(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]
         t.flags |= TCB_ACK_NOW
         established(s, i, seg.ack)
         return True
-    become(s, i, State.SYN_RECEIVED)            # simultaneous open: the SYN is sent again, as SYN-ACK
+    become(s, i, State.SYN_RECEIVED)  # simultaneous open: the SYN is sent again, as SYN-ACK
     t.snd.nxt = t.snd.iss
     t.snd.backoff = 0
     clear_timer(s, i, TIMER_RETRANSMIT)
@@ -309,13 +307,13 @@ def established(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     round_trip(s, i, ack)
     t.snd.una = ack
-    t.snd.nxt = t.snd.max                       # a retransmission that has not left yet is not needed any more
+    t.snd.nxt = t.snd.max  # a retransmission that has not left yet is not needed any more
     t.snd.backoff = 0
     t.cc.recover = ack
     clear_timer(s, i, TIMER_RETRANSMIT)
     congestion.start(t)
     become(s, i, State.ESTABLISHED)
-    if t.flags & TCB_FIN_QUEUED:                # CLOSE was called before (3.10.4, SYN-RECEIVED)
+    if t.flags & TCB_FIN_QUEUED:  # CLOSE was called before (3.10.4, SYN-RECEIVED)
         become(s, i, State.FIN_WAIT_1)
     keepalive_start(s, i)
     mark(s, i, NEWS_LINES | NEWS_EVENT | NEWS_OUTPUT)

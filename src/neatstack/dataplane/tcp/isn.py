@@ -19,7 +19,7 @@ def draw_secrets(s: cython.pointer[Stack]) -> cython.void:
     fill_random(s.flows_key, cython.sizeof(s.flows_key))
     if not s.random:
         fill_random(cython.address(s.random), cython.sizeof(s.random))
-        s.random |= 1                           # xorshift never leaves 0
+        s.random |= 1  # xorshift never leaves 0
 
 
 def initial_sequence(

@@ -63,7 +63,7 @@ def output_reset(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         mark(s, i, NEWS_OUTPUT)
         return
     emit_reset(s, i)
-    s.views[i].reset_sent = 1                   # owed still, until it has left: see publish.py
+    s.views[i].reset_sent = 1  # owed still, until it has left: see publish.py
 
 
 @cython.cfunc
@@ -145,7 +145,7 @@ def usable(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
     congested: uint32_t = t.cc.cwnd
     flight: uint32_t = t.snd.nxt - t.snd.una
     window: uint32_t
-    if s.views[i].sacked:                       # what has arrived, or is lost, is not on its way (RFC 6675)
+    if s.views[i].sacked:  # what has arrived, or is lost, is not on its way (RFC 6675)
         congested += flight - pipe(s, i)
     if t.cc.dupacks and not t.flags & TCB_RECOVERY:
         congested += least(t.cc.dupacks, 2) * t.snd.mss
@@ -171,7 +171,7 @@ def sendable(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> uint32_t:
     tail: uint32_t
     if not length:
         return 0
-    if length > t.snd.mss:                      # one division for as many segments as it carries
+    if length > t.snd.mss:  # one division for as many segments as it carries
         length = least(length, LONGEST_TEXT)
         tail = length % t.snd.mss
         return length - tail if length < waiting or held(v, t) else length
@@ -239,7 +239,7 @@ def send(
         t.flags |= TCB_FIN_SENT
     t.snd.max = later(t.snd.max, after_text + fin)
     t.last_sent = s.now
-    if not t.timers[cython.cast(cython.int, TIMER_RETRANSMIT)]:      # RFC 6298 (5.1)
+    if not t.timers[cython.cast(cython.int, TIMER_RETRANSMIT)]:  # RFC 6298 (5.1)
         set_timer(s, i, TIMER_RETRANSMIT, s.now + retransmission_timeout(s, i))
 
 
@@ -314,7 +314,7 @@ def see_to_persist(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cyth
     if not t.timers[cython.cast(cython.int, TIMER_PERSIST)]:
         wait = retransmission_timeout(s, i)
         if t.snd.wnd and wait > 200 * MILLISECOND:
-            wait = 200 * MILLISECOND            # RFC 9293 section 3.8.6.2.1: the override, 0.1 - 1 s; Linux's cork
+            wait = 200 * MILLISECOND  # RFC 9293 section 3.8.6.2.1: the override, 0.1 - 1 s; Linux's cork
         set_timer(s, i, TIMER_PERSIST, s.now + wait)
 
 

@@ -10,9 +10,9 @@ from cython.cimports.neatstack.dataplane.tcp.listen import find_listener
 from cython.cimports.neatstack.dataplane.tcp.table import find
 from cython.cimports.neatstack.dataplane.wire.bytes import swap16
 
-FIRST = cython.declare(uint32_t, 32768)         # Linux: net.ipv4.ip_local_port_range
+FIRST = cython.declare(uint32_t, 32768)  # Linux: net.ipv4.ip_local_port_range
 COUNT = cython.declare(uint32_t, 60999 - 32768 + 1)
-TRIES = cython.declare(uint32_t, 8192)          # bounds the time that one connect() takes
+TRIES = cython.declare(uint32_t, 8192)  # bounds the time that one connect() takes
 
 
 def usable(

@@ -43,7 +43,7 @@ from cython.cimports.neatstack.dataplane.tcp.timestamps import full_text
 from cython.cimports.neatstack.dataplane.tcp.window import acknowledged
 from cython.cimports.neatstack.dataplane.wire.headers import FIN, Segment
 
-ACK_DELAY = cython.declare(uint32_t, 40)        # milliseconds, as Linux; RFC 9293 section 3.8.6.3 allows 500
+ACK_DELAY = cython.declare(uint32_t, 40)  # milliseconds, as Linux; RFC 9293 section 3.8.6.3 allows 500
 
 
 def text(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]) -> cython.void:
@@ -117,7 +117,7 @@ def in_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.c
         t.flags |= TCB_HEARD
         s.counters.requests += 1
     if t.flags & TCB_READ_SHUT:
-        v.rx_tail += t.rcv.nxt - before_text    # thrown away as it comes
+        v.rx_tail += t.rcv.nxt - before_text  # thrown away as it comes
     owe(s, i, reordered)
     mark(s, i, NEWS_LINES | NEWS_EVENT)
 
@@ -162,7 +162,7 @@ def out_of_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segm
     v: cython.pointer[View] = cython.address(s.views[i])
     arrived(t, seg.seq, seg.seq + seg.len)
     if t.flags & TCB_READ_SHUT:
-        cut(seg, 0)                             # it will come again in order
+        cut(seg, 0)  # it will come again in order
     elif remember(t, seg.seq, seg.seq + seg.len):
         rx_write(v, t, seg.seq - (t.rcv.irs + 1), seg.text, seg.len)
         if t.flags & TCB_HELD:
@@ -189,7 +189,7 @@ def remember(t: cython.pointer[Tcb], left: uint32_t, right: uint32_t) -> cython.
         first += 1
     last = first
     while last < t.rcv.ranges and not after(ranges[last].left, right):
-        last += 1                               # ranges [first, last) touch the new one
+        last += 1  # ranges [first, last) touch the new one
     if first == last:
         if t.rcv.ranges == RANGES:
             return False
@@ -236,7 +236,7 @@ def fin(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     here: cython.bint = seg.flags & FIN and seg.seq + seg.len == t.rcv.nxt
     if seg.flags & FIN and seg.len == 0 and after(seg.seq, t.rcv.nxt):
-        t.flags |= TCB_FIN_SEEN                 # a bare FIN beyond a gap
+        t.flags |= TCB_FIN_SEEN  # a bare FIN beyond a gap
         t.rcv.fin = seg.seq
         emit_ack(s, i)
     if not here and not (t.flags & TCB_FIN_SEEN and t.rcv.fin == t.rcv.nxt):
@@ -246,7 +246,7 @@ def fin(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[
     mark(s, i, NEWS_LINES | NEWS_EVENT | NEWS_OUTPUT)
     if t.state == State.ESTABLISHED:
         become(s, i, State.CLOSE_WAIT)
-    elif t.state == State.FIN_WAIT_1:           # were our FIN acknowledged, it would be FIN-WAIT-2 by now
+    elif t.state == State.FIN_WAIT_1:  # were our FIN acknowledged, it would be FIN-WAIT-2 by now
         become(s, i, State.CLOSING)
     elif t.state == State.FIN_WAIT_2:
         become(s, i, State.TIME_WAIT)

@@ -15,19 +15,19 @@ from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_RECOVERY, TCB_RETRANSMIT, TIMER_RETRANSMIT, Tcb
 from cython.cimports.neatstack.dataplane.tcp.timers import set_timer
 
-THRESHOLD = cython.declare(uint32_t, 3)         # duplicate ACKs that mean a loss
+THRESHOLD = cython.declare(uint32_t, 3)  # duplicate ACKs that mean a loss
 
 
 def duplicate(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """A duplicate ACK: something has arrived beyond what is acknowledged."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     if t.flags & TCB_RECOVERY:
-        t.cc.cwnd += t.snd.mss                  # step 3: what has arrived is no longer on its way
+        t.cc.cwnd += t.snd.mss  # step 3: what has arrived is no longer on its way
     else:
         t.cc.dupacks += 1
         if t.cc.dupacks == THRESHOLD:
             if before(t.snd.una, t.cc.recover):
-                t.cc.dupacks = 0                # step 1: echoes of what was sent again; no second reduction
+                t.cc.dupacks = 0  # step 1: echoes of what was sent again; no second reduction
             else:
                 enter(t)
     mark(s, i, NEWS_OUTPUT)
@@ -76,10 +76,10 @@ def repaired(s: cython.pointer[Stack], i: uint32_t, acked: uint32_t) -> cython.v
             s.views[i].mending = 0
             t.cc.dupacks = 0
             t.flags &= ~cython.cast(uint32_t, TCB_RECOVERY | TCB_RETRANSMIT)
-        elif not s.views[i].sacked:             # nothing tells of the rest any more: as without these, see below
+        elif not s.views[i].sacked:  # nothing tells of the rest any more: as without these, see below
             t.flags |= TCB_RETRANSMIT
         return
-    if not before(t.snd.una, t.cc.recover):     # step 3, full acknowledgment; option 1, against a burst
+    if not before(t.snd.una, t.cc.recover):  # step 3, full acknowledgment; option 1, against a burst
         flight = t.snd.max - t.snd.una
         t.cc.cwnd = least(t.cc.ssthresh, most(flight, t.snd.mss) + t.snd.mss)
         t.cc.dupacks = 0

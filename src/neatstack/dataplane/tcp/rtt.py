@@ -18,13 +18,13 @@ def measured(t: cython.pointer[Tcb], round_trip: uint32_t) -> cython.void:
     error: int32_t
     spread: uint32_t
     if not round_trip:
-        round_trip = 1                          # srtt 0 means: none yet
+        round_trip = 1  # srtt 0 means: none yet
     if round_trip > RTO_MOST:
         round_trip = RTO_MOST
-    if not t.rtt.srtt:                          # (2.2)
+    if not t.rtt.srtt:  # (2.2)
         t.rtt.srtt = round_trip
         t.rtt.rttvar = round_trip // 2
-    else:                                       # (2.3), RTTVAR first; alpha = 1/8, beta = 1/4
+    else:  # (2.3), RTTVAR first; alpha = 1/8, beta = 1/4
         error = round_trip - t.rtt.srtt
         t.rtt.rttvar = t.rtt.rttvar - (t.rtt.rttvar >> 2) + (cython.cast(uint32_t, error if error > 0 else -error) >> 2)
         t.rtt.srtt = t.rtt.srtt - (t.rtt.srtt >> 3) + (round_trip >> 3)

@@ -11,9 +11,9 @@ from cython.cimports.neatstack.dataplane.wire.bytes import put32
 
 NOP = cython.declare(uint8_t, 1)
 SACK = cython.declare(uint8_t, 5)
-BLOCK = cython.declare(uint32_t, 8)             # bytes of one block
-FRONT = cython.declare(uint32_t, 4)             # two NOPs, kind and length, so that blocks lie on words
-MOST_BLOCKS = cython.declare(uint32_t, 4)       # that fit into 40 bytes of options
+BLOCK = cython.declare(uint32_t, 8)  # bytes of one block
+FRONT = cython.declare(uint32_t, 4)  # two NOPs, kind and length, so that blocks lie on words
+MOST_BLOCKS = cython.declare(uint32_t, 4)  # that fit into 40 bytes of options
 
 
 def arrived(t: cython.pointer[Tcb], left: uint32_t, right: uint32_t) -> cython.void:
@@ -43,7 +43,7 @@ def write_blocks(t: cython.pointer[Tcb], to: cython.pointer[uint8_t], room: uint
     """The SACK option (RFC 2018 section 3), the duplicate first, then what came last first, then the others."""
     count: uint32_t = 0
     most: uint32_t = (room - FRONT) // BLOCK if room > FRONT else 0
-    written: uint32_t = 0                       # bit k: range[k] is there already
+    written: uint32_t = 0  # bit k: range[k] is there already
     k: uint32_t
     n: uint32_t
     if most > MOST_BLOCKS:

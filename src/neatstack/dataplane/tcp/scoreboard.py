@@ -13,7 +13,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import Range, Tcb
 from cython.cimports.neatstack.dataplane.wire.bytes import get32
 from cython.cimports.neatstack.dataplane.wire.headers import Options, Segment
 
-THRESHOLD = cython.declare(uint32_t, 3)         # DupThresh
+THRESHOLD = cython.declare(uint32_t, 3)  # DupThresh
 
 
 def take_blocks(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
@@ -43,9 +43,7 @@ def take_blocks(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cytho
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def put(
-    v: cython.pointer[View], b: cython.pointer[Board], block: cython.pointer[cython.const[Range]]
-) -> cython.bint:
+def put(v: cython.pointer[View], b: cython.pointer[Board], block: cython.pointer[cython.const[Range]]) -> cython.bint:
     """Add a block, joining those that it touches. False: it was there, or there is no place for another."""
     first: uint32_t = 0
     last: uint32_t
@@ -54,7 +52,7 @@ def put(
         first += 1
     last = first
     while last < v.sacked and not after(b.range[last].left, block.right):
-        last += 1                               # ranges [first, last) touch the new one
+        last += 1  # ranges [first, last) touch the new one
     if first == last:
         if v.sacked == BOARD:
             return False
@@ -127,23 +125,21 @@ def pipe(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
     v: cython.pointer[View] = cython.address(s.views[i])
     b: cython.pointer[Board] = cython.address(s.boards[i])
     left: uint32_t = t.snd.una
-    beyond: uint32_t = bytes_sacked(v, b)       # bytes that have arrived beyond the hole in hand
+    beyond: uint32_t = bytes_sacked(v, b)  # bytes that have arrived beyond the hole in hand
     flight: uint32_t = t.snd.nxt - t.snd.una
     away: uint32_t = beyond
     k: uint32_t
     for k in range(v.sacked):
         if v.mending and lost(t, v.sacked - k, beyond):
             away += b.range[k].left - left
-            if after(b.again, left):            # but for what was sent again
+            if after(b.again, left):  # but for what was sent again
                 away -= earlier(b.again, b.range[k].left) - left
         beyond -= b.range[k].right - b.range[k].left
         left = b.range[k].right
     return flight - away if flight > away else 0
 
 
-def next_hole(
-    s: cython.pointer[Stack], i: uint32_t, surely: cython.bint, hole: cython.pointer[Range]
-) -> cython.bint:
+def next_hole(s: cython.pointer[Stack], i: uint32_t, surely: cython.bint, hole: cython.pointer[Range]) -> cython.bint:
     """NextSeg(), rule 1 (`surely`) or 3: what is (or may be) lost, and was not sent again. False: no such thing."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])

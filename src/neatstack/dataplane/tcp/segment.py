@@ -119,7 +119,7 @@ def parse(
     seg.local_port_be = raw16(tcp + 2)
     seg.seq = get32(tcp + 4)
     seg.ack = get32(tcp + 8)
-    seg.flags = tcp[13] & (FIN | SYN | RST | ACK | URG)      # PSH says nothing to us: all text is delivered at once
+    seg.flags = tcp[13] & (FIN | SYN | RST | ACK | URG)  # PSH says nothing to us: all text is delivered at once
     seg.wnd = get16(tcp + 14)
     seg.up = get16(tcp + 18)
     seg.text = tcp + header
@@ -239,7 +239,7 @@ def acceptable(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segmen
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     window: uint32_t = t.rcv.adv - t.rcv.nxt
     length: uint32_t = seg.len + (1 if seg.flags & FIN else 0)
-    old: int32_t = t.rcv.nxt - seg.seq          # bytes before the window
+    old: int32_t = t.rcv.nxt - seg.seq  # bytes before the window
     ahead: uint32_t
     if length == 0:
         # An ACK that text has overtaken on the way says nothing wrong, so anything since our last ACK will do, as for
@@ -248,7 +248,7 @@ def acceptable(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segmen
             return True
         return unacceptable(s, i, seg)
     if old > 0:
-        if seg.len:                             # RFC 2883: the peer shall know that it sent this in vain
+        if seg.len:  # RFC 2883: the peer shall know that it sent this in vain
             came_again(t, seg.seq, seg.seq + least(seg.len, old))
         if cython.cast(uint32_t, old) >= length:
             return unacceptable(s, i, seg)
@@ -256,7 +256,7 @@ def acceptable(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segmen
         seg.seq += old
         seg.len -= old
     ahead = seg.seq - t.rcv.nxt
-    if ahead == 0 and window == 0:              # "special allowance should be made to accept valid ACKs"
+    if ahead == 0 and window == 0:  # "special allowance should be made to accept valid ACKs"
         s.counters.drops[cython.cast(cython.int, DROP_SEQUENCE)] += 1
         seg.len = 0
         seg.flags &= ~FIN
@@ -284,7 +284,7 @@ def unacceptable(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cyth
     if not seg.len and not seg.flags & FIN:
         challenge(s, i)
         return False
-    if t.state == State.TIME_WAIT and seg.flags & FIN:      # our ACK was lost: "restart the 2 MSL time-wait timeout"
+    if t.state == State.TIME_WAIT and seg.flags & FIN:  # our ACK was lost: "restart the 2 MSL time-wait timeout"
         table.wait_remove(s, i)
         table.wait_add(s, i)
         set_timer(s, i, TIMER_TIME_WAIT, s.now + TIME_WAIT_SECONDS * SECOND)
@@ -302,7 +302,7 @@ def reset(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.cons
     RFC 5961 section 3.2: believed at exactly rcv.nxt, challenged elsewhere in the window, dropped outside.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
-    if t.state == State.TIME_WAIT:              # RFC 1337: it must not end TIME-WAIT
+    if t.state == State.TIME_WAIT:  # RFC 1337: it must not end TIME-WAIT
         return
     if seg.seq != t.rcv.nxt:
         if seg.seq - t.rcv.nxt < t.rcv.adv - t.rcv.nxt:
@@ -311,13 +311,13 @@ def reset(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.cons
             s.counters.drops[cython.cast(cython.int, DROP_SEQUENCE)] += 1
         return
     if t.state == State.SYN_RECEIVED and t.flags & TCB_PASSIVE:
-        end(s, i, 0)                            # back to LISTEN; no program has heard of it
+        end(s, i, 0)  # back to LISTEN; no program has heard of it
         return
     s.counters.connections_reset += 1
     if t.state == State.SYN_RECEIVED:
         end(s, i, ECONNREFUSED)
     elif t.state == State.CLOSE_WAIT:
-        end(s, i, EPIPE)                        # as Linux: the peer's FIN has been seen, only our sending fails
+        end(s, i, EPIPE)  # as Linux: the peer's FIN has been seen, only our sending fails
     elif t.state == State.CLOSING or t.state == State.LAST_ACK:
         end(s, i, 0)
     else:
@@ -359,11 +359,11 @@ def take_text_and_fin(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer
     """Seventh, the segment text, and eighth, the FIN bit: only where the peer has not said FIN yet."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     if not receives(t.state):
-        if seg.len:                             # ignored, but the peer is told where we stand
+        if seg.len:  # ignored, but the peer is told where we stand
             challenge(s, i)
         return
     if seg.len:
-        if t.flags & TCB_DETACHED:              # nobody will read it: the peer shall know (RFC 2525 section 2.17)
+        if t.flags & TCB_DETACHED:  # nobody will read it: the peer shall know (RFC 2525 section 2.17)
             abort(s, i, 0)
             return
         text(s, i, seg)

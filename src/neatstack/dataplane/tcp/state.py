@@ -28,7 +28,7 @@ EDGES = {
     State.CLOSED: (State.FREE,),
 }
 
-_legal = cython.declare(uint16_t[16])           # bit n of element m: m may become n
+_legal = cython.declare(uint16_t[16])  # bit n of element m: m may become n
 
 for _state, _next in EDGES.items():
     for _other in _next:
@@ -85,7 +85,7 @@ def count_queues(s: cython.pointer[Stack], i: uint32_t, old: uint8_t, state: Sta
     elif state == State.CLOSED and not t.flags & TCB_ACCEPTED:
         listener.waiting -= 1
     if state == State.CLOSED:
-        t.flags |= TCB_ACCEPTED                 # counted out
+        t.flags |= TCB_ACCEPTED  # counted out
 
 
 def end(s: cython.pointer[Stack], i: uint32_t, error: cython.int) -> cython.void:

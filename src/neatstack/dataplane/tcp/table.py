@@ -128,7 +128,7 @@ def remove(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
             break
         home = cython.cast(uint32_t, s.flows[at] >> 32) & s.flows_mask
         if ((at - home) & s.flows_mask) >= ((at - hole) & s.flows_mask):
-            s.flows[hole] = s.flows[at]         # it may lie as early as the hole
+            s.flows[hole] = s.flows[at]  # it may lie as early as the hole
             hole = at
     s.flows[hole] = 0
     s.flows_used -= 1
@@ -146,13 +146,13 @@ def allocate(s: cython.pointer[Stack]) -> uint32_t:
         s.tcbs_used += 1
         s.region.tcbs_used = s.region.tcbs_used_again = s.tcbs_used
     else:
-        i = recycle(s)                          # it is touched, and can still be undone
+        i = recycle(s)  # it is touched, and can still be undone
         if not i:
             return 0
     touch_new(s, i)
     memset(cython.address(s.tcbs[i]), 0, cython.sizeof(Tcb))
     memset(cython.address(s.views[i]), 0, cython.sizeof(View))
-    s.tcbs[i].stamp = s.region.batch            # it belongs to the batch in hand, as touch() has said
+    s.tcbs[i].stamp = s.region.batch  # it belongs to the batch in hand, as touch() has said
     return i
 
 

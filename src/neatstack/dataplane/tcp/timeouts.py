@@ -40,8 +40,8 @@ from cython.cimports.neatstack.dataplane.tcp.timeouts import (
 from cython.cimports.neatstack.dataplane.tcp.timers import MILLISECOND, SECOND, clear_timer, set_timer
 from cython.cimports.neatstack.dataplane.tcp.user import abort
 
-LONGEST_KEEPALIVE = cython.declare(uint32_t, 32767)         # seconds, and
-MOST_PROBES = cython.declare(uint32_t, 127)                 # as Linux bounds them
+LONGEST_KEEPALIVE = cython.declare(uint32_t, 32767)  # seconds, and
+MOST_PROBES = cython.declare(uint32_t, 127)  # as Linux bounds them
 
 
 def expire(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
@@ -122,7 +122,7 @@ def retransmit(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     congestion.timed_out(t, t.snd.max - t.snd.una)
     t.snd.backoff += 1
     t.snd.nxt = t.snd.una
-    t.cc.recover = t.snd.max                    # RFC 6582 section 4
+    t.cc.recover = t.snd.max  # RFC 6582 section 4
     t.cc.dupacks = 0
     s.views[i].sacked = s.views[i].mending = 0  # RFC 2018 section 8: what it has may have been given up
     t.flags &= ~cython.cast(uint32_t, TCB_RECOVERY | TCB_RETRANSMIT)
@@ -239,7 +239,12 @@ def keepalive_start(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
 @cython.exceptval(check=False)
 def synchronized(t: cython.pointer[cython.const[Tcb]]) -> cython.bint:
     return t.state in (
-        State.ESTABLISHED, State.CLOSE_WAIT, State.FIN_WAIT_1, State.FIN_WAIT_2, State.CLOSING, State.LAST_ACK
+        State.ESTABLISHED,
+        State.CLOSE_WAIT,
+        State.FIN_WAIT_1,
+        State.FIN_WAIT_2,
+        State.CLOSING,
+        State.LAST_ACK,
     )
 
 

@@ -10,8 +10,8 @@ from cython.cimports.neatstack.dataplane.tcp.timestamps import STAMPS, STAMPS_FR
 from cython.cimports.neatstack.dataplane.wire.bytes import get32
 from cython.cimports.neatstack.dataplane.wire.headers import Options, Segment
 
-DAY = cython.declare(uint64_t, 24 * 3600 * 1000000000)      # ns
-GOOD_FOR = cython.declare(uint64_t, 24)         # days, after which half the numbers may have gone by (section 5.5)
+DAY = cython.declare(uint64_t, 24 * 3600 * 1000000000)  # ns
+GOOD_FOR = cython.declare(uint64_t, 24)  # days, after which half the numbers may have gone by (section 5.5)
 
 
 def find_stamps(seg: cython.pointer[Segment]) -> cython.void:

@@ -30,7 +30,7 @@ from cython.cimports.neatstack.dataplane.tcp.timeouts import keepalive_start
 from cython.cimports.neatstack.dataplane.tcp.timers import SECOND, set_timer
 from cython.cimports.neatstack.dataplane.tcp.window import update_due
 
-FIN_WAIT_2_SECONDS = cython.declare(uint32_t, 60)           # Linux: tcp_fin_timeout
+FIN_WAIT_2_SECONDS = cython.declare(uint32_t, 60)  # Linux: tcp_fin_timeout
 
 
 # ---- 3.10.1 OPEN ----
@@ -62,7 +62,7 @@ def connect(
         if local_port_be == 0:
             return -EADDRNOTAVAIL
     elif not ports.usable(s, local_be, local_port_be, remote_be, remote_port_be):
-        return -EADDRNOTAVAIL                   # as Linux: EADDRINUSE is bind()'s
+        return -EADDRNOTAVAIL  # as Linux: EADDRINUSE is bind()'s
     i = table.allocate(s)
     if not i:
         return -ENOBUFS
@@ -144,7 +144,7 @@ def shutdown_write(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         become(s, i, State.FIN_WAIT_1)
     elif t.state == State.CLOSE_WAIT:
         become(s, i, State.LAST_ACK)
-    mark(s, i, NEWS_OUTPUT)                     # before ESTABLISHED: established() goes on
+    mark(s, i, NEWS_OUTPUT)  # before ESTABLISHED: established() goes on
 
 
 def close(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
@@ -156,7 +156,7 @@ def close(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     if t.state == State.SYN_SENT:
         end(s, i, 0)
         return
-    if unread(s, i):                            # RFC 2525 section 2.17: the peer must not think that it was read
+    if unread(s, i):  # RFC 2525 section 2.17: the peer must not think that it was read
         abort(s, i, 0)
         return
     shutdown_write(s, i)

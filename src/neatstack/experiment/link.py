@@ -1,0 +1,164 @@
+"""A link with a delay, a rate, a queue and random losses, emulated between two interfaces of a network namespace.
+
+    python -m neatstack.experiment.link ONE OTHER '{"delay_ms": 50, ...}'
+
+Frames that come in at one interface leave at the other, the same both ways. Prints `ready`, and at SIGTERM what has
+passed, as JSON, so that what the link did can be checked against what it was told to do. The neighbours' segmentation
+and checksum offloads must be off (`plain`): a frame here is what would be on a wire.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import gc
+import json
+import random
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+
+ETH_P_ALL = 3
+SOL_PACKET, PACKET_STATISTICS, PACKET_IGNORE_OUTGOING = 263, 6, 23
+SO_RCVBUFFORCE = 33
+BUFFER = 16 << 20  # bytes that may wait for this process: a burst while it does not run
+AT_ONCE = 64  # frames of one direction, before the other is looked at
+LONGEST_FRAME = 1 << 16
+SIOCETHTOOL = 0x8946
+OFFLOADS = {"checksum": 0x17, "scatter": 0x19, "tso": 0x1F, "gso": 0x24, "gro": 0x2C}  # ETHTOOL_S…
+SECOND = 1_000_000_000  # ns
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What each direction does to frames."""
+
+    delay_ms: float = 0.0  # one way
+    loss: float = 0.0  # share of the frames that are lost, each by itself
+    rate_mbit: float = 0.0  # 10⁶ bits a second; 0: no limit
+    queue_bytes: int = 0  # that may wait for the link; what comes on top is dropped. 0: no limit
+    seed: int = 0
+
+
+@dataclass
+class Passed:
+    """What one direction has seen."""
+
+    frames: int = 0
+    bytes: int = 0
+    lost: int = 0  # by chance
+    dropped: int = 0  # by a full queue
+    overrun: int = 0  # by this process, which was too slow: no part of the emulation
+    late_ns: int = 0  # how late the latest frame left
+    late_total_ns: int = 0
+
+
+class Direction:
+    """Frames from one interface to the other."""
+
+    def __init__(self, source: socket.socket, target: socket.socket, shape: Shape, seed: int) -> None:
+        self.source, self.target, self.shape = source, target, shape
+        self.delay = round(shape.delay_ms * 1_000_000)
+        self.ns_per_byte = 8_000 / shape.rate_mbit if shape.rate_mbit else 0.0
+        self.most_ns = shape.queue_bytes * self.ns_per_byte if shape.queue_bytes else float("inf")
+        self.chance = random.Random(seed).random
+        self.free_at = 0.0  # ns: when the link has sent all that waits
+        self.under_way: deque[tuple[float, bytes]] = deque()
+        self.passed = Passed()
+
+    def take(self) -> None:
+        """Read what has come in, and decide about each frame."""
+        for _ in range(AT_ONCE):
+            try:
+                frame = self.source.recv(LONGEST_FRAME)
+            except BlockingIOError:
+                return
+            self.frame(frame, time.monotonic_ns())
+
+    def frame(self, frame: bytes, now: int) -> None:
+        """Put a frame that came at `now` (ns) on its way, or lose it."""
+        passed = self.passed
+        passed.frames += 1
+        passed.bytes += len(frame)
+        begin = max(self.free_at, now)
+        takes = len(frame) * self.ns_per_byte
+        if begin + takes - now > self.most_ns:
+            passed.dropped += 1
+            return
+        self.free_at = begin + takes
+        if self.shape.loss and self.chance() < self.shape.loss:
+            passed.lost += 1
+            return
+        self.under_way.append((self.free_at + self.delay, frame))
+
+    def give(self) -> float:
+        """Send what is due; when (ns) the next frame is."""
+        under_way, passed = self.under_way, self.passed
+        while under_way:
+            at = under_way[0][0]
+            late = time.monotonic_ns() - at
+            if late < 0:
+                return at
+            try:
+                self.target.send(under_way.popleft()[1])
+            except (BlockingIOError, OSError):
+                passed.overrun += 1
+            passed.late_total_ns += int(late)
+            passed.late_ns = max(passed.late_ns, int(late))
+        return float("inf")
+
+    def outcome(self) -> dict[str, int]:
+        """What has passed; the kernel is asked what it could not keep for us."""
+        _, dropped = struct.unpack("II", self.source.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
+        self.passed.overrun += dropped
+        return asdict(self.passed)
+
+
+def open_interface(name: str) -> socket.socket:
+    """All frames that come in there, and a way to send some."""
+    made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    made.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+    made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
+    made.bind((name, ETH_P_ALL))
+    made.setblocking(False)
+    return made
+
+
+def plain(name: str) -> None:
+    """Turn off the offloads of an interface of this namespace: it sends whole frames of at most its MTU."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        for command in OFFLOADS.values():
+            value = ctypes.create_string_buffer(struct.pack("II", command, 0), 8)
+            request = struct.pack("16sP16x", name.encode(), ctypes.addressof(value))
+            fcntl.ioctl(asking, SIOCETHTOOL, request)
+
+
+def run(one: socket.socket, other: socket.socket, shape: Shape) -> list[dict[str, int]]:
+    """Emulate until SIGTERM; what has passed in both directions."""
+    there, back = Direction(one, other, shape, shape.seed * 2), Direction(other, one, shape, shape.seed * 2 + 1)
+    directions = {one: there, other: back}
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: ended.append(number))
+    gc.disable()
+    print("ready", flush=True)
+    while not ended:
+        soonest = min(there.give(), back.give())
+        wait = min(max((soonest - time.monotonic_ns()) / SECOND, 0.0), 0.1)
+        ready, _, _ = select.select([one, other], [], [], wait)
+        for each in ready:
+            directions[each].take()
+    return [there.outcome(), back.outcome()]
+
+
+def main() -> None:
+    one, other, shape = sys.argv[1:]
+    print(json.dumps(run(open_interface(one), open_interface(other), Shape(**json.loads(shape)))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
