@@ -410,6 +410,7 @@ def test_faults_strike_when_a_connection_is_in_hand(replica: Managed, kind: str,
     listen = {"listener": 1, "address": "0.0.0.0", "port": 80, "backlog": 10}
     assert replica.ask("listen", **listen) is None
     with replica.host.connect(ADDRESS, 80) as victim, replica.host.connect(ADDRESS, 80) as other:
+        assert replica.ask("settle") is None, "the last ACK of a handshake would be the one in hand"
         assert replica.ask("fault", kind=kind, seed=0) is None
         assert replica.ended(0.1) is None
         victim.sendall(b"x")
