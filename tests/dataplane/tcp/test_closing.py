@@ -272,6 +272,29 @@ def test_abort_resets():
     c.expects_nothing()
 
 
+def test_what_was_sent_before_an_abort_goes_first():
+    """As on Linux, where send() sends at once: a last message and a reset behind it reach the peer in this order."""
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"last words")
+    c.socket.abort()
+    lab.run()
+    c.expects("A", data=b"last words")
+    assert "R" in c.expects(seq=11).flags
+
+
+def test_what_was_sent_before_a_close_with_unread_data_goes_first():
+    lab = Lab()
+    c = lab.accepted()
+    c.sends(data=b"unread")
+    c.receives()
+    c.socket.send(b"an answer")
+    c.socket.close()
+    lab.run()
+    c.expects("A", data=b"an answer")
+    assert "R" in c.expects(seq=10).flags
+
+
 def test_a_dead_programs_connections_are_reset():
     lab = Lab()
     c = lab.accepted()

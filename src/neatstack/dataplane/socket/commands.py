@@ -50,6 +50,7 @@ from cython.cimports.neatstack.dataplane.stack import (
     Stack,
     View,
 )
+from cython.cimports.neatstack.dataplane.tcp.output import output
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_FIN_QUEUED,
@@ -66,6 +67,7 @@ from cython.cimports.neatstack.dataplane.tcp.user import (
     sent,
     shutdown_read,
     shutdown_write,
+    unread,
 )
 
 
@@ -327,6 +329,7 @@ def look_at_shutdown(s: cython.pointer[Stack], i: uint32_t, shut: uint32_t) -> c
     """shutdown(), or SO_LINGER 0 (NEAT_SHUT_ABORT)."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     if shut & NEAT_SHUT_ABORT:
+        output(s, i)  # what was sent before may still go, as if there had been time for it
         abort(s, i, ECONNRESET)
         return
     if shut & NEAT_SHUT_READ and not t.flags & TCB_READ_SHUT:
@@ -365,5 +368,7 @@ def detach(s: cython.pointer[Stack], program: uint32_t, i: uint32_t) -> cython.v
     if t.state == State.CLOSED:
         mark(s, i, NEWS_GONE)
     else:
+        if unread(s, i):  # then the peer is reset, but may have what was sent before
+            output(s, i)
         close(s, i)
         mark(s, i, NEWS_LINES)

@@ -13,6 +13,7 @@ cdef void received(Stack *s, uint32_t i) noexcept nogil
 cdef void shutdown_read(Stack *s, uint32_t i) noexcept nogil
 cdef void shutdown_write(Stack *s, uint32_t i) noexcept nogil
 cdef void options_changed(Stack *s, uint32_t i) noexcept nogil  # v.options or the program's keepalive lines
+cdef bint unread(Stack *s, uint32_t i) noexcept nogil
 cdef void close(Stack *s, uint32_t i) noexcept nogil
 cdef void abort(Stack *s, uint32_t i, int error) noexcept nogil
 cdef void fin_wait_2_limit(Stack *s, uint32_t i) noexcept nogil

@@ -164,9 +164,6 @@ def close(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         fin_wait_2_limit(s, i)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def unread(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     """Whether data has been acknowledged that no program has read."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
