@@ -291,6 +291,7 @@ def test_what_it_is_told_to_leave_loses_nothing(replica: Managed) -> None:
     replica.knows_host()
     with replica.host.entered():  # no probes of the peer's (RFC 8985 section 7): those come after some milliseconds
         Path("/proc/sys/net/ipv4/tcp_early_retrans").write_text("0")
+    replica.host.ip("route", "replace", "10.77.0.0/24", "dev", "neat0", "rto_min", "10s")  # nor timeouts
     listen = {"listener": 1, "address": "0.0.0.0", "port": 80, "backlog": 10}
     assert replica.ask("listen", **listen) is None
     with replica.host.connect(ADDRESS, 80) as client:
