@@ -95,9 +95,7 @@ def test_no_prefix(tmp_path: Path) -> None:
     assert "has no neatstack that works (No module named" in refusal(str(tmp_path / "bare"))
 
 
-def test_one_that_hangs_is_ended_with_all_that_it_has_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_hangs_is_ended_with_all_that_it_has_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code, "PROBE_TIME", 0.5)
     mark = str(tmp_path / "mark")
     began = time.monotonic()

@@ -73,8 +73,14 @@ class Scenario:
     def exchange(self, client: End, server: End, there: int, back: int) -> None:
         client.send(there)
         server.send(back)
-        self.until(lambda: len(server.got) == len(client.sent) + len(client.left) == len(server.got)
-                   and len(client.got) == len(server.sent) + len(server.left) and not client.left and not server.left)
+        self.until(
+            lambda: (
+                len(server.got) == len(client.sent) + len(client.left) == len(server.got)
+                and len(client.got) == len(server.sent) + len(server.left)
+                and not client.left
+                and not server.left
+            )
+        )
         assert server.got == client.sent
         assert client.got == server.sent
 

@@ -1,11 +1,11 @@
 """Incarnations that die in the middle of their work, in virtual time, and others that adopt what they have left.
 
-    wire = CrashWire()
-    wire.die("b", "sealed", after=3)        # b's engine will pass this point three times, and die there
-    ...                                     # whatever happens: the next incarnation takes over, and goes on
-    assert wire.deaths == 1
+wire = CrashWire()
+wire.die("b", "sealed", after=3)        # b's engine will pass this point three times, and die there
+...                                     # whatever happens: the next incarnation takes over, and goes on
+assert wire.deaths == 1
 
-    wire.die("b", "sealed", 3, ("touched", 5))      # and that one dies too, perhaps while it still takes over
+wire.die("b", "sealed", 3, ("touched", 5))      # and that one dies too, perhaps while it still takes over
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.neatstack.dataplane.audit import audit
 from cython.cimports.neatstack.dataplane.channel.atomic import barrier
 from cython.cimports.neatstack.dataplane.channel.rings import any_commands, ring_doorbells
+from cython.cimports.neatstack.dataplane.driver.capture import capture_in, capture_out
 from cython.cimports.neatstack.dataplane.driver.device import FRAMES, Frame
 from cython.cimports.neatstack.dataplane.driver.inbox import stow
 from cython.cimports.neatstack.dataplane.driver.loopback import put_loopback, take_loopback
@@ -42,6 +43,8 @@ def receive(s: cython.pointer[Stack], most: cython.int) -> cython.int:
     count: cython.int = s.device.receive(cython.address(s.device), frames, most) if most else 0
     if count > 0 and not s.device.records:
         count = stow(cython.address(s.region.inbox), s.frames, frames, count)
+    if cython.unlikely(s.capture_count != 0):
+        capture_in(s, frames, count)
     point(s, POINT_TAKEN)
     for k in range(count):
         dirty = s.dirty_count
@@ -135,11 +138,15 @@ def plan(s: cython.pointer[Stack]) -> cython.void:
 def flush(s: cython.pointer[Stack]) -> cython.void:
     """Send what was planned. What the device does not take is counted; TCP will send it again."""
     k: uint32_t
+    left: cython.bint
     for k in range(s.outbox_count):
         if s.outbox[k].loopback:
-            if not put_loopback(s, cython.address(s.outbox[k])):
-                s.counters.drops[cython.cast(cython.int, DROP_DEVICE)] += 1
-        elif s.device.send(cython.address(s.device), cython.address(s.outbox[k])) < 0:
+            left = put_loopback(s, cython.address(s.outbox[k]))
+        else:
+            left = s.device.send(cython.address(s.device), cython.address(s.outbox[k])) >= 0
+        if not left:
             s.counters.drops[cython.cast(cython.int, DROP_DEVICE)] += 1
+        elif cython.unlikely(s.capture_count != 0):
+            capture_out(s, cython.address(s.outbox[k]))
         point(s, POINT_SENT)
     s.outbox_count = 0

@@ -26,6 +26,7 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
 )
 from cython.cimports.neatstack.dataplane.channel.region import map_region
 from cython.cimports.neatstack.dataplane.death import guarded
+from cython.cimports.neatstack.dataplane.driver.capture import capture_attach
 from cython.cimports.neatstack.dataplane.driver.device import Device
 from cython.cimports.neatstack.dataplane.driver.fault import FaultyDevice, fault_close, fault_device, is_faulty
 from cython.cimports.neatstack.dataplane.driver.loopback import (
@@ -58,6 +59,7 @@ from cython.cimports.neatstack.dataplane.socket.programs import (
     revoke,
 )
 from cython.cimports.neatstack.dataplane.stack import (
+    CAPTURES,
     MAX_CHANNELS,
     NEIGHBOURS,
     Board,
@@ -263,11 +265,14 @@ class Engine:
         if not self.s.wheel_count:
             timers.init(self.s)
 
-    def input(self, frame: bytes, checked: bool = False) -> None:
-        """A frame arrives at the memory device. `checked`: its transport checksum is known to be good."""
+    def input(self, frame: bytes, checked: bool = False, gso_size: int = 0) -> None:
+        """A frame arrives at the memory device. `checked`: its transport checksum is known to be good.
+
+        `gso_size`: payload bytes of each of the segments that it was put together from; 0: it is one.
+        """
         octets: cython.p_char = frame
         check(
-            memory_put(self.memory(), cython.cast(cython.pointer[uint8_t], octets), len(frame), checked),
+            memory_put(self.memory(), cython.cast(cython.pointer[uint8_t], octets), len(frame), checked, gso_size),
             "memory device",
         )
 
@@ -414,6 +419,31 @@ class Engine:
         self.s.listeners_guard = 0
         check(revoke(self.s, number, channel), f"listener {number}, channel {channel}")
         commit(self.s)
+
+    # ---- captures ----
+
+    def add_capture(self, number: int, memory: object) -> None:
+        """Write every packet into `memory`, see driver/capture.pxd. ValueError: it is no such; OSError: too many."""
+        k: cython.int
+        at: cython.p_void = pointer_to(memory, 0, True)
+        self.drop_capture(number)
+        for k in range(CAPTURES):
+            if self.s.captures[k].header == cython.NULL:
+                check(capture_attach(cython.address(self.s.captures[k]), at, memoryview(memory).nbytes), "capture")
+                self.s.captures[k].number = number
+                self.s.capture_count += 1
+                self.kept[f"capture {number}"] = memoryview(memory)
+                return
+        raise OSError(28, f"{CAPTURES} captures are under way")
+
+    def drop_capture(self, number: int) -> None:
+        """Nobody looks any more. What is not under way needs no end."""
+        k: cython.int
+        for k in range(CAPTURES):
+            if self.s.captures[k].header != cython.NULL and self.s.captures[k].number == cython.cast(uint32_t, number):
+                memset(cython.address(self.s.captures[k]), 0, cython.sizeof(self.s.captures[k]))
+                self.s.capture_count -= 1
+                self.kept.pop(f"capture {number}").release()
 
     # ---- faults on demand ----
 

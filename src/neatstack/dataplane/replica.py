@@ -49,7 +49,10 @@ from neatstack.dataplane.mapping import Mapping
 from neatstack.dataplane.sandbox import enter_isolation, filter_calls, name_process
 from neatstack.dataplane.version import VERSION, state
 
-OF_REPLICAS = frozenset(("channel", "drop", "listen", "unlisten", "grant", "revoke", "run", "settle", "fault"))
+OF_REPLICAS = frozenset((
+    *("channel", "drop", "listen", "unlisten", "grant", "revoke", "run", "settle", "fault"),
+    *("capture", "uncapture"),
+))  # fmt: skip
 DESCRIPTORS = ("control", "stack_page", "neighbours")
 STRIKES = {
     "kill": int(STRIKE_KILL), "segv": int(STRIKE_SEGV), "abort": int(STRIKE_ABORT), "hang": int(STRIKE_HANG),
@@ -356,6 +359,10 @@ class Replica:
                 engine.grant(message["listener"], message["channel"])
             case "revoke":
                 engine.revoke(message["listener"], message["channel"])
+            case "capture":
+                engine.add_capture(message["capture"], Mapping(fds[0]))
+            case "uncapture":
+                engine.drop_capture(message["capture"])
             case "run":
                 return self._run()
             case "settle":

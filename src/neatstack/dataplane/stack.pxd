@@ -29,6 +29,7 @@ cdef enum:
     POINTS = 32              # room for enum Point
     BOARD = 32               # ranges that the peer has acknowledged selectively; more are not believed
     STRAYS = 64              # flows remembered; a power of two
+    CAPTURES = 4             # that can be under way at one time
 
 cdef enum Drop:              # reasons for counting a frame and forgetting it
     DROP_SHORT
@@ -210,6 +211,21 @@ cdef struct Channel:         # private; what is known of one program's channel. 
     uint8_t ring             # events were put in this batch
     uint8_t gone             # the program has died; memory stays while TCBs use it
 
+cdef struct CaptureHeader:   # memory that whoever captures maps read-only, see driver/capture.pxd
+    uint32_t magic
+    uint32_t version
+    uint64_t size            # of the ring, bytes; a power of two
+    uint64_t head            # bytes ever written; a record is there once this has passed it
+    uint64_t tail            # before this records may be overwritten
+    uint64_t written         # records, also those that were too long
+
+cdef struct Capture:         # private; header NULL: unused
+    CaptureHeader *header
+    uint8_t *ring
+    uint64_t size            # checked copy
+    uint64_t next            # where the record in hand begins
+    uint32_t number          # the manager's
+
 cdef struct Stack:
     uint64_t now             # ns, CLOCK_MONOTONIC; tests set it
     uint32_t hand            # the TCB whose change is not committed; 0: none
@@ -279,5 +295,7 @@ cdef struct Stack:
     uint32_t trap_after      # so many times later
     void *trap_jump          # in tests: where the "death" of this incarnation leads
     uint32_t hits[POINTS]    # how often each point was passed while `trap` was set
+    Capture captures[CAPTURES]
+    uint32_t capture_count   # 0: nobody looks
     uint32_t loop_head
     uint32_t loop_tail

@@ -11,6 +11,8 @@ cdef extern from * nogil:
     #define neat_load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
     #define neat_store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
     #define neat_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+    #define neat_load_acquire64(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+    #define neat_store_release64(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
     #define neat_trailing_zeros(v) ((uint32_t)__builtin_ctzll(v))
     #define neat_fence() __atomic_thread_fence(__ATOMIC_SEQ_CST)
     #define neat_compiler_barrier() __asm__ __volatile__("" ::: "memory")
@@ -24,6 +26,8 @@ cdef extern from * nogil:
     void store64 "neat_store"(uint64_t *p, uint64_t v)
     void store8_release "neat_store_release"(uint8_t *p, uint8_t v)
     void store_release "neat_store_release"(uint32_t *p, uint32_t v)
+    uint64_t load_acquire64 "neat_load_acquire64"(const uint64_t *p)
+    void store_release64 "neat_store_release64"(uint64_t *p, uint64_t v)
     uint32_t trailing_zeros "neat_trailing_zeros"(uint64_t v)    # of a number that is not 0
     void fence "neat_fence"()
     void barrier "neat_compiler_barrier"()                       # enough for who looks only after this process has died

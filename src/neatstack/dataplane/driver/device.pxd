@@ -12,6 +12,7 @@ cdef enum:
 cdef struct Frame:           # one received frame; valid until the next receive
     uint8_t *data            # starts with the Ethernet header
     uint32_t length          # up to 64 KiB + headers (GSO)
+    uint16_t gso_size        # payload bytes that each segment had before the device put them together; 0: it was one
     uint8_t checked          # the transport checksum is known to be good (or not needed: it never left this host)
 
 cdef struct Kept:            # where in the memory of the inbox a frame lies

@@ -136,6 +136,7 @@ def lend(
     """Hand out a late frame; its memory lives until the next receive()."""
     frames[count].data = late.data
     frames[count].length = late.length
+    frames[count].gso_size = 0
     frames[count].checked = late.checked
     f.lent[f.lent_count] = late.data
     f.lent_count += 1

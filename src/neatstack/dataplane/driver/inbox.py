@@ -45,5 +45,6 @@ def kept_frame(
         return False
     frame.data = memory + at
     frame.length = length
+    frame.gso_size = 0
     frame.checked = inbox.frames[k].checked != 0
     return True

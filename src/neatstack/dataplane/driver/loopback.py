@@ -64,6 +64,7 @@ def take_loopback(s: cython.pointer[Stack], frame: cython.pointer[Frame]) -> cyt
         length = cython.cast(cython.pointer[uint32_t], s.loop)[0]
     frame.data = s.loop + s.loop_tail + 4
     frame.length = length
+    frame.gso_size = 0
     frame.checked = 1
     s.loop_tail += (4 + length + 7) & ~cython.cast(uint32_t, 7)
     return True

@@ -27,6 +27,6 @@ cdef struct MemoryDevice:
 
 cdef int memory_device(Device *device) noexcept nogil    # 0, or -ENOMEM
 cdef void memory_close(Device *device) noexcept nogil
-cdef int memory_put(Device *device, const uint8_t *data, uint32_t length, bint checked) noexcept nogil    # 0, or -ENOMEM
+cdef int memory_put(Device *device, const uint8_t *data, uint32_t length, bint checked, uint16_t gso_size) noexcept nogil  # 0, or -ENOMEM
 cdef bint memory_untaken(Device *device, Stored *frame) noexcept nogil # False: none; else the caller frees frame.data
 cdef bint memory_take(Device *device, Stored *frame) noexcept nogil    # False: none; else the caller frees frame.data

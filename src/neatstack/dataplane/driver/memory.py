@@ -76,6 +76,7 @@ def receive(device: cython.pointer[Device], frames: cython.pointer[Frame], most:
             return -ENOMEM
         frames[count].data = frame.data
         frames[count].length = frame.length
+        frames[count].gso_size = frame.gso_size
         frames[count].checked = frame.checked
         count += 1
     return count
@@ -136,7 +137,11 @@ def memory_close(device: cython.pointer[Device]) -> cython.void:
 
 
 def memory_put(
-    device: cython.pointer[Device], data: cython.pointer[cython.const[uint8_t]], length: uint32_t, checked: cython.bint
+    device: cython.pointer[Device],
+    data: cython.pointer[cython.const[uint8_t]],
+    length: uint32_t,
+    checked: cython.bint,
+    gso_size: uint16_t,
 ) -> cython.int:
     """A frame arrives. 0, or -ENOMEM."""
     m: cython.pointer[MemoryDevice] = cython.cast(cython.pointer[MemoryDevice], device.self)
@@ -146,7 +151,7 @@ def memory_put(
         return -ENOMEM
     memcpy(frame.data, data, length)
     frame.length = length
-    frame.gso_size = 0
+    frame.gso_size = gso_size
     frame.checked = checked
     if push(cython.address(m.arrivals), cython.address(frame)) < 0:
         free(frame.data)

@@ -266,6 +266,7 @@ def take(buffer: cython.pointer[uint8_t], size: cython.Py_ssize_t, frame: cython
     frame.length = cython.cast(uint32_t, size) - cython.cast(uint32_t, cython.sizeof(VnetHeader))
     # Either flag: the sender is on this host and left the checksum to us, or the kernel has looked at it.
     frame.checked = (header.flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID)) != 0
+    frame.gso_size = header.gso_size if header.gso_type else 0
     return sensible(header, frame.length)
 
 
