@@ -4,8 +4,10 @@ import pytest
 
 from tests.support.lab import PEER, STACK, Lab
 from tests.support.layout import neat
-from tests.support.packet import NOP, SACK_PERMITTED, Segment, mss, wscale
+from tests.support.packet import NOP, SACK_PERMITTED, Segment, mss, option, wscale
 from tests.support.program import address_be, port_be
+
+TIMESTAMP = option(8, bytes(8))
 
 # ---- the handshake ----
 
@@ -291,3 +293,24 @@ def test_a_flood_of_syns_does_not_harm_connections():
     c.socket.send(b"yes")
     lab.run()
     c.expects("A", data=b"yes")
+
+
+@pytest.mark.parametrize(
+    "offered, answered",
+    [
+        (mss(1460), "020405b4"),
+        (mss(1460) + NOP + wscale(7), "020405b4 01030307"),
+        (mss(1460) + NOP + NOP + SACK_PERMITTED, "020405b4 01010402"),
+        (mss(1460) + SACK_PERMITTED + TIMESTAMP, "020405b4 0402080a"),
+        (mss(1460) + NOP + NOP + TIMESTAMP, "020405b4 0101080a"),
+    ],
+)
+def test_the_options_of_a_syn_lie_as_linux_puts_them(offered: bytes, answered: str):
+    """Selective acknowledgments take the place of the NOPs before timestamps: four bytes less."""
+    lab = Lab()
+    lab.listening()
+    c = lab.connection()
+    c.sends("S", options=offered)
+    options = c.expects("SA").options
+    assert options[: len(bytes.fromhex(answered))] == bytes.fromhex(answered)
+    assert len(options) == (16 if TIMESTAMP in offered else len(bytes.fromhex(answered)))

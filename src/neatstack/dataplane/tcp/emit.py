@@ -126,6 +126,7 @@ def emit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     active: cython.bint = t.state == State.SYN_SENT
     scaling: cython.bint = active or t.flags & TCB_WINDOW_SCALING
     sack: cython.bint = active or t.flags & TCB_SACK
+    stamped: cython.bint = active or t.flags & TCB_TIMESTAMPS
     window: uint16_t
     if active and t.snd.max == t.snd.iss and v.program != cython.NULL:
         limit_mss(t, load16(cython.address(v.program.mss)))
@@ -136,10 +137,9 @@ def emit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     if out == cython.NULL:
         return False
     tcp = out.header + TCP_AT
-    length = TCP_HEADER + write_syn(tcp + TCP_HEADER, t.rcv.mss, scaling, RECEIVE_SHIFT, sack)
-    if active or t.flags & TCB_TIMESTAMPS:
-        write_stamps(s, t, tcp + length)
-        length += STAMPS
+    if stamped:
+        write_stamps(s, t, tcp + TCP_HEADER + 4)
+    length = TCP_HEADER + write_syn(tcp + TCP_HEADER, t.rcv.mss, scaling, RECEIVE_SHIFT, sack, stamped)
     write_header(
         tcp, t.local_port_be, t.remote_port_be, t.snd.iss, t.rcv.nxt, length, SYN if active else SYN | ACK, window
     )

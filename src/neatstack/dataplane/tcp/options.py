@@ -61,23 +61,35 @@ def parse(
 
 
 def write_syn(
-    to: cython.pointer[uint8_t], mss: uint16_t, scaling: cython.bint, wscale: uint8_t, sack: cython.bint
+    to: cython.pointer[uint8_t],
+    mss: uint16_t,
+    scaling: cython.bint,
+    wscale: uint8_t,
+    sack: cython.bint,
+    stamped: cython.bint,
 ) -> uint32_t:
-    """Write the options of a SYN; how many bytes, a multiple of 4, at most 12."""
+    """Write the options of a SYN in the order in which Linux has them; how many bytes, a multiple of 4, at most 20.
+
+    `stamped`: NOP, NOP and timestamps (12 bytes) are at to + 4 already.
+    """
     length: uint32_t = 4
     to[0] = MSS
     to[1] = 4
     put16(to + 2, mss)
+    if sack:  # before timestamps in place of the NOPs
+        if not stamped:
+            to[4] = to[5] = NOP
+            length = 6
+        to[length] = SACK_PERMITTED
+        to[length + 1] = 2
+        length = 8
+    if stamped:
+        length = 16
     if scaling:
         to[length] = NOP
         to[length + 1] = WSCALE
         to[length + 2] = 3
         to[length + 3] = wscale
-        length += 4
-    if sack:
-        to[length] = to[length + 1] = NOP
-        to[length + 2] = SACK_PERMITTED
-        to[length + 3] = 2
         length += 4
     return length
 
@@ -90,7 +102,7 @@ def parse_bytes(data: bytes) -> dict:
 
 
 def syn_bytes(mss: uint16_t, scaling: cython.bint, wscale: uint8_t, sack: cython.bint = False) -> bytes:
-    """Probe: what write_syn() writes."""
-    room: uint8_t[12]
-    length: uint32_t = write_syn(room, mss, scaling, wscale, sack)
+    """Probe: what write_syn() writes without timestamps."""
+    room: uint8_t[20]
+    length: uint32_t = write_syn(room, mss, scaling, wscale, sack, False)
     return bytes([room[n] for n in range(length)])
