@@ -22,6 +22,7 @@ REPLICA: dict[str, Any] = {
         "packets_in": 100, "packets_out": 90, "bytes_in": 10_000, "bytes_out": 90_000, "connections": 5,
         "retransmits": 1, "connections_opened": 3, "connections_accepted": 40, "connections_closed": 38,
         "connections_reset": 0, "batches": 50, "sleeps": 20, "commands": 9, "events": 8, "doorbells": 7,
+        "cookies_sent": 3, "cookies_taken": 2, "cookies_refused": 1,
         "requests": 40, "slept_ns": 10_000_000_000, "drop_no_port": 2, "drop_sequence": 0,
     },
     "recoveries": 0, "last_recovery": None,

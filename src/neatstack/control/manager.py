@@ -61,6 +61,7 @@ class Manager:
         self.page_memory = -1
         self.page_view: mmap.mmap
         self.neighbours = -1
+        self.secret = ""
         self.steering: Steering
         self.replicas: Replicas
         self.change = Change()
@@ -91,6 +92,8 @@ class Manager:
         self.link = Link(self.store, settings, self.page.mac, self.queues[-1], self.neighbours, sockets)
         claims = pages.memory("claims", mmap.PAGESIZE)
         self.store.put("claims", {}, [claims])
+        self.secret = secrets.token_hex(16)
+        self.store.put("secret", {"secret": self.secret})
         self._join(runs, slots, claims, Ports(settings.interface.ip))
         for slot in slots:
             self.replicas.remember_slot(slot)
@@ -118,6 +121,7 @@ class Manager:
         channels = [entry for key, entry in entries.items() if key.startswith("channel.")]
         bindings = [Binding.from_data(entry.data) for key, entry in entries.items() if key.startswith("binding.")]
         ports = Ports(self.settings.interface.ip, bindings)
+        self.secret = entries["secret"].data["secret"] if "secret" in entries else ""
         self._join(Code.from_data(entries["code"].data), slots, entries["claims"].descriptors[0], ports)
         self.link.adopt(entries.get("process.link"))
         self.replicas.resume(entries, set(self.steering.table()))
@@ -175,6 +179,7 @@ class Manager:
             lambda slot: self.programs.contents(slot),
             option=settings.recovery,
             spares=settings.spares,
+            secret=self.secret,
         )
         self.replicas.on_recovered = self.events.recovered
         self.renewal = Renewal(self.replicas, self.change)

@@ -172,6 +172,8 @@ def count_in(s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]]) -> 
     listener: cython.pointer[Listener]
     if t.flags & (TCB_PASSIVE | TCB_ACCEPTED) != TCB_PASSIVE or t.state == State.CLOSED:
         return
+    if t.state == State.SYN_RECEIVED:
+        s.half_open += 1
     listener = listener_numbered(s, t.listener)
     if listener == cython.NULL:
         return

@@ -148,7 +148,8 @@ class Engine:
      `region`, `stack_page`, `replica_page` and `neighbours` are buffers laid out as stack.pxd and layout.h say; what is
     not given is made, for one replica with the given address. `device` is "memory" (see input() and output()), or None:
     the caller sets the device up before the first batch. `faults` is a dict of fault probabilities with a `seed`, see
-    driver/fault.py.
+    driver/fault.py. `secret`: 16 bytes, the same for all replicas of the stack: cookies and timestamps, which may come
+     back to another replica.
     """
 
     def __cinit__(
@@ -169,6 +170,7 @@ class Engine:
         neighbours: object = None,
         device: object = "memory",
         faults: object = None,
+        secret: bytes = b"",
     ):
         self.kept = {}
         self.s = cython.cast(cython.pointer[Stack], calloc(1, cython.sizeof(Stack)))
@@ -176,6 +178,9 @@ class Engine:
             raise MemoryError
         s: cython.pointer[Stack] = self.s
         s.replica = replica
+        if secret:
+            s.secret[0] = int.from_bytes(secret[:8], "little")
+            s.secret[1] = int.from_bytes(secret[8:16], "little")
         if stack_page is None:
             stack_page = new_stack_page(address, prefix, gateway, mac, mtu)
         if replica_page is None:
@@ -211,6 +216,7 @@ class Engine:
         memory: cython.p_void = self.keep("region", region, 0, True)
         check(map_region(s, memory, self.kept["region"].nbytes, max_tcbs, keep), "state region")
         s.region.replica = s.replica
+        s.page_generation = s.page.generation
         s.region.incarnation = incarnation
         s.replica_page.magic = NEAT_MAGIC
         s.replica_page.version = NEAT_LAYOUT_VERSION

@@ -344,7 +344,7 @@ class Replica:
             case "stop":
                 return self._stop(bool(message.get("final")))
             case "adopt":
-                return self._adopt(message["replica"], message["incarnation"], message["how"], fds)
+                return self._adopt(message, fds)
             case op if engine is None and op in OF_REPLICAS:
                 raise ValueError("a spare has nothing to do it with")
             case "channel":
@@ -375,8 +375,9 @@ class Replica:
 
     # ---- from spare to replica ----
 
-    def _adopt(self, number: int, incarnation: int, how: str, fds: list) -> None:
+    def _adopt(self, message: dict, fds: list) -> None:
         """Be this replica from now on: map its memory, and take up its queue."""
+        number, how = message["replica"], message["how"]
         if self.engine is not None:
             raise ValueError("it is a replica already")
         if how not in MANNERS:
@@ -386,7 +387,7 @@ class Replica:
         self.how = how
         self.engine = Engine(
             replica=number,
-            incarnation=incarnation,
+            incarnation=message["incarnation"],
             max_tcbs=self.config["max_tcbs"],
             region=Mapping(region),
             keep=how != "fresh",
@@ -394,6 +395,7 @@ class Replica:
             replica_page=Mapping(page),
             neighbours=self.neighbours,
             device=None,
+            secret=bytes.fromhex(message.get("secret", "")),
         )
         self._take_queue(tap)
         self.loop.link = link

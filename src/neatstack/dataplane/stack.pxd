@@ -74,6 +74,9 @@ cdef struct Counters:        # R; in the order in which inspect.py names them
     uint64_t doorbells
     uint64_t connections     # now
     uint64_t requests        # turns of a connection from sending to receiving
+    uint64_t cookies_sent    # SYNs answered without keeping anything (RFC 4987)
+    uint64_t cookies_taken   # connections that came of it
+    uint64_t cookies_refused # ACKs that should have had one
     uint64_t drops[DROPS]
 
 cdef struct Listener:        # R
@@ -120,6 +123,7 @@ cdef struct RegionHeader:    # R, at offset 0
     uint64_t holds_at
     uint64_t frames_at
     uint64_t isn_key[2]      # RFC 6528: outlives the incarnation, so that sequence numbers go on; 0 0: not drawn yet
+    uint64_t pressure_at     # ns: when a SYN was last answered with a cookie; 0: never
     Tcb undo
     Inbox inbox              # the frames of the batch in hand; their bytes lie at frames_at
     Strays strays            # for the manager, who can see whether another replica has such a connection
@@ -248,6 +252,7 @@ cdef struct Stack:
     const Neighbour *neighbours
     ReplicaPage *replica_page
     uint64_t isn_key[2]      # RFC 6528; from the region, so that it outlives the incarnation
+    uint64_t secret[2]       # of the stack, the same for all replicas; of a replica that was told none: its isn_key
     uint8_t *loop            # loopback: frames to ourselves, copied
     uint32_t loop_size
     uint32_t replica         # our number
@@ -262,6 +267,9 @@ cdef struct Stack:
     uint32_t free_holds_count
     uint32_t holds_used      # hold buffers at and beyond this have never been used
     uint32_t flows_used      # live entries
+    uint32_t half_open       # connections in SYN-RECEIVED, of all listeners
+    uint32_t page_generation # of the stack page when it was last looked at for changes, and
+    uint64_t page_changed_at # ns: when there was one
     uint16_t listeners_by_port[LISTENER_SLOTS]      # index in listeners + 1
     uint16_t listeners_by_number[LISTENER_SLOTS]
     # timers

@@ -10,6 +10,7 @@ from cython.cimports.neatstack.dataplane.channel.buffers import tx_span
 from cython.cimports.neatstack.dataplane.driver.device import Outgoing
 from cython.cimports.neatstack.dataplane.ip.output import TCP_AT, begin, commit, outbox_full
 from cython.cimports.neatstack.dataplane.stack import NEWS_OUTPUT, Stack, View
+from cython.cimports.neatstack.dataplane.tcp.emit import write_header
 from cython.cimports.neatstack.dataplane.tcp.options import write_syn
 from cython.cimports.neatstack.dataplane.tcp.sack import write_sack
 from cython.cimports.neatstack.dataplane.tcp.seq import earlier, later, least
@@ -27,36 +28,10 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
 from cython.cimports.neatstack.dataplane.tcp.timers import clear_timer
 from cython.cimports.neatstack.dataplane.tcp.timestamps import STAMPS, write_stamps
 from cython.cimports.neatstack.dataplane.tcp.window import RECEIVE_SHIFT, offer, offer_in_syn
-from cython.cimports.neatstack.dataplane.wire.bytes import put16, put32, set16
 from cython.cimports.neatstack.dataplane.wire.headers import ACK, FIN, RST, SYN, TCP_HEADER, Segment
 
 LONGEST_HEADER = cython.declare(uint32_t, 60)  # of TCP, with options
 LEAST_MAXSEG = cython.declare(uint16_t, 88)  # bytes, as Linux's TCP_MAXSEG
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def write_header(
-    to: cython.pointer[uint8_t],
-    source_be: uint16_t,
-    destination_be: uint16_t,
-    seq: uint32_t,
-    ack: uint32_t,
-    length: uint32_t,
-    flags: uint8_t,
-    window: uint16_t,
-) -> cython.void:
-    """A TCP header of `length` bytes (RFC 9293 section 3.1); commit() writes the checksum."""
-    set16(to, source_be)
-    set16(to + 2, destination_be)
-    put32(to + 4, seq)
-    put32(to + 8, ack)
-    to[12] = cython.cast(uint8_t, length << 2)
-    to[13] = flags
-    put16(to + 14, window)
-    set16(to + 18, 0)
 
 
 def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t, flags: uint8_t) -> cython.void:

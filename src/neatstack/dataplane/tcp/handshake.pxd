@@ -2,12 +2,16 @@
 
 from libc.stdint cimport uint16_t, uint32_t
 
-from neatstack.dataplane.stack cimport Stack
-from neatstack.dataplane.wire.headers cimport Segment
+from neatstack.dataplane.stack cimport Listener, Stack
+from neatstack.dataplane.tcp.tcb cimport Tcb
+from neatstack.dataplane.wire.headers cimport Options, Segment
 
-cdef void no_connection(Stack *s, const Segment *seg) noexcept nogil
+cdef uint32_t no_connection(Stack *s, const Segment *seg) noexcept nogil
 cdef bint opens_anew(Stack *s, uint32_t i, const Segment *seg) noexcept nogil
 cdef bint syn_sent(Stack *s, uint32_t i, Segment *seg) noexcept nogil
 cdef bint repeated_syn(Stack *s, uint32_t i, Segment *seg) noexcept nogil
 cdef bint syn_received(Stack *s, uint32_t i, const Segment *seg) noexcept nogil
+cdef void new_connection(Stack *s, Tcb *t, Listener *listener, const Segment *seg) noexcept nogil
+cdef void take_offers(Stack *s, Tcb *t, uint32_t irs, const Options *options) noexcept nogil
+cdef uint32_t first_room(Stack *s, Listener *listener) noexcept nogil
 cdef uint16_t our_mss(Stack *s) noexcept nogil

@@ -2,7 +2,7 @@
 
 import cython
 from cython.cimports.libc.errno import ECONNREFUSED
-from cython.cimports.libc.stdint import uint16_t, uint32_t
+from cython.cimports.libc.stdint import int32_t, uint16_t, uint32_t
 from cython.cimports.neatstack.dataplane.channel.atomic import store64
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_TABLE_MOVED, NEAT_TABLE_MOVING
 from cython.cimports.neatstack.dataplane.driver.flowhash import bucket, flow_hash
@@ -10,9 +10,7 @@ from cython.cimports.neatstack.dataplane.driver.maps import SteerFlow
 from cython.cimports.neatstack.dataplane.stack import (
     DROP_ACCEPT_QUEUE,
     DROP_MOVED,
-    DROP_NO_MEMORY,
     DROP_NO_PORT,
-    DROP_SYN_QUEUE,
     DROP_TCP_HEADER,
     HOLD_SIZE,
     NEWS_EVENT,
@@ -27,6 +25,7 @@ from cython.cimports.neatstack.dataplane.stack import (
 from cython.cimports.neatstack.dataplane.tcp import congestion, rtt, table
 from cython.cimports.neatstack.dataplane.tcp.ack import round_trip, take_window
 from cython.cimports.neatstack.dataplane.tcp.bits import lowest
+from cython.cimports.neatstack.dataplane.tcp.cookies import answer_with_cookie, cookies_expected, take_cookie
 from cython.cimports.neatstack.dataplane.tcp.emit import refuse
 from cython.cimports.neatstack.dataplane.tcp.isn import initial_sequence, timestamp_offset
 from cython.cimports.neatstack.dataplane.tcp.listen import find_listener, listener_numbered
@@ -70,29 +69,48 @@ LEAST_HALF_OPEN = cython.declare(uint32_t, 64)  # connections in SYN-RECEIVED th
 # ---- CLOSED and LISTEN ----
 
 
-def no_connection(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Segment]]) -> cython.void:
-    """A segment of no connection: for a listener (3.10.7.2), or for nobody (3.10.7.1)."""
+def no_connection(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Segment]]) -> uint32_t:
+    """A segment of no connection: for a listener (3.10.7.2), or for nobody (3.10.7.1).
+
+    The connection in SYN-RECEIVED that it continues after all, having brought a cookie; 0: the segment is done with.
+    """
     listener: cython.pointer[Listener]
     if not seg.remote_port_be or not seg.local_port_be:  # reserved: there is nobody to answer
         s.counters.drops[cython.cast(cython.int, DROP_TCP_HEADER)] += 1
-        return
+        return 0
     if not seg.loopback and s.page.replicas > 1 and another_has_it(s, seg):
         s.counters.drops[cython.cast(cython.int, DROP_MOVED)] += 1
-        return
+        return 0
     listener = find_listener(s, seg.local_be, seg.local_port_be)
     if listener == cython.NULL:
         s.counters.drops[cython.cast(cython.int, DROP_NO_PORT)] += 1
         if not seg.flags & RST:
             refuse(s, seg, seg.flags & ACK)
-        return
+        return 0
     if seg.flags & RST:  # First
-        return
+        return 0
     if seg.flags & ACK:  # Second
-        refuse(s, seg, True)
-        return
+        return acknowledges(s, listener, seg)
     # Third; with FIN it is no handshake, as for Linux. Fourth, anything else: drop
     if seg.flags & (SYN | FIN) == SYN:
         passive_open(s, listener, seg, 0)
+    return 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def acknowledges(
+    s: cython.pointer[Stack], listener: cython.pointer[Listener], seg: cython.pointer[cython.const[Segment]]
+) -> uint32_t:
+    """Second: an ACK to a listener, good only with a cookie. The connection; 0: there is none."""
+    i: int32_t = -1
+    if not seg.flags & SYN and cookies_expected(s):
+        i = take_cookie(s, listener, seg)
+    if i < 0:
+        refuse(s, seg, True)
+        return 0
+    return i
 
 
 @cython.cfunc
@@ -146,7 +164,7 @@ def passive_open(
     seg: cython.pointer[cython.const[Segment]],
     least_iss: uint32_t,
 ) -> cython.void:
-    """Third: a SYN to a listener. SYN-RECEIVED, unless a queue is full.
+    """Third: a SYN to a listener. SYN-RECEIVED, or if there is no room for more of these, only an answer with a cookie.
 
     Text on the SYN is left for the peer to send again.
     `least_iss` (0: any): our ISS shall lie beyond it, since the flow has just been used with numbers up to it.
@@ -157,15 +175,35 @@ def passive_open(
         s.counters.drops[cython.cast(cython.int, DROP_ACCEPT_QUEUE)] += 1
         listener.overflows += 1
         return
-    if listener.half_open >= most(2 * listener.backlog, LEAST_HALF_OPEN):
-        s.counters.drops[cython.cast(cython.int, DROP_SYN_QUEUE)] += 1
-        listener.overflows += 1
+    if not least_iss and (  # else it takes the place of the connection that was in TIME-WAIT
+        listener.half_open >= most(2 * listener.backlog, LEAST_HALF_OPEN) or s.half_open >= s.max_tcbs // 4
+    ):
+        answer_with_cookie(s, listener, seg)
         return
     i = table.allocate(s)
     if not i:
-        s.counters.drops[cython.cast(cython.int, DROP_NO_MEMORY)] += 1
+        answer_with_cookie(s, listener, seg)
         return
     t = cython.address(s.tcbs[i])
+    new_connection(s, t, listener, seg)
+    t.snd.iss = initial_sequence(s, t.local_be, t.local_port_be, t.remote_be, t.remote_port_be)
+    if least_iss and not after(t.snd.iss, least_iss):
+        t.snd.iss = least_iss + 1
+    t.snd.una = t.snd.nxt = t.snd.max = t.snd.small = t.cc.recover = t.snd.iss
+    take_syn(s, t, seg)
+    rtt.start(t)
+    table.insert(s, i)
+    become(s, i, State.SYN_RECEIVED)
+    mark(s, i, NEWS_OUTPUT)
+
+
+def new_connection(
+    s: cython.pointer[Stack],
+    t: cython.pointer[Tcb],
+    listener: cython.pointer[Listener],
+    seg: cython.pointer[cython.const[Segment]],
+) -> cython.void:
+    """What a connection that a peer opens begins with: all but numbers, and what its SYN says."""
     t.local_be = seg.local_be
     t.remote_be = seg.remote_be
     t.local_port_be = seg.local_port_be
@@ -174,18 +212,9 @@ def passive_open(
     t.listener = listener.number
     t.flags = TCB_PASSIVE | (TCB_LOOPBACK if seg.loopback else 0)
     t.last_received = s.now
-    t.snd.iss = initial_sequence(s, t.local_be, t.local_port_be, t.remote_be, t.remote_port_be)
     t.stamps.offset = timestamp_offset(s, t.local_be, t.local_port_be, t.remote_be, t.remote_port_be)
-    if least_iss and not after(t.snd.iss, least_iss):
-        t.snd.iss = least_iss + 1
-    t.snd.una = t.snd.nxt = t.snd.max = t.snd.small = t.cc.recover = t.snd.iss
     t.rcv.mss = our_mss(s)
     t.rcv.wnd = first_room(s, listener)
-    take_syn(s, t, seg)
-    rtt.start(t)
-    table.insert(s, i)
-    become(s, i, State.SYN_RECEIVED)
-    mark(s, i, NEWS_OUTPUT)
 
 
 def our_mss(s: cython.pointer[Stack]) -> uint16_t:
@@ -193,9 +222,6 @@ def our_mss(s: cython.pointer[Stack]) -> uint16_t:
     return cython.cast(uint16_t, least(s.page.mtu, 65535) - IP_HEADER - TCP_HEADER)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def first_room(s: cython.pointer[Stack], listener: cython.pointer[Listener]) -> uint32_t:
     """What a SYN-ACK may offer: the ring of the program that waits for a connection, else the region's buffer."""
     queue: cython.pointer[AcceptQueue] = cython.address(s.queues[listener - s.listeners])
@@ -215,14 +241,21 @@ def take_syn(
     """What a SYN says about its sender: numbers, window and options. t.rcv.mss and t.rcv.wnd are ours."""
     options: Options
     parse(seg.options, seg.options_length, cython.address(options))
-    t.rcv.irs = seg.seq
-    t.rcv.nxt = seg.seq + 1
-    t.rcv.up = seg.seq
-    t.rcv.adv = t.rcv.nxt + t.rcv.wnd
-    t.snd.mss = cython.cast(uint16_t, most(least(options.mss if options.mss else DEFAULT_MSS, t.rcv.mss), LEAST_MSS))
+    take_offers(s, t, seg.seq, cython.address(options))
     t.snd.wnd = t.snd.max_wnd = seg.wnd  # of a SYN: not scaled (RFC 7323 section 2.2)
-    t.snd.wl1 = seg.seq
     t.snd.wl2 = seg.ack
+
+
+def take_offers(
+    s: cython.pointer[Stack], t: cython.pointer[Tcb], irs: uint32_t, options: cython.pointer[cython.const[Options]]
+) -> cython.void:
+    """The peer's initial sequence number, and what its options are to us."""
+    t.rcv.irs = irs
+    t.rcv.nxt = irs + 1
+    t.rcv.up = irs
+    t.rcv.adv = t.rcv.nxt + t.rcv.wnd
+    t.snd.wl1 = irs
+    t.snd.mss = cython.cast(uint16_t, most(least(options.mss if options.mss else DEFAULT_MSS, t.rcv.mss), LEAST_MSS))
     if options.has_wscale:
         t.flags |= TCB_WINDOW_SCALING
         t.snd.wscale = options.wscale

@@ -16,6 +16,9 @@ def draw_secrets(s: cython.pointer[Stack]) -> cython.void:
         fill_random(s.region.isn_key, cython.sizeof(s.region.isn_key))
     s.isn_key[0] = s.region.isn_key[0]
     s.isn_key[1] = s.region.isn_key[1]
+    if not (s.secret[0] | s.secret[1]):
+        s.secret[0] = s.isn_key[0]
+        s.secret[1] = s.isn_key[1]
     fill_random(s.flows_key, cython.sizeof(s.flows_key))
     if not s.random:
         fill_random(cython.address(s.random), cython.sizeof(s.random))
@@ -36,11 +39,12 @@ def timestamp_offset(
 ) -> uint32_t:
     """What a flow's timestamps are ahead of the clock (RFC 7323 section 5.4).
 
-    The same for the next connection of the flow, whose timestamps so go on where the last one's ended.
+    The same for the next connection of the flow, also at another replica: its timestamps go on where the last one's
+    ended.
     """
     word: uint64_t = cython.cast(uint64_t, local_be) << 32 | remote_be
     last: uint64_t = cython.cast(uint64_t, local_port_be) << 16 | remote_port_be | cython.cast(uint64_t, 13) << 56
-    return cython.cast(uint32_t, siphash(s.isn_key, cython.address(word), 1, last))
+    return cython.cast(uint32_t, siphash(s.secret, cython.address(word), 1, last))
 
 
 @cython.cfunc

@@ -72,9 +72,10 @@ def segment_arrives(
         return
     seg.loopback = loopback
     i = table.find(s, seg.local_be, seg.local_port_be, seg.remote_be, seg.remote_port_be)
-    if not i:
-        no_connection(s, cython.address(seg))
-        return
+    if cython.unlikely(not i):
+        i = no_connection(s, cython.address(seg))
+        if not i:
+            return
     touch(s, i)
     if cython.likely(predicted(cython.address(s.tcbs[i]), cython.address(seg))):
         heard(s, i)

@@ -74,6 +74,10 @@ def count_queues(s: cython.pointer[Stack], i: uint32_t, old: uint8_t, state: Sta
     if state == State.ESTABLISHED:
         s.counters.connections_accepted += 1
         mark(s, i, NEWS_ACCEPT)
+    if state == State.SYN_RECEIVED:
+        s.half_open += 1
+    elif old == State.SYN_RECEIVED:
+        s.half_open -= 1
     if listener == cython.NULL:
         return
     if state == State.SYN_RECEIVED:
