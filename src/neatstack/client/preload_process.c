@@ -7,6 +7,7 @@
 
 #include <spawn.h>
 #include <stdarg.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 /* ---- fork: the work is done by handlers of pthread_atfork(), which libc's own callers of fork() run too ---- */
@@ -153,3 +154,11 @@ EXPORT void _exit(int status)
 }
 
 EXPORT void _Exit(int status) __attribute__((alias("_exit")));
+
+/* ---- memory ---- */
+
+/* A channel is gigabytes of address space, of which little is ever touched: lock that, as it is touched. */
+EXPORT int mlockall(int flags)
+{
+    return real()->mlockall(neat.directory ? flags | MCL_ONFAULT : flags);
+}

@@ -43,6 +43,17 @@ def test_a_syn_offers_them_and_a_syn_ack_only_answers():
     assert 8 not in read_options(plain.expects("SA").options)
 
 
+def test_an_impossible_acknowledgment_does_not_move_the_echo():
+    """It is answered (RFC 9293 section 3.10.7.4) and forgotten: who cannot know what we sent must not set our clock."""
+    lab = Lab()
+    c = accepted(lab)
+    c.sends(ack=9999, options=stamps(THEIRS + 200))
+    assert told(c.expects("A", ack=1))[1] == THEIRS
+    c.sends(data=b"abc", ack=1, options=stamps(THEIRS + 1))
+    lab.wait(0.1)
+    assert told(c.expects("A", ack=4))[1] == THEIRS + 1
+
+
 def test_a_peer_that_answers_without_them_gets_none():
     lab = Lab()
     c = lab.connected()

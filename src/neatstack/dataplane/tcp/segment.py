@@ -79,9 +79,10 @@ def segment_arrives(
     touch(s, i)
     if cython.likely(predicted(cython.address(s.tcbs[i]), cython.address(seg))):
         heard(s, i)
-        take_stamp(s, cython.address(s.tcbs[i]), seg.tsval, seg.seq)
-        if acknowledge(s, i, cython.address(seg)) and seg.len:
-            text(s, i, cython.address(seg))
+        if acknowledge(s, i, cython.address(seg)):
+            take_stamp(s, cython.address(s.tcbs[i]), seg.tsval, seg.seq)
+            if seg.len:
+                text(s, i, cython.address(seg))
     else:
         in_its_order(s, i, cython.address(seg))
 
@@ -202,11 +203,11 @@ def in_its_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segm
         return
     if not acceptable(s, i, seg):
         return
-    take_stamp(s, t, seg.tsval, seq)
     heard(s, i)
     # Third, security: none. Fifth, the ACK field
     if not seg.flags & ACK or not take_ack(s, i, seg):
         return
+    take_stamp(s, t, seg.tsval, seq)  # only now: one that acknowledges what cannot be must not move the echo
     # Sixth, the URG bit: the pointer is kept, the bytes are part of the stream (RFC 6093 section 3.2)
     if seg.flags & URG and after(seg.seq + seg.up, t.rcv.up):
         t.rcv.up = seg.seq + seg.up
