@@ -13,12 +13,13 @@ LONGEST = 600  # lines that a sitting can take in
 
 # Each layer may import those before it. Types and checks are everybody's. Whatever else there is comes last.
 LAYERS = [
-    *("wire", "channel", "death", "journal", "driver", "ip", "tcp", "socket"),
+    *("wire", "channel", "death", "journal", "driver", "ip", "tcp", "udp", "socket"),
     *("inspect", "flows", "audit", "adopt", "batch", "engine"),
 ]
 TYPES = {"check", "stack", "tcp.tcb", "tcp.state", "driver.device", "channel.layout", "channel.atomic"}
 UPWARD = {
     ("ip.input", "tcp.segment"),  # run to completion: a packet is handed on by a call
+    ("ip.input", "udp.input"),
 }
 
 

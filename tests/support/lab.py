@@ -18,7 +18,20 @@ from typing import Any
 
 from neatstack.dataplane.engine import Engine
 from neatstack.dataplane.tcp.tcb import State
-from tests.support.packet import Malformed, Segment, build, mss, parse, split, wscale
+from tests.support.datagrams import DatagramSocket
+from tests.support.packet import (
+    Datagram,
+    Malformed,
+    Segment,
+    build,
+    build_datagram,
+    is_udp,
+    mss,
+    parse,
+    parse_datagram,
+    split,
+    wscale,
+)
 from tests.support.program import Program, Socket
 
 STACK, PEER, NETWORK = "10.0.0.2", "10.0.0.1", "10.0.0.0"
@@ -44,6 +57,8 @@ class Lab:
             self.engine, replica=options.get("replica", 0), sockets=sockets, rx_size=rings, tx_size=rings
         )
         self.left: list[Segment] = []  # what has left the stack and was not yet expected
+        self.datagrams: list[Datagram] = []  # the same of UDP
+        self.other_frames: list[bytes] = []  # to a group of hosts, or fragments
         self.captured: list[Segment] | None = None  # everything that ever left, when a test wants it
         self._peer_ports = iter(range(40000, 60000))
 
@@ -58,6 +73,9 @@ class Lab:
         self.engine.run()
         assert self.engine.damaged() == [], "a connection was changed without the journal's knowledge"
         for frame, gso_size in self.engine.output():
+            if is_udp(frame):
+                self._datagram(frame)
+                continue
             if frame[:12] != PEER_MAC + STACK_MAC:
                 raise Malformed(f"Ethernet addresses {frame[:12].hex()}")
             whole = parse(frame, at=self.time, mtu=None if gso_size else self.mtu)
@@ -66,6 +84,12 @@ class Lab:
                 self.left.append(segment)
                 if self.captured is not None:
                     self.captured.append(segment)
+
+    def _datagram(self, frame: bytes) -> None:
+        if frame[20] & 0x3F or frame[21] or frame[:6] != PEER_MAC:
+            self.other_frames.append(frame)
+        else:
+            self.datagrams.append(parse_datagram(frame, at=self.time, mtu=self.mtu))
 
     def until(self, seconds: float) -> None:
         """Let time go on until `seconds` after the lab's start, waking the engine whenever it asks for it."""
@@ -91,6 +115,20 @@ class Lab:
     def inject_frame(self, frame: bytes, *, checked: bool = False) -> None:
         self.engine.input(frame, checked)
         self.run()
+
+    def inject_datagram(self, payload: bytes, port: int, *, peer_port: int = 5000, **fields: Any) -> None:
+        """The peer sends a datagram to the stack's `port`; `fields` are more of Datagram."""
+        fields = {"source": PEER, "destination": STACK} | fields
+        d = Datagram(payload=payload, source_port=peer_port, destination_port=port, **fields)
+        self.engine.input(build_datagram(d, source_mac=PEER_MAC, destination_mac=STACK_MAC))
+        self.run()
+
+    def datagram_socket(self, port: int = 0, address: str = "0.0.0.0", **options: Any) -> DatagramSocket:
+        """A UDP socket of the lab's program, bound (port 0: to one that is free)."""
+        options.setdefault("program", self.program)
+        made = DatagramSocket(port=port, address=address, **options)
+        self.run()
+        return made
 
     def drops(self, reason: str) -> int:
         """Frames dropped so far for this reason: the name in stack.pxd without DROP_, in lower case."""

@@ -214,6 +214,86 @@ def parse(frame: bytes, *, at: float = 0.0, mtu: int | None = 1500) -> Segment:
     return segment
 
 
+# ---- datagrams ----
+
+
+@dataclass(frozen=True, kw_only=True)
+class Datagram:
+    """One UDP datagram with what matters of its IP header."""
+
+    source: str
+    destination: str
+    source_port: int
+    destination_port: int
+    payload: bytes = b""
+    ttl: int = 64
+    tos: int = 0
+    at: float = field(default=0.0, compare=False)
+
+
+def build_udp(d: Datagram, *, checked: bool = True, length: int | None = None) -> bytes:
+    """Header and payload; without `checked` the checksum is left out, as RFC 768 allows."""
+    length = 8 + len(d.payload) if length is None else length
+    udp = struct.pack("!HHHH", d.source_port, d.destination_port, length, 0) + d.payload
+    pseudo = address(d.source) + address(d.destination) + struct.pack("!HH", 17, length)
+    value = (checksum(pseudo + udp) or 0xFFFF) if checked else 0
+    return udp[:6] + struct.pack("!H", value) + udp[8:]
+
+
+def build_datagram(d: Datagram, *, source_mac: bytes, destination_mac: bytes, checked: bool = True) -> bytes:
+    packet = build_ip(
+        build_udp(d, checked=checked), source=d.source, destination=d.destination, protocol=17, ttl=d.ttl, tos=d.tos
+    )
+    return build_ethernet(packet, source=source_mac, destination=destination_mac)
+
+
+def is_udp(frame: bytes) -> bool:
+    return frame[12:14] == b"\x08\x00" and frame[23] == 17
+
+
+def parse_datagram(frame: bytes, *, at: float = 0.0, mtu: int = 1500) -> Datagram:
+    """As parse(), of a datagram that is no fragment."""
+    packet = frame[ETHERNET:]
+    first, tos, total, _, fragment, ttl, protocol = struct.unpack_from("!BBHHHBB", packet)
+    if first != 0x45 or protocol != 17 or fragment & 0xBFFF or ttl == 0:
+        raise Malformed(f"IPv4 header {packet[:20].hex()}")
+    if total != len(packet) or total > mtu or not is_sound(packet[:20]):
+        raise Malformed(f"IPv4 header {packet[:20].hex()} of {len(packet)} bytes, MTU {mtu}")
+    return _read_datagram(packet[:20], packet[20:], at)
+
+
+def join(frames: list[bytes], *, mtu: int = 1500) -> Datagram:
+    """The datagram that these fragments make, in the order in which they were sent."""
+    whole, number = b"", None
+    for frame in frames:
+        packet = frame[ETHERNET:]
+        total, this, fragment = struct.unpack_from("!HHH", packet, 2)
+        last = frame is frames[-1]
+        if total != len(packet) or total > mtu or not is_sound(packet[:20]) or number not in (None, this):
+            raise Malformed(f"fragment {packet[:20].hex()}")
+        if fragment & 0x1FFF != len(whole) // 8 or bool(fragment & 0x2000) == last or fragment & 0xC000:
+            raise Malformed(f"fragment {fragment:#x} after {len(whole)} bytes")
+        number = this
+        whole += packet[20:]
+    return _read_datagram(frames[0][ETHERNET:][:20], whole, 0.0)
+
+
+def _read_datagram(ip: bytes, udp: bytes, at: float) -> Datagram:
+    source_port, destination_port, length, value = struct.unpack_from("!HHHH", udp)
+    if length != len(udp) or not value or not is_sound(ip[12:20] + struct.pack("!HH", 17, length) + udp):
+        raise Malformed(f"UDP header {udp[:8].hex()}")
+    return Datagram(
+        source=str(ipaddress.IPv4Address(ip[12:16])),
+        destination=str(ipaddress.IPv4Address(ip[16:20])),
+        source_port=source_port,
+        destination_port=destination_port,
+        payload=udp[8:],
+        ttl=ip[8],
+        tos=ip[1],
+        at=at,
+    )
+
+
 def split(segment: Segment, size: int) -> Iterator[Segment]:
     """What a device with segmentation offload makes of a segment: pieces of `size` bytes, FIN and PSH on the last."""
     if not size or len(segment.payload) <= size:

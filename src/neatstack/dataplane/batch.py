@@ -23,6 +23,7 @@ from cython.cimports.neatstack.dataplane.journal import (
     touch,
 )
 from cython.cimports.neatstack.dataplane.socket.commands import run_commands
+from cython.cimports.neatstack.dataplane.socket.datagrams import datagrams_left, send_datagrams
 from cython.cimports.neatstack.dataplane.socket.publish import publish, welcome
 from cython.cimports.neatstack.dataplane.stack import DROP_DEVICE, NEWS_OUTPUT, Stack, View
 from cython.cimports.neatstack.dataplane.tcp import timers
@@ -68,9 +69,13 @@ def batch(s: cython.pointer[Stack]) -> cython.bint:
     run_commands(s)
     timers.run(s)
     plan(s)
+    if s.udp.sending or s.udp.parked_count:
+        send_datagrams(s)
     point(s, POINT_PLANNED)
     publish(s)
     flush(s)
+    if s.udp.told:
+        datagrams_left(s)
     point(s, POINT_FLUSHED)
     ring_doorbells(s)
     point(s, POINT_RUNG)
@@ -96,11 +101,14 @@ def finish_batch(s: cython.pointer[Stack]) -> cython.void:
 
 
 def idle(s: cython.pointer[Stack]) -> cython.bint:
-    return s.dirty_count == 0 and s.loop_head == s.loop_tail and not any_commands(s)
+    return s.dirty_count == 0 and s.udp.sending == 0 and s.loop_head == s.loop_tail and not any_commands(s)
 
 
 def deadline(s: cython.pointer[Stack]) -> uint64_t:
-    return timers.next_deadline(s)
+    at: uint64_t = timers.next_deadline(s)
+    if s.udp.parked_at and (not at or s.udp.parked_at < at):
+        return s.udp.parked_at
+    return at
 
 
 def rounds(argument: cython.p_void) -> cython.void:

@@ -50,6 +50,12 @@ from cython.cimports.neatstack.dataplane.journal import (
     commit,
 )
 from cython.cimports.neatstack.dataplane.socket.accept import destroy_queues, init_queues
+from cython.cimports.neatstack.dataplane.socket.datagrams import (
+    bind_datagrams,
+    hold_datagrams,
+    release_datagrams,
+    unbind_datagrams,
+)
 from cython.cimports.neatstack.dataplane.socket.programs import (
     drop,
     end_listener,
@@ -69,6 +75,7 @@ from cython.cimports.neatstack.dataplane.stack import (
 )
 from cython.cimports.neatstack.dataplane.tcp import table, timers
 from cython.cimports.neatstack.dataplane.tcp.listen import listen
+from cython.cimports.neatstack.dataplane.udp.endpoint import destroy_datagrams, init_datagrams
 
 from neatstack.dataplane.channel.region import region_size
 from neatstack.dataplane.journal import Point
@@ -229,6 +236,7 @@ class Engine:
         check(init_holds(s), "hold buffers")
         check(init_queues(s), "listeners")
         check(init_loopback(s), "loopback")
+        check(init_datagrams(s), "UDP sockets")
         check(table.init(s), "connection table")
 
     def __dealloc__(self):
@@ -241,6 +249,7 @@ class Engine:
             memory_close(cython.address(s.device))
         table.destroy(s)
         destroy_loopback(s)
+        destroy_datagrams(s)
         destroy_queues(s)
         destroy_holds(s)
         destroy_channels(s)
@@ -450,6 +459,23 @@ class Engine:
                 memset(cython.address(self.s.captures[k]), 0, cython.sizeof(self.s.captures[k]))
                 self.s.capture_count -= 1
                 self.kept.pop(f"capture {number}").release()
+
+    def bind(
+        self, number: int, channel: int, cookie: int, address: str, port: int, flags: int = 0, holders: object = ()
+    ) -> None:
+        """There is a UDP socket. `flags`: NEAT_BIND_...; `holders`: channels of programs that hold it too."""
+        port_be = int.from_bytes(port.to_bytes(2, "big"), "little")
+        check(bind_datagrams(self.s, number, channel, cookie, address_be(address), port_be, flags), f"socket {number}")
+        for holder in holders:
+            check(hold_datagrams(self.s, number, holder), f"socket {number}, channel {holder}")
+
+    def release(self, number: int, channel: int) -> None:
+        """A program holds the UDP socket no longer, others do. ValueError: no such socket or channel."""
+        check(release_datagrams(self.s, number, channel), f"socket {number}, channel {channel}")
+
+    def unbind(self, number: int) -> None:
+        """Nobody holds the UDP socket any more. ValueError: no such socket."""
+        check(unbind_datagrams(self.s, number), f"socket {number}")
 
     # ---- faults on demand ----
 

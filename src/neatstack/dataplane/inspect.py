@@ -39,6 +39,11 @@ DROP_NAMES = (
     "device",
     "command",
     "offload",
+    "udp_header",
+    "udp_checksum",
+    "udp_port",
+    "udp_full",
+    "udp_send",
 )
 STATE_NAMES = {int(state): state.name for state in State}
 

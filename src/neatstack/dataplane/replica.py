@@ -50,8 +50,8 @@ from neatstack.dataplane.sandbox import enter_isolation, filter_calls, name_proc
 from neatstack.dataplane.version import VERSION, state
 
 OF_REPLICAS = frozenset((
-    *("channel", "drop", "listen", "unlisten", "grant", "revoke", "run", "settle", "fault"),
-    *("capture", "uncapture"),
+    *("channel", "drop", "listen", "unlisten", "grant", "revoke", "bind", "release", "unbind"),
+    *("run", "settle", "fault", "capture", "uncapture"),
 ))  # fmt: skip
 DESCRIPTORS = ("control", "stack_page", "neighbours")
 STRIKES = {
@@ -363,6 +363,13 @@ class Replica:
                 engine.add_capture(message["capture"], Mapping(fds[0]))
             case "uncapture":
                 engine.drop_capture(message["capture"])
+            case "bind":
+                where = message["address"], message["port"], message["flags"], message["holders"]
+                engine.bind(message["binding"], message["channel"], message["cookie"], *where)
+            case "release":
+                engine.release(message["binding"], message["channel"])
+            case "unbind":
+                engine.unbind(message["binding"])
             case "run":
                 return self._run()
             case "settle":

@@ -6,7 +6,7 @@ the incarnation and rebuilt by the next one.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from neatstack.dataplane.channel.layout cimport (ChannelHeader, ChannelProgram, ChannelReplica, Entry, ReplicaPage, Socket,
+from neatstack.dataplane.channel.layout cimport (ChannelHeader, ChannelProgram, ChannelReplica, Datagram, Entry, ReplicaPage, Socket,
                                                  SocketProgram, SocketReplica, StackPage)
 from neatstack.dataplane.driver.device cimport OUTBOX, Device, Inbox, Outgoing
 from neatstack.dataplane.driver.maps cimport SteerFlow
@@ -30,6 +30,9 @@ cdef enum:
     BOARD = 32               # ranges that the peer has acknowledged selectively; more are not believed
     STRAYS = 64              # flows remembered; a power of two
     CAPTURES = 4             # that can be under way at one time
+    MAX_ENDPOINTS = 16384    # UDP sockets and one
+    ENDPOINT_HEADS = 8192    # of each of the lookup tables of UDP sockets; a power of two
+    PARKED = 64              # datagrams that wait for the next hop's hardware address
 
 cdef enum Drop:              # reasons for counting a frame and forgetting it
     DROP_SHORT
@@ -55,6 +58,11 @@ cdef enum Drop:              # reasons for counting a frame and forgetting it
     DROP_DEVICE              # the device did not take what we sent
     DROP_COMMAND             # a program's channel said something impossible
     DROP_OFFLOAD             # virtio-net header that makes no sense
+    DROP_UDP_HEADER
+    DROP_UDP_CHECKSUM
+    DROP_UDP_PORT            # no socket for a datagram
+    DROP_UDP_FULL            # no room in a socket's receive ring
+    DROP_UDP_SEND            # a program's datagram that cannot be sent: no way there, or too long
     DROPS
 
 cdef struct Counters:        # R; in the order in which inspect.py names them
@@ -77,6 +85,8 @@ cdef struct Counters:        # R; in the order in which inspect.py names them
     uint64_t cookies_sent    # SYNs answered without keeping anything (RFC 4987)
     uint64_t cookies_taken   # connections that came of it
     uint64_t cookies_refused # ACKs that should have had one
+    uint64_t datagrams_in    # given to sockets
+    uint64_t datagrams_out
     uint64_t drops[DROPS]
 
 cdef struct Listener:        # R
@@ -182,7 +192,7 @@ cdef struct Post:            # private; a posted slot's place in the list of its
     uint32_t next            # slot + 1; 0 end
     uint32_t prev
     uint16_t listener        # index in Stack.listeners + 1; 0: not posted
-    uint16_t pad
+    uint16_t unbound         # of a UDP socket whose binding was not told yet: on the channel's list
     uint32_t generation      # of the program's lines, when they were last acted on
 
 cdef struct AcceptQueue:     # private; what one listener has to give and to whom
@@ -203,8 +213,10 @@ cdef struct Channel:         # private; what is known of one program's channel. 
     uint8_t *buffers         # C
     uint32_t *tcb_of         # socket -> TCB index, 0 none
     Post *posts              # by socket
+    uint32_t *endpoint_of    # socket -> index in Datagrams.ends, 0 none
     uint64_t guard           # checksum of all that
-    uint32_t bound           # sockets that have a TCB
+    uint32_t bound           # sockets that have a TCB, or are UDP and bound
+    uint32_t unbound         # slot + 1 of the first UDP socket that waits for its binding; 0 none
     uint32_t untaken         # connections given to the program and not yet accept()ed
     uint64_t inherited[4]    # bit n: it may hold sockets of channel n (see fork)
     uint32_t place           # in Stack.active
@@ -230,6 +242,65 @@ cdef struct Capture:         # private; header NULL: unused
     uint64_t next            # where the record in hand begins
     uint32_t number          # the manager's
 
+cdef struct Endpoint:        # private; a UDP socket, told by the manager. What is in its slot outlives us
+    uint32_t number          # the manager's binding number; 0: unused
+    uint32_t cookie          # by which the program's slot is found
+    uint32_t socket          # the slot, once it is attached
+    uint32_t generation      # of the program's lines, when they were last acted on
+    uint16_t channel         # whose memory
+    uint8_t flags            # NEAT_BIND_...
+    uint8_t attached
+    uint8_t connected
+    uint8_t closing          # unbound: only what was sent before is still to go
+    uint8_t sending          # on that list
+    uint8_t news             # enum EndpointNews; not 0: on that list
+    uint32_t address_be      # bound to; 0 any
+    uint32_t local_be        # of a connected one
+    uint32_t remote_be
+    uint16_t port_be
+    uint16_t remote_port_be
+    uint64_t holders[4]      # bit n: the program with channel n
+    uint32_t rx_head         # as published
+    uint32_t rx_base
+    uint32_t tx_tail         # as published
+    uint32_t tx_next         # up to here datagrams have been planned
+    uint32_t tx_base
+    uint32_t event_at        # position after the last entry put into the event ring
+    uint64_t bytes_in        # that went through its rings
+    uint64_t bytes_out
+    uint32_t next_of_port    # lists: index of the next one, 0 end
+    uint32_t next_of_peer
+    uint32_t next_of_number
+    uint32_t next_of_cookie
+    uint32_t next_sending
+    uint32_t next_told
+
+cdef struct Parked:          # a datagram that waits for the next hop's hardware address
+    uint8_t state            # 0: unused, 1: waits, 2: planned, and not yet sent
+    uint32_t number          # in the order in which they came
+    uint64_t until           # ns; then it is given up
+    uint8_t *payload
+    Datagram datagram
+    Endpoint endpoint        # as it was
+
+cdef struct Datagrams:       # private; all that UDP has
+    Endpoint *ends           # MAX_ENDPOINTS; ends[0] is never used
+    uint32_t *by_port        # 65536 list heads, by port in network order
+    uint32_t by_peer[ENDPOINT_HEADS]    # the connected ones
+    uint32_t by_number[ENDPOINT_HEADS]
+    uint32_t by_cookie[ENDPOINT_HEADS]
+    uint32_t used            # ends at and beyond this have never been used
+    uint32_t free            # list by next_of_number
+    uint32_t sending         # list of those whose send rings are to be looked at
+    uint32_t last_sending
+    uint32_t told            # list of those that have news
+    Parked parked[PARKED]
+    uint32_t parked_count
+    uint32_t parked_bytes
+    uint32_t parked_first    # number of the oldest that waits
+    uint32_t parked_next
+    uint64_t parked_at       # ns; when to try again, 0: never
+
 cdef struct Stack:
     uint64_t now             # ns, CLOCK_MONOTONIC; tests set it
     uint32_t hand            # the TCB whose change is not committed; 0: none
@@ -248,6 +319,7 @@ cdef struct Stack:
     uint64_t *flows          # lookup: open addressing, hash << 32 | TCB index; made and freed by tcp/table.py
     uint64_t flows_key[4]
     AcceptQueue *queues      # beside listeners
+    Datagrams *udp
     const StackPage *page    # read-only
     const Neighbour *neighbours
     ReplicaPage *replica_page

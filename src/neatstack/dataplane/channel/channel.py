@@ -94,7 +94,8 @@ def attach(
     memset(ch, 0, cython.sizeof(Channel))
     ch.tcb_of = cython.cast(cython.pointer[uint32_t], calloc(header.sockets, cython.sizeof(uint32_t)))
     ch.posts = cython.cast(cython.pointer[Post], calloc(header.sockets, cython.sizeof(Post)))
-    if ch.tcb_of == cython.NULL or ch.posts == cython.NULL:
+    ch.endpoint_of = cython.cast(cython.pointer[uint32_t], calloc(header.sockets, cython.sizeof(uint32_t)))
+    if ch.tcb_of == cython.NULL or ch.posts == cython.NULL or ch.endpoint_of == cython.NULL:
         forget(ch)
         return -ENOMEM
     ch.memory = base
@@ -135,6 +136,7 @@ def deactivate(s: cython.pointer[Stack], number: uint32_t) -> cython.void:
 def forget(ch: cython.pointer[Channel]) -> cython.void:
     free(ch.tcb_of)
     free(ch.posts)
+    free(ch.endpoint_of)
     memset(ch, 0, cython.sizeof(Channel))
 
 

@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #define NEAT_MAGIC 0x5441454eu /* "NEAT" */
-#define NEAT_LAYOUT_VERSION 2u
+#define NEAT_LAYOUT_VERSION 3u
 #define NEAT_MAX_REPLICAS 16
 #define NEAT_MAX_CHANNELS 256 /* programs at one time; a program has the same channel number in every replica */
 #define NEAT_BUCKETS 256      /* of the indirection table */
@@ -131,6 +131,7 @@ enum neat_role {
     NEAT_ROLE_WITHDRAW = 3, /* a posted slot is asked back. Not given out yet: the replica sets NEAT_STATE_FREE. Given out and
                                not yet NEAT_FLAG_TAKEN: the replica moves the connection to another program that waits
                                for one, or holds it, and sets NEAT_STATE_FREE */
+    NEAT_ROLE_DATAGRAM = 4, /* the part of a UDP socket that this replica has, see below */
 };
 
 enum neat_shut { NEAT_SHUT_READ = 1, NEAT_SHUT_WRITE = 2, NEAT_SHUT_ABORT = 4 }; /* abort: reset at once (SO_LINGER 0) */
@@ -159,6 +160,44 @@ enum neat_seen {
     NEAT_SEEN_DETACHED = 8,  /* no program holds it; NEAT_STATE_FREE follows when the send ring is not needed any more */
 };
 
+/* ---- UDP ----
+ *
+ * A UDP socket has a slot in the channel with every replica, for what is sent to it may come to any of them. The program takes
+ * the slots, with a cookie of its choice in `listener`, and then binds the cookie (NEAT_REQUEST_BIND): the manager's word
+ * is what makes the replicas use the slots, until the binding is closed. To connect, the program writes the remote address into all
+ * of them and bumps their generations; the answer is the replica's generation.
+ *
+ * The rings hold datagrams: records that start at multiples of NEAT_DATAGRAM_ALIGN of the cursor, each a struct neat_datagram
+ * and then the payload. The receive ring is read without telling. A datagram for which there is no room is dropped. The
+ * send ring's tail moves when the datagrams before it have left, so that one may go twice if the replica dies, but none is forgotten.
+ */
+
+#define NEAT_DATAGRAM_ALIGN 64
+#define NEAT_DATAGRAM_LARGEST 65507 /* bytes of payload, over IPv4 */
+#define NEAT_DATAGRAM_SEGMENTS 128  /* of one send with `segment` */
+
+enum neat_datagram_flag {
+    NEAT_DATAGRAM_LOOP = 1,  /* sent to a group: a copy to our own members (IP_MULTICAST_LOOP) */
+    NEAT_DATAGRAM_DONT_FRAGMENT = 2,
+    NEAT_DATAGRAM_ERROR = 4, /* received: no datagram but news of one that was sent; the payload is what ICMP has quoted of it */
+};
+
+struct neat_datagram {
+    uint32_t length;   /* bytes of payload */
+    uint16_t flags;    /* enum neat_datagram_flag */
+    uint16_t segment;  /* sent: cut into datagrams of so many bytes of payload (UDP_SEGMENT); 0: one datagram */
+    uint8_t remote[16]; /* IPv4 addresses are mapped (RFC 4291 section 2.5.5.2) */
+    uint8_t local[16]; /* received: the destination. Sent: the source, all zero: choose. Error: who has reported it */
+    uint16_t remote_port_be, local_port_be;
+    uint8_t tos, ttl;  /* sent: ttl 0 is the default */
+    uint16_t error;    /* errno value */
+    uint8_t icmp_type, icmp_code;
+    uint16_t pad;
+    uint32_t mtu;      /* of the next hop (RFC 1191) */
+    uint64_t time_ns;  /* CLOCK_MONOTONIC, of arrival */
+};
+NEAT_SIZE(struct neat_datagram, 64);
+
 struct neat_socket_program { /* writer: the program (processes that share a socket after fork() take turns by `lock`) */
     uint32_t lock;       /* 0: free; else the thread id of the holder; a futex. Means nothing to the replica */
     uint32_t generation;
@@ -167,7 +206,7 @@ struct neat_socket_program { /* writer: the program (processes that share a sock
     uint32_t tx_head;    /* bytes ever put into the send ring */
     uint32_t tx_base;
     uint32_t rx_tail;    /* bytes ever taken from the receive ring */
-    uint32_t listener;   /* NEAT_ROLE_ACCEPT */
+    uint32_t listener;   /* NEAT_ROLE_ACCEPT; NEAT_ROLE_DATAGRAM: the cookie */
     uint32_t scratch[9]; /* the library's own, shared by the processes that share the socket */
     /* second line: seldom changed */
     uint32_t local_be, remote_be;
@@ -223,12 +262,12 @@ enum neat_request_op {
     NEAT_REQUEST_CLAIM = 3,  /* the child of a fork, or the new image after exec, on a connection of its own: I am
                                 (channel, token) from now on; the manager watches the caller's process */
     NEAT_REQUEST_ABANDON = 4, /* fork() failed: forget (channel, token) */
-    NEAT_REQUEST_BIND = 5,   /* address, port (0: choose), flags. Reply: binding, port */
+    NEAT_REQUEST_BIND = 5,   /* address, port (0: choose), flags; of a UDP socket its cookie as binding. Reply: binding, port */
     NEAT_REQUEST_LISTEN = 6, /* binding, backlog: from now on every replica accepts on it. Reply: listener number = binding */
     NEAT_REQUEST_CLOSE = 7,  /* binding: this program no longer holds it */
 };
 
-enum neat_bind_flag { NEAT_BIND_REUSEADDR = 1, NEAT_BIND_REUSEPORT = 2 };
+enum neat_bind_flag { NEAT_BIND_REUSEADDR = 1, NEAT_BIND_REUSEPORT = 2, NEAT_BIND_DATAGRAM = 4 };
 
 struct neat_request {
     uint32_t magic, op;

@@ -11,6 +11,9 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         NEAT_BUCKETS
         NEAT_TABLE_MOVING
         NEAT_TABLE_MOVED
+        NEAT_DATAGRAM_ALIGN
+        NEAT_DATAGRAM_LARGEST
+        NEAT_DATAGRAM_SEGMENTS
     enum:
         NEAT_OP_LOOK
         NEAT_OP_DETACH
@@ -19,6 +22,14 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         NEAT_ROLE_CONNECT
         NEAT_ROLE_ACCEPT
         NEAT_ROLE_WITHDRAW
+        NEAT_ROLE_DATAGRAM
+    enum:
+        NEAT_DATAGRAM_LOOP
+        NEAT_DATAGRAM_DONT_FRAGMENT
+        NEAT_DATAGRAM_ERROR
+    enum:
+        NEAT_BIND_REUSEADDR
+        NEAT_BIND_REUSEPORT
     enum:
         NEAT_SHUT_READ
         NEAT_SHUT_WRITE
@@ -70,6 +81,18 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
     ctypedef struct Entry "struct neat_entry":
         uint16_t channel, op
         uint32_t socket
+
+    ctypedef struct Datagram "struct neat_datagram":
+        uint32_t length
+        uint16_t flags, segment
+        uint8_t remote[16]
+        uint8_t local[16]
+        uint16_t remote_port_be, local_port_be
+        uint8_t tos, ttl
+        uint16_t error
+        uint8_t icmp_type, icmp_code
+        uint32_t mtu
+        uint64_t time_ns
 
     ctypedef struct SocketProgram "struct neat_socket_program":
         uint32_t lock, generation

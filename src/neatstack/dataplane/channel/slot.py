@@ -40,9 +40,6 @@ def retire(
     s.region.retired_count += 1
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def give_back(ring: cython.pointer[uint8_t], size: uint32_t, carried: uint64_t) -> cython.void:
     """Return the memory of a ring that has `carried` so many bytes to the system.
 

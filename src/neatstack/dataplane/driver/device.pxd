@@ -30,8 +30,9 @@ cdef struct Outgoing:        # one segment, ready to go once the change that cau
     uint8_t header[HEADROOM] # Ethernet + IPv4 + TCP
     uint16_t header_length
     uint16_t gso_size        # payload bytes in each segment on the wire; 0: one segment
-    uint16_t checksum_start  # offset in header of the TCP header, whose checksum field holds the pseudo-header's sum; the
-                             # device (or the driver) completes it
+    uint16_t checksum_start  # offset in header of the transport header, whose checksum field holds the pseudo-header's sum; the
+                             # device (or the driver) completes it. 0: there is nothing to complete
+    uint16_t checksum_offset # of that field in the transport header
     uint16_t loopback        # not for the device: back to our own input
     const uint8_t *first     # payload, in the send ring
     uint32_t first_length

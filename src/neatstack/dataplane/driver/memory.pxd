@@ -5,7 +5,6 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from neatstack.dataplane.driver.device cimport Device
 
 cdef enum:
-    CHECKSUM_IN_TCP = 16     # offset of the checksum in a TCP header
     LARGEST = 131072         # bytes of one frame
 
 cdef struct Stored:          # a frame in a queue, its bytes allocated

@@ -10,7 +10,7 @@ from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.neatstack.dataplane.driver.device import Device, Frame, Outgoing
-from cython.cimports.neatstack.dataplane.driver.memory import CHECKSUM_IN_TCP, LARGEST, MemoryDevice, Queue, Stored
+from cython.cimports.neatstack.dataplane.driver.memory import LARGEST, MemoryDevice, Queue, Stored
 from cython.cimports.neatstack.dataplane.wire.bytes import set16
 from cython.cimports.neatstack.dataplane.wire.checksum import add, fold
 
@@ -102,8 +102,11 @@ def send(device: cython.pointer[Device], out: cython.pointer[cython.const[Outgoi
     if out.second_length:
         memcpy(frame.data + out.header_length + out.first_length, out.second, out.second_length)
     start: uint32_t = out.checksum_start
-    total: uint16_t = fold(add(0, frame.data + start, frame.length - start))
-    set16(frame.data + start + CHECKSUM_IN_TCP, cython.cast(uint16_t, ~total))
+    total: uint16_t
+    if start:
+        total = fold(add(0, frame.data + start, frame.length - start))
+        # as the kernel does: of UDP a sum of 0 is sent as all ones (RFC 768), and to TCP both are the same
+        set16(frame.data + start + out.checksum_offset, 0xFFFF if total == 0xFFFF else cython.cast(uint16_t, ~total))
     if push(cython.address(m.departures), cython.address(frame)) < 0:
         free(frame.data)
         return -ENOMEM

@@ -342,12 +342,12 @@ def sensible(header: cython.pointer[VnetHeader], length: uint32_t) -> cython.bin
 def tap_send(device: cython.pointer[Device], segment: cython.pointer[cython.const[Outgoing]]) -> cython.int:
     """Send one segment, its checksum left to the kernel; 0 or -errno (EAGAIN: the kernel has no room)."""
     front: Front
-    front.vnet.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM
+    front.vnet.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM if segment.checksum_start else 0
     front.vnet.gso_type = VIRTIO_NET_HDR_GSO_TCPV4 if segment.gso_size else VIRTIO_NET_HDR_GSO_NONE
     front.vnet.hdr_len = segment.header_length
     front.vnet.gso_size = segment.gso_size
     front.vnet.csum_start = segment.checksum_start
-    front.vnet.csum_offset = TCP_CHECKSUM
+    front.vnet.csum_offset = segment.checksum_offset
     memcpy(front.header, segment.header, segment.header_length)
     size: cython.size_t = cython.sizeof(VnetHeader) + segment.header_length
     if segment.first_length and segment.first_length + segment.second_length <= SMALL:
@@ -434,6 +434,7 @@ class Queue:
         segment.header_length = len(header)
         segment.gso_size = gso_size
         segment.checksum_start = 34
+        segment.checksum_offset = TCP_CHECKSUM
         segment.first = cython.cast(cython.pointer[cython.const[uint8_t]], cython.cast(cython.p_char, first))
         segment.first_length = len(first)
         segment.second = cython.cast(cython.pointer[cython.const[uint8_t]], cython.cast(cython.p_char, second))

@@ -1,11 +1,13 @@
-"""A frame has come in: Ethernet and IPv4, checked (RFC 791, RFC 1122 section 3.2.1), and on to TCP."""
+"""A frame has come in: Ethernet and IPv4, checked (RFC 791, RFC 1122 section 3.2.1), and on to TCP or UDP."""
 
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.libc.string import memcmp
 from cython.cimports.neatstack.dataplane.driver.device import Frame
+from cython.cimports.neatstack.dataplane.ip.output import is_group
 from cython.cimports.neatstack.dataplane.stack import Drop, Stack
 from cython.cimports.neatstack.dataplane.tcp.segment import segment_arrives
+from cython.cimports.neatstack.dataplane.udp.input import datagram_arrives
 from cython.cimports.neatstack.dataplane.wire.bytes import get16, raw32
 from cython.cimports.neatstack.dataplane.wire.checksum import add, fold
 from cython.cimports.neatstack.dataplane.wire.headers import (
@@ -15,6 +17,7 @@ from cython.cimports.neatstack.dataplane.wire.headers import (
     IP_MF,
     IP_OFFSET,
     PROTOCOL_TCP,
+    PROTOCOL_UDP,
 )
 
 
@@ -28,22 +31,25 @@ def frame_arrives(s: cython.pointer[Stack], frame: cython.pointer[Frame]) -> cyt
     if get16(frame.data + 12) != ETHERTYPE_IPV4:
         s.counters.drops[cython.cast(cython.int, Drop.DROP_ETHERTYPE)] += 1
         return
+    packet: cython.pointer[uint8_t] = frame.data + ETHERNET_HEADER
     # RFC 9293 section 3.9.2.3, MUST-57: a segment to a broadcast or multicast address is dropped, also on the link.
-    if memcmp(frame.data, s.page.mac, 6) != 0:
+    group: cython.bint = memcmp(frame.data, s.page.mac, 6) != 0
+    if group and (not frame.data[0] & 1 or packet[9] != PROTOCOL_UDP):
         s.counters.drops[cython.cast(cython.int, Drop.DROP_NOT_OURS)] += 1
         return
-    packet: cython.pointer[uint8_t] = frame.data + ETHERNET_HEADER
     reason: cython.int = refuse_header(packet, frame.length - ETHERNET_HEADER)
     if reason < 0:
-        reason = refuse_addresses(s, raw32(packet + 12), raw32(packet + 16))
+        reason = refuse_addresses(s, raw32(packet + 12), raw32(packet + 16), group)
     if reason < 0 and get16(packet + 6) & (IP_MF | IP_OFFSET):
         reason = cython.cast(cython.int, Drop.DROP_FRAGMENT)
-    if reason < 0 and packet[9] != PROTOCOL_TCP:
+    if reason < 0 and packet[9] != PROTOCOL_TCP and packet[9] != PROTOCOL_UDP:
         reason = cython.cast(cython.int, Drop.DROP_PROTOCOL)
     if reason >= 0:
         s.counters.drops[reason] += 1
-        return
-    segment_arrives(s, packet, get16(packet + 2), frame.checked, False)
+    elif packet[9] == PROTOCOL_TCP:
+        segment_arrives(s, packet, get16(packet + 2), frame.checked, False)
+    else:
+        datagram_arrives(s, packet, get16(packet + 2), frame.checked, False)
 
 
 def loopback_arrives(s: cython.pointer[Stack], frame: cython.pointer[Frame]) -> cython.void:
@@ -51,7 +57,10 @@ def loopback_arrives(s: cython.pointer[Stack], frame: cython.pointer[Frame]) -> 
     packet: cython.pointer[uint8_t] = frame.data + ETHERNET_HEADER
     s.counters.packets_in += 1
     s.counters.bytes_in += frame.length
-    segment_arrives(s, packet, get16(packet + 2), True, True)
+    if packet[9] == PROTOCOL_TCP:
+        segment_arrives(s, packet, get16(packet + 2), True, True)
+    else:
+        datagram_arrives(s, packet, get16(packet + 2), True, True)
 
 
 @cython.cfunc
@@ -73,15 +82,18 @@ def refuse_header(packet: cython.pointer[cython.const[uint8_t]], length: uint32_
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def refuse_addresses(s: cython.pointer[Stack], source_be: uint32_t, destination_be: uint32_t) -> cython.int:
+def refuse_addresses(
+    s: cython.pointer[Stack], source_be: uint32_t, destination_be: uint32_t, group: cython.bint
+) -> cython.int:
     """Why a packet from the wire with these addresses is not for us; -1: it is.
 
     A source must be a unicast address of somebody else (RFC 1122 section 3.2.1.3): not our own (the LAND attack), not
-    0/8, not 127/8, not multicast or reserved, not the broadcast address of our network.
+    0/8, not 127/8, not multicast or reserved, not the broadcast address of our network. `group`: it came to a group
+    of hosts on the link, and must be addressed to one.
     """
     host: uint32_t
     first: uint8_t = source_be & 0xFF
-    if destination_be != s.page.address_be:
+    if not is_group(s, destination_be) if group else destination_be != s.page.address_be:
         return cython.cast(cython.int, Drop.DROP_NOT_OURS)
     if first == 0 or first == 127 or first >= 224 or source_be == s.page.address_be:
         return cython.cast(cython.int, Drop.DROP_MARTIAN)

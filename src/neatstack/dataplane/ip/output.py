@@ -19,12 +19,9 @@ from cython.cimports.neatstack.dataplane.wire.headers import (
 
 ASKED = cython.declare(uint8_t, 1)  # Neighbour.state
 REACHABLE = cython.declare(uint8_t, 2)
+TCP_CHECKSUM = cython.declare(uint16_t, 16)  # offset in the TCP header
 
 
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
 def next_hop(s: cython.pointer[Stack], remote_be: uint32_t) -> uint32_t:
     """The neighbour that takes packets for `remote_be`; 0: there is none (RFC 1122 section 3.3.1.1)."""
     if not (remote_be ^ s.page.address_be) & s.page.netmask_be:
@@ -44,9 +41,6 @@ def routable(s: cython.pointer[Stack], remote_be: uint32_t) -> cython.bint:
     return next_hop(s, remote_be) != 0
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def neighbour(s: cython.pointer[Stack], address_be: uint32_t) -> cython.pointer[cython.const[uint8_t]]:
     """The hardware address of a neighbour, 6 bytes; NULL when link has to be asked for it."""
     at: uint32_t = cython.cast(uint32_t, address_be * cython.cast(uint32_t, 2654435761)) >> 22
@@ -98,17 +92,32 @@ def begin(
     if mac == cython.NULL:
         s.counters.drops[cython.cast(cython.int, Drop.DROP_NEIGHBOUR)] += 1
         return cython.NULL
+    headers(s, out, mac, local_be, remote_be)
+    out.header[ETHERNET_HEADER + 1] = tos
+    if ttl:
+        out.header[ETHERNET_HEADER + 8] = ttl
+    return out
+
+
+def headers(
+    s: cython.pointer[Stack],
+    out: cython.pointer[Outgoing],
+    mac: cython.pointer[cython.const[uint8_t]],
+    local_be: uint32_t,
+    remote_be: uint32_t,
+) -> cython.void:
+    """Ethernet and IPv4 headers of a TCP segment with defaults, all but lengths and checksums; and no payload."""
     header: cython.pointer[uint8_t] = out.header
     memcpy(header, mac, 6)
     memcpy(header + 6, s.page.mac, 6)
     put16(header + 12, ETHERTYPE_IPV4)
     ip: cython.pointer[uint8_t] = header + ETHERNET_HEADER
     ip[0] = 0x45
-    ip[1] = tos
+    ip[1] = 0
     put16(ip + 4, s.ip_id)  # free to choose with DF (RFC 6864 section 4.1)
     s.ip_id += 1
     put16(ip + 6, IP_DF)
-    ip[8] = ttl if ttl else DEFAULT_TTL
+    ip[8] = DEFAULT_TTL
     ip[9] = PROTOCOL_TCP
     set32(ip + 12, local_be)
     set32(ip + 16, remote_be)
@@ -116,7 +125,6 @@ def begin(
     out.first_length = 0
     out.second = cython.NULL
     out.second_length = 0
-    return out
 
 
 def commit(
@@ -131,9 +139,10 @@ def commit(
     put16(ip + 2, cython.cast(uint16_t, IP_HEADER + length))
     set16(ip + 10, 0)
     set16(ip + 10, cython.cast(uint16_t, ~fold(add(0, ip, IP_HEADER))))
-    set16(out.header + TCP_AT + 16, fold(pseudo_header(raw32(ip + 12), raw32(ip + 16), PROTOCOL_TCP, length)))
+    set16(out.header + TCP_AT + TCP_CHECKSUM, fold(pseudo_header(raw32(ip + 12), raw32(ip + 16), PROTOCOL_TCP, length)))
     out.header_length = cython.cast(uint16_t, TCP_AT + tcp_header)
     out.checksum_start = TCP_AT
+    out.checksum_offset = TCP_CHECKSUM
     out.gso_size = cython.cast(uint16_t, gso_size)
     s.outbox_count += 1
     s.counters.packets_out += 1

@@ -25,6 +25,7 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
     NEAT_OP_LOOK,
     NEAT_ROLE_ACCEPT,
     NEAT_ROLE_CONNECT,
+    NEAT_ROLE_DATAGRAM,
     NEAT_ROLE_WITHDRAW,
     NEAT_SEEN_RESET,
     NEAT_SHUT_ABORT,
@@ -40,6 +41,7 @@ from cython.cimports.neatstack.dataplane.ip.output import is_local
 from cython.cimports.neatstack.dataplane.journal import POINT_COMMAND_TAKEN, POINT_DETACHED, commit, point, touch
 from cython.cimports.neatstack.dataplane.socket.accept import forget_untaken, post, requeue, taken, unpost
 from cython.cimports.neatstack.dataplane.socket.commands import BUDGET, LEAST_RECEIVE_BUFFER, LOOPBACK_BE, RUN
+from cython.cimports.neatstack.dataplane.socket.datagrams import await_binding, leave_unbound, look_at_endpoint
 from cython.cimports.neatstack.dataplane.socket.slots import bind_slot, put_event
 from cython.cimports.neatstack.dataplane.stack import (
     DROP_COMMAND,
@@ -171,6 +173,12 @@ def command(s: cython.pointer[Stack], program: uint32_t, entry: uint64_t) -> cyt
             look(s, i)
         else:
             detach(s, program, i)
+    elif ch.endpoint_of[socket]:
+        i = ch.endpoint_of[socket]
+        if holds_bit(s.udp.ends[i].holders, program):
+            look_at_endpoint(s, i)
+        elif not s.udp.ends[i].closing:
+            impossible(s)
     elif channel != program:
         impossible(s)
     elif op == NEAT_OP_LOOK:
@@ -178,6 +186,7 @@ def command(s: cython.pointer[Stack], program: uint32_t, entry: uint64_t) -> cyt
     elif ch.posts[socket].listener:
         unpost(s, channel, socket)
     else:
+        leave_unbound(s, channel, socket)
         free_slot(ch, socket)
     commit(s)
 
@@ -205,9 +214,13 @@ def look_at_slot(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_t) 
         return
     if generation == p.generation:  # what this use of the slot wanted was done, and is over
         return
+    leave_unbound(s, channel, socket)
     if role == NEAT_ROLE_CONNECT:
         p.generation = generation
         open_connection(s, channel, socket)
+    elif role == NEAT_ROLE_DATAGRAM:
+        p.generation = generation
+        await_binding(s, channel, socket)
     elif role == NEAT_ROLE_ACCEPT:
         p.generation = generation
         if not post(s, channel, socket, load32(cython.address(lines.listener))):

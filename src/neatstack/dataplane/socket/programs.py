@@ -12,6 +12,7 @@ from cython.cimports.neatstack.dataplane.channel.channel import any_bit, clear_b
 from cython.cimports.neatstack.dataplane.journal import commit, touch
 from cython.cimports.neatstack.dataplane.socket.accept import empty_queue, requeue, unpost_all
 from cython.cimports.neatstack.dataplane.socket.commands import take_commands
+from cython.cimports.neatstack.dataplane.socket.datagrams import drop_endpoints, evict_endpoints, inherit_endpoints
 from cython.cimports.neatstack.dataplane.socket.slots import unbind_slot
 from cython.cimports.neatstack.dataplane.stack import (
     MAX_CHANNELS,
@@ -64,6 +65,7 @@ def inherit_all(s: cython.pointer[Stack], channel: uint32_t, parent: uint32_t) -
     for n in range(MAX_CHANNELS):
         if holds_bit(ch.inherited, n) and in_use(s, n):
             inherit_sockets(s, n, channel, parent)
+    inherit_endpoints(s, channel, parent)
     for n in range(MAX_LISTENERS):
         if s.listeners[n].number and holds_bit(s.listeners[n].channels, parent):
             set_bit(s.listeners[n].channels, channel)
@@ -103,6 +105,7 @@ def drop(s: cython.pointer[Stack], channel: uint32_t) -> cython.int:
             clear_bit(s.listeners[n].channels, channel)
             unpost_all(s, channel, n)
     deactivate(s, channel)
+    drop_endpoints(s, channel)
     let_go(s, channel, channel)
     for n in range(MAX_CHANNELS):
         if holds_bit(ch.inherited, n) and in_use(s, n):
@@ -152,6 +155,7 @@ def evict(s: cython.pointer[Stack], channel: uint32_t) -> cython.void:
         unbind_slot(s, i)
         mark(s, i, NEWS_GONE)
         commit(s)
+    evict_endpoints(s, channel)
 
 
 # ---- listeners ----

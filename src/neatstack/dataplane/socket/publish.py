@@ -11,6 +11,7 @@ from cython.cimports.neatstack.dataplane.channel.channel import any_bit
 from cython.cimports.neatstack.dataplane.channel.hold import release_hold
 from cython.cimports.neatstack.dataplane.journal import POINT_EVENT, POINT_LINES, POINT_PUBLISHED, commit, point, touch
 from cython.cimports.neatstack.dataplane.socket.accept import arrived, leave_queue
+from cython.cimports.neatstack.dataplane.socket.datagrams import tell_datagrams
 from cython.cimports.neatstack.dataplane.socket.slots import put_events, unbind_slot, write_lines
 from cython.cimports.neatstack.dataplane.stack import (
     NEWS_ACCEPT,
@@ -71,6 +72,8 @@ def publish(s: cython.pointer[Stack]) -> cython.void:
         s.dirty[kept] = s.dirty[k]
         kept += 1
     s.dirty_count = kept
+    if s.udp.told:
+        tell_datagrams(s)
     point(s, POINT_EVENT)
     publish_heads(s)
     point(s, POINT_PUBLISHED)
@@ -158,9 +161,6 @@ def finish(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     commit(s)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def publish_heads(s: cython.pointer[Stack]) -> cython.void:
     n: uint32_t
     for n in range(s.active_count):

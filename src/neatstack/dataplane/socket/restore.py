@@ -14,6 +14,7 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
     NEAT_FLAG_KEEPALIVE,
     NEAT_FLAG_TAKEN,
     NEAT_ROLE_ACCEPT,
+    NEAT_ROLE_DATAGRAM,
     NEAT_SEEN_DETACHED,
     NEAT_SEEN_RESET,
     NEAT_STATE_CLOSED,
@@ -28,6 +29,7 @@ from cython.cimports.neatstack.dataplane.channel.slot import free_slot
 from cython.cimports.neatstack.dataplane.journal import commit
 from cython.cimports.neatstack.dataplane.socket.accept import post
 from cython.cimports.neatstack.dataplane.socket.commands import copy_options, look_at_slot
+from cython.cimports.neatstack.dataplane.socket.datagrams import recover_datagrams
 from cython.cimports.neatstack.dataplane.socket.slots import put_event
 from cython.cimports.neatstack.dataplane.stack import DROP_COMMAND, MAX_CHANNELS, Channel, Stack, View
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
@@ -159,6 +161,9 @@ def recover_slot(s: cython.pointer[Stack], channel: uint32_t, k: uint32_t) -> cy
     lines: cython.pointer[Socket] = cython.address(ch.sockets[k])
     state: uint32_t = load8(cython.address(lines.replica.state))
     ch.posts[k].generation = load32(cython.address(lines.replica.generation))
+    if load8(cython.address(lines.program.role)) == NEAT_ROLE_DATAGRAM:
+        recover_datagrams(s, channel, k)
+        return
     if state == NEAT_STATE_OPEN or state == NEAT_STATE_CONNECTING:
         if load8(cython.address(lines.replica.seen)) & NEAT_SEEN_DETACHED:
             free_slot(ch, k)

@@ -140,9 +140,6 @@ def write_lines(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     store_release(cython.address(r.generation), t.generation)  # last: now the lines speak of this use of the slot
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def put(s: cython.pointer[Stack], number: uint32_t, bits: uint64_t, last: uint32_t) -> uint32_t:
     """Put an entry into a program's event ring, unless the one at `last` - 1 says the same and was not taken yet.
 

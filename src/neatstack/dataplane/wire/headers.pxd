@@ -7,7 +7,9 @@ cdef enum:
     IP_HEADER = 20           # without options, as we send it
     TCP_HEADER = 20
     ETHERTYPE_IPV4 = 0x0800
+    UDP_HEADER = 8
     PROTOCOL_TCP = 6
+    PROTOCOL_UDP = 17
     IP_DF = 0x4000
     IP_MF = 0x2000
     IP_OFFSET = 0x1FFF

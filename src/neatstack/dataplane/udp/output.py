@@ -1,0 +1,283 @@
+"""The way out of a datagram (RFC 768): source address, headers, segments (UDP_SEGMENT), fragments, the outbox.
+
+What does not fit into the device's MTU is cut into fragments (RFC 791), for which nobody can complete the checksum any
+more: it is added up here.
+"""
+
+import cython
+from cython.cimports.libc.errno import EAGAIN, EHOSTUNREACH, EINVAL, EMSGSIZE, ENOBUFS
+from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
+from cython.cimports.neatstack.dataplane.channel.layout import (
+    NEAT_DATAGRAM_DONT_FRAGMENT,
+    NEAT_DATAGRAM_LARGEST,
+    NEAT_DATAGRAM_LOOP,
+    NEAT_DATAGRAM_SEGMENTS,
+    Datagram,
+)
+from cython.cimports.neatstack.dataplane.driver.device import OUTBOX, Outgoing
+from cython.cimports.neatstack.dataplane.ip.output import (
+    headers,
+    is_broadcast,
+    is_group,
+    is_local,
+    is_multicast,
+    neighbour,
+    next_hop,
+    routable,
+)
+from cython.cimports.neatstack.dataplane.stack import Endpoint, Stack
+from cython.cimports.neatstack.dataplane.udp.address import is_mapped, is_unset
+from cython.cimports.neatstack.dataplane.udp.output import Payload
+from cython.cimports.neatstack.dataplane.wire.bytes import put16, raw32, set16
+from cython.cimports.neatstack.dataplane.wire.checksum import add, add_piece, fold, pseudo_header
+from cython.cimports.neatstack.dataplane.wire.headers import (
+    ETHERNET_HEADER,
+    IP_DF,
+    IP_HEADER,
+    IP_MF,
+    PROTOCOL_UDP,
+    UDP_HEADER,
+)
+
+UDP_AT = cython.declare(uint32_t, ETHERNET_HEADER + IP_HEADER)
+UDP_CHECKSUM = cython.declare(uint16_t, 6)  # offset in the UDP header
+LOOPBACK_BE = cython.declare(uint32_t, 0x0100007F)
+
+Route = cython.struct(
+    local_be=uint32_t,
+    remote_be=uint32_t,
+    mac=uint8_t[6],
+    loopback=cython.bint,
+    tos=uint8_t,
+    ttl=uint8_t,
+    whole=cython.bint,                   # it must not be cut into fragments
+    local_port_be=uint16_t,
+    remote_port_be=uint16_t,
+)  # fmt: skip
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def find_route(
+    s: cython.pointer[Stack],
+    e: cython.pointer[cython.const[Endpoint]],
+    d: cython.pointer[cython.const[Datagram]],
+    route: cython.pointer[Route],
+) -> cython.int:
+    """Where a datagram goes and as what.
+
+    0; -EINVAL: addresses that cannot be; -EHOSTUNREACH: no way there; -EAGAIN: the next hop's hardware address is not
+    known yet.
+    """
+    if not is_mapped(d.remote) or (not is_unset(d.local) and not is_mapped(d.local)):
+        return -EINVAL
+    remote_be: uint32_t = raw32(d.remote + 12)
+    local_be: uint32_t = 0 if is_unset(d.local) else raw32(d.local + 12)
+    mac: cython.pointer[cython.const[uint8_t]]
+    k: cython.int
+    if remote_be == 0:  # Linux: this host
+        remote_be = LOOPBACK_BE
+    if not local_be:
+        local_be = e.local_be if e.connected else e.address_be
+    if not local_be or is_group(s, local_be):
+        local_be = LOOPBACK_BE if remote_be & 0xFF == 127 else s.page.address_be
+    if not is_local(s, local_be) or (local_be & 0xFF == 127 and not is_local(s, remote_be)):
+        return -EINVAL
+    route.local_be = local_be
+    route.remote_be = remote_be
+    route.local_port_be = e.port_be
+    route.remote_port_be = d.remote_port_be
+    route.tos = d.tos
+    route.ttl = d.ttl
+    route.whole = d.flags & NEAT_DATAGRAM_DONT_FRAGMENT != 0
+    route.loopback = is_local(s, remote_be)
+    mac = s.page.mac
+    if is_broadcast(s, remote_be):
+        for k in range(6):
+            route.mac[k] = 0xFF
+        return 0
+    if is_multicast(remote_be):  # RFC 1112 section 6.4
+        route.mac[0] = 1
+        route.mac[1] = 0
+        route.mac[2] = 0x5E
+        route.mac[3] = d.remote[13] & 0x7F
+        route.mac[4] = d.remote[14]
+        route.mac[5] = d.remote[15]
+        return 0
+    if not route.loopback:
+        if not routable(s, remote_be):
+            return -EHOSTUNREACH
+        mac = neighbour(s, next_hop(s, remote_be))
+        if mac == cython.NULL:
+            return -EAGAIN
+    for k in range(6):
+        route.mac[k] = mac[k]
+    return 0
+
+
+def send_datagram(
+    s: cython.pointer[Stack],
+    e: cython.pointer[cython.const[Endpoint]],
+    d: cython.pointer[cython.const[Datagram]],
+    p: cython.pointer[cython.const[Payload]],
+) -> cython.int:
+    """Plan what a program wants to be sent. `d` is a copy, and the payload is `d.length` bytes.
+
+    0; -ENOBUFS: the outbox has no room for it now, nothing is planned; -EAGAIN: the next hop is being asked for;
+    else why it cannot be sent: -EINVAL, -EHOSTUNREACH, -EMSGSIZE.
+    """
+    route: Route
+    size: uint32_t = d.segment if d.segment else d.length
+    copies: uint32_t = 1
+    packets: uint32_t = 1
+    most: uint32_t = s.page.mtu - IP_HEADER
+    offset: uint32_t = 0
+    left: uint32_t = d.length
+    failed: cython.int = find_route(s, e, d, cython.address(route))
+    if failed:
+        return failed
+    if size > NEAT_DATAGRAM_LARGEST or d.length > NEAT_DATAGRAM_LARGEST:
+        return -EMSGSIZE
+    if size and d.length > size:
+        packets = (d.length + size - 1) // size
+        if packets > NEAT_DATAGRAM_SEGMENTS or size + UDP_HEADER > most:
+            return -EINVAL  # as Linux: segments must not be cut into fragments
+    if size + UDP_HEADER > most and not route.loopback:
+        if route.whole:
+            return -EMSGSIZE
+        packets = (size + UDP_HEADER + (most & ~7) - 1) // (most & ~7)
+    looped: cython.bint = is_group(s, route.remote_be) and (
+        not is_multicast(route.remote_be) or d.flags & NEAT_DATAGRAM_LOOP
+    )
+    copies = 2 if looped else 1
+    if s.outbox_count + packets * copies > OUTBOX:
+        return -EMSGSIZE if s.outbox_count == 0 else -ENOBUFS
+    while True:
+        if size > left:
+            size = left
+        plan(s, cython.address(route), p, offset, size)
+        if looped:
+            route.loopback = True
+            plan(s, cython.address(route), p, offset, size)
+            route.loopback = False
+        left -= size
+        offset += size
+        if not left:
+            return 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def refer(
+    out: cython.pointer[Outgoing], p: cython.pointer[cython.const[Payload]], offset: uint32_t, length: uint32_t
+) -> cython.void:
+    """Let `out` carry `length` bytes of the payload from `offset` on."""
+    out.second_length = 0
+    if offset < p.first_length:
+        out.first = p.first + offset
+        out.first_length = p.first_length - offset if p.first_length - offset < length else length
+        out.second = p.second
+        out.second_length = length - out.first_length
+    else:
+        out.first = p.second + (offset - p.first_length)
+        out.first_length = length
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def finish(
+    s: cython.pointer[Stack], out: cython.pointer[Outgoing], route: cython.pointer[Route], transport: uint32_t
+) -> cython.void:
+    """IPv4 lengths and checksum of a packet with `transport` bytes after its header, and put it into the outbox."""
+    ip: cython.pointer[uint8_t] = out.header + ETHERNET_HEADER
+    ip[1] = route.tos
+    if route.ttl:
+        ip[8] = route.ttl
+    ip[9] = PROTOCOL_UDP
+    put16(ip + 2, cython.cast(uint16_t, IP_HEADER + transport))
+    set16(ip + 10, 0)
+    set16(ip + 10, cython.cast(uint16_t, ~fold(add(0, ip, IP_HEADER))))
+    out.loopback = route.loopback
+    out.gso_size = 0
+    s.outbox_count += 1
+    s.counters.packets_out += 1
+    s.counters.bytes_out += UDP_AT + transport
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def plan(
+    s: cython.pointer[Stack],
+    route: cython.pointer[Route],
+    p: cython.pointer[cython.const[Payload]],
+    offset: uint32_t,
+    length: uint32_t,
+) -> cython.void:
+    """Plan one datagram with `length` bytes of the payload from `offset` on; there is room in the outbox."""
+    out: cython.pointer[Outgoing] = cython.address(s.outbox[s.outbox_count])
+    udp: cython.pointer[uint8_t] = out.header + UDP_AT
+    total: uint32_t = UDP_HEADER + length
+    pseudo: uint64_t = pseudo_header(route.local_be, route.remote_be, PROTOCOL_UDP, total)
+    s.counters.datagrams_out += 1
+    headers(s, out, route.mac, route.local_be, route.remote_be)
+    set16(udp, route.local_port_be)
+    set16(udp + 2, route.remote_port_be)
+    put16(udp + 4, cython.cast(uint16_t, total))
+    refer(out, p, offset, length)
+    out.header_length = cython.cast(uint16_t, UDP_AT + UDP_HEADER)
+    if total <= s.page.mtu - IP_HEADER or route.loopback:
+        set16(udp + 6, fold(pseudo))
+        out.checksum_start = cython.cast(uint16_t, UDP_AT)
+        out.checksum_offset = UDP_CHECKSUM
+        if not route.whole:
+            put16(out.header + ETHERNET_HEADER + 6, 0 if total > s.page.mtu - IP_HEADER else IP_DF)
+        finish(s, out, route, total)
+        return
+    set16(udp + 6, 0)
+    pseudo = add(pseudo, udp, UDP_HEADER)
+    pseudo = add_piece(pseudo, 0, out.first, out.first_length)
+    pseudo = add_piece(pseudo, out.first_length, out.second, out.second_length)
+    fragments(s, route, p, offset, length, fold(pseudo))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def fragments(
+    s: cython.pointer[Stack],
+    route: cython.pointer[Route],
+    p: cython.pointer[cython.const[Payload]],
+    offset: uint32_t,
+    length: uint32_t,
+    total: uint16_t,
+) -> cython.void:
+    """Plan a datagram in fragments (RFC 791 section 3.2); the first place in the outbox has its headers already.
+
+    All replicas send from one address: the identification says which one it was, so that two never use the same.
+    """
+    out: cython.pointer[Outgoing] = cython.address(s.outbox[s.outbox_count])
+    udp: cython.pointer[uint8_t] = out.header + UDP_AT
+    most: uint32_t = (s.page.mtu - IP_HEADER) & ~cython.cast(uint32_t, 7)
+    number: uint16_t = cython.cast(uint16_t, cython.cast(uint32_t, s.ip_id) << 4 | s.replica)
+    at: uint32_t = 0  # bytes after the IPv4 header that are in earlier fragments
+    all: uint32_t = UDP_HEADER + length
+    part: uint32_t
+    set16(udp + 6, 0xFFFF if total == 0xFFFF else cython.cast(uint16_t, ~total))
+    while at < all:
+        part = all - at if all - at < most else most
+        out = cython.address(s.outbox[s.outbox_count])
+        if at:
+            headers(s, out, route.mac, route.local_be, route.remote_be)
+            refer(out, p, offset + at - UDP_HEADER, part)
+            out.header_length = cython.cast(uint16_t, UDP_AT)
+        else:
+            refer(out, p, offset, part - UDP_HEADER)
+        out.checksum_start = 0
+        put16(out.header + ETHERNET_HEADER + 4, number)
+        put16(out.header + ETHERNET_HEADER + 6, cython.cast(uint16_t, at >> 3 | (IP_MF if at + part < all else 0)))
+        finish(s, out, route, part)
+        at += part
