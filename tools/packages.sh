@@ -34,6 +34,7 @@ need iproute2 - ip ss
 need util-linux - taskset setsid
 need curl - curl
 need wrk - wrk
+need tshark - tshark capinfos
 need valgrind - valgrind
 need iperf3 iperf3 iperf3
 need lighttpd lighttpd lighttpd

@@ -23,7 +23,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 NEAT = [sys.executable, "-c", "from neatstack.cli import main; main()"]
 COMMANDS = (
     *("up", "run", "status", "ss", "kill", "scale", "rejuvenate", "upgrade", "down", "doctor"),
-    *("top", "metrics", "dashboard"),
+    *("top", "metrics", "dashboard", "capture"),
 )
 Neat = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -92,6 +92,8 @@ def test_light_start() -> None:
     (("top", "--interval", "0"), ("interval", "0.1", "60")),
     (("up", "--rejuvenate-every", "soon"), ("rejuvenate_every", "10m")),
     (("rejuvenate", "--every", "soon", "--stack", "web"), ("--every", "10m")),
+    (("capture", "--count", "0"), ("--count",)),
+    (("capture", "--seconds", "-1"), ("--seconds",)),
     (("rejuvenate", "--every", "0.1s"), ("--every", "1 second")),
     (("rejuvenate", "--every", "10m", "--jitter", "2"), ("--jitter", "0.2")),
     (("rejuvenate", "--jitter", "0.2"), ("--every",)),

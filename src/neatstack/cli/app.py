@@ -3,6 +3,7 @@
 import typer
 
 from neatstack.cli import (
+    capture,
     dashboard,
     doctor,
     down,
@@ -32,6 +33,7 @@ app.command(name="up", epilog=up.EXAMPLES)(up.up)
 app.command(name="run", epilog=run.EXAMPLES, context_settings={"allow_interspersed_args": False})(run.run)
 app.command(name="status", epilog=status.EXAMPLES)(status.status)
 app.command(name="ss", epilog=ss.EXAMPLES)(ss.ss)
+app.command(name="capture", epilog=capture.EXAMPLES)(capture.capture)
 app.command(name="kill", epilog=kill.EXAMPLES)(kill.kill)
 app.command(name="scale", epilog=scale.EXAMPLES)(scale.scale)
 app.command(name="rejuvenate", epilog=rejuvenate.EXAMPLES)(rejuvenate.rejuvenate)

@@ -4,9 +4,10 @@ import asyncio
 import json
 import logging
 import socket
+import struct
 from typing import TYPE_CHECKING, Any
 
-from neatstack.control import autoscale, faults
+from neatstack.control import autoscale, faults, messages, pages
 from neatstack.control.errors import NeatError
 from neatstack.control.faults import Harm
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("neat.control")
 
+CREDENTIALS = struct.Struct("=3i")  # struct ucred
 LONGEST = 1 << 16  # bytes of a request
 LONGEST_DEADLINE = 10_000_000  # seconds
 
@@ -31,6 +33,8 @@ class ControlServer:
         try:
             writer.transport.set_write_buffer_limits(0)  # so that drain() waits until all is sent
             while line := await reader.readline():
+                if b'"capture"' in line and await self._capture(line, writer):
+                    continue
                 harm = await self._answer(line)
                 writer.write(json.dumps(harm.answer).encode() + b"\n")
                 await writer.drain()
@@ -40,6 +44,34 @@ class ControlServer:
             pass  # gone, or a line without end
         finally:
             writer.close()
+
+    async def _capture(self, line: bytes, writer: asyncio.StreamWriter) -> bool:
+        """Answer a request for a capture, with the memory to read; False: it is another request."""
+        try:
+            request = json.loads(line)
+            if not isinstance(request, dict) or request.get("op") != "capture":
+                return False
+        except ValueError:
+            return False
+        with writer.get_extra_info("socket").dup() as sock:
+            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+            answer, memories = await self._start_capture(CREDENTIALS.unpack(credentials)[0], request.get("buffer"))
+            try:
+                socket.send_fds(sock, [json.dumps(answer).encode() + b"\n"], memories)
+            except BlockingIOError:
+                raise ConnectionError("it reads no answers") from None
+            finally:
+                messages.close(memories)
+        return True
+
+    async def _start_capture(self, pid: int, size: Any) -> tuple[dict[str, Any], list[int]]:
+        """The answer, and descriptors that cannot be mapped to write."""
+        captures = self.manager.captures
+        try:
+            started = await captures.start(pid, size)
+        except NeatError as error:
+            return {"error": str(error)}, []
+        return captures.describe(started), [pages.read_only(memory) for memory in started.memories]
 
     async def _answer(self, line: bytes) -> Harm:
         try:

@@ -18,6 +18,7 @@ from ipaddress import IPv4Address, IPv4Interface
 
 from neatstack.control import frames, launch
 from neatstack.control.frames import Arp
+from neatstack.control.link_control import Captures, Requests
 from neatstack.control.neighbours import Neighbour, NeighbourTable, State
 from neatstack.dataplane.sandbox import enter_isolation
 
@@ -48,6 +49,7 @@ class Link:
         self.network = interface.network
         self.address = interface.ip.packed
         self.mac = mac
+        self.captures = Captures()
         self.enquiries: dict[bytes, Enquiry] = {}
         now = time.monotonic()
         # those found in the table are asked soon, but not all at once
@@ -69,6 +71,8 @@ class Link:
                 data = os.read(self.queue, FRAME_MOST)
             except BlockingIOError:
                 return
+            if self.captures.writers:
+                self.captures.put(data, False)
             frame = data[len(frames.VNET) :]
             if frame[12:14] == frames.ETHERTYPE_ARP.to_bytes(2, "big"):
                 packet = frames.parse_arp(frame)
@@ -162,11 +166,14 @@ class Link:
     def _send(self, frame: bytes) -> None:
         with contextlib.suppress(OSError):  # the device is down or full: as if lost on the way
             os.write(self.queue, frame)
+            if self.captures.writers:
+                self.captures.put(frame, True)
 
 
 def serve(link: Link, wishes: list[socket.socket], control: socket.socket) -> None:
     """Until the stack ends, which end of file on `control` says."""
     by_descriptor = {sock.fileno(): sock for sock in wishes}
+    requests = Requests(control, link.captures)
     watched = select.poll()
     for descriptor in (link.queue, control.fileno(), *by_descriptor):
         watched.register(descriptor, select.POLLIN)
@@ -174,7 +181,9 @@ def serve(link: Link, wishes: list[socket.socket], control: socket.socket) -> No
         wait = link.run_timers()
         for descriptor, _ in watched.poll(None if wait is None else wait * 1000 + 1):
             if descriptor == control.fileno():
-                return
+                if not requests.receive():
+                    return
+                continue
             if descriptor == link.queue:
                 link.receive()
                 continue

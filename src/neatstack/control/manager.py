@@ -7,6 +7,7 @@ listens, and a dead replica, wait for the next manager.
 import asyncio
 import contextlib
 import functools
+import itertools
 import logging
 import mmap
 import os
@@ -21,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 from neatstack.control import autoscale, code, device, launch, messages, pages, processes, scaling, schedule, steering
 from neatstack.control.activity import Activity
 from neatstack.control.autoscale import Autoscale
+from neatstack.control.captures import KEY as CAPTURE
+from neatstack.control.captures import Captures
 from neatstack.control.change import Change
 from neatstack.control.code import Code
 from neatstack.control.control_server import ControlServer
@@ -70,6 +73,7 @@ class Manager:
         self.upgrade: Upgrade
         self.programs: Programs
         self.link: Link
+        self.captures: Captures
         self.servers: list[RequestServer | ControlServer] = []
         self.change = Change()
         self.events = Events()
@@ -126,6 +130,7 @@ class Manager:
         self.link.adopt(entries.get("process.link"))
         self.replicas.resume(entries, set(self.steering.table()))
         self.programs.resume(channels)
+        self.captures.resume(entry for key, entry in entries.items() if key.startswith(CAPTURE))
         self.scaling.resume(entries.get(scaling.KEY))
         self.autoscale.resume(entries.get(autoscale.KEY))
         self._serve([socket.socket(fileno=descriptor) for descriptor in entries["sockets"].descriptors])
@@ -176,12 +181,13 @@ class Manager:
             claims,
             runs,
             processes.spawner(settings, self.page_memory, self.neighbours),
-            lambda slot: self.programs.contents(slot),
+            lambda slot: itertools.chain(self.captures.contents(slot), self.programs.contents(slot)),
             option=settings.recovery,
             spares=settings.spares,
             secret=self.secret,
         )
         self.replicas.on_recovered = self.events.recovered
+        self.captures = Captures(self.store, self.replicas, self.link)
         self.renewal = Renewal(self.replicas, self.change)
         self.schedule = Schedule(self.store, self.renewal.rejuvenate, lambda: self.change.under_way)
         shape = ChannelShape(settings.max_replicas, settings.sockets, settings.receive_buffer, settings.send_buffer)

@@ -8,9 +8,12 @@ import pwd
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from neatstack.control import launch, pages, recovery
 from neatstack.control.code import Code
+from neatstack.control.line import Answer, ControlLine, Told
 from neatstack.control.settings import Settings
 from neatstack.control.spares import Spawn
 from neatstack.control.store import Entry, Store
@@ -70,19 +73,15 @@ class Link:
         self.pidfd = -1
         self.incarnation = 0
         self.started_at = 0.0
-        self._control: socket.socket | None = None
+        self.contents: Callable[[], Iterable[Told]] = tuple  # what a new one has to know
+        self._ready = asyncio.Event()
+        self._line: ControlLine | None = None
         self._backoff = LINK_BACKOFF[0]
 
     async def start(self) -> None:
         """Start it and wait until it answers for the stack's address."""
-        control = self._launch()
-        loop = asyncio.get_running_loop()
-        ready = asyncio.Event()
-        loop.add_reader(control, ready.set)
-        try:
-            await ready.wait()
-        finally:
-            loop.remove_reader(control)
+        self._launch()
+        await self._ready.wait()
 
     def adopt(self, entry: Entry | None) -> None:
         """A restarted manager finds it running, or not."""
@@ -92,7 +91,15 @@ class Link:
         self.pid, self.incarnation = entry.data["pid"], entry.data["incarnation"]
         self._watch(entry.descriptors[0], socket.socket(fileno=entry.descriptors[1]))
 
-    def _launch(self) -> socket.socket:
+    def ask(self, told: Told) -> Answer | None:
+        """Send a request; the answer, as a replica's; None if there is no process."""
+        return self._line.request(told) if self._line is not None else None
+
+    def _said(self, message: dict[str, Any]) -> None:
+        if message.get("ready"):
+            self._ready.set()
+
+    def _launch(self) -> None:
         self.incarnation += 1
         self.started_at = time.monotonic()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -120,10 +127,11 @@ class Link:
         self._watch(os.pidfd_open(process.pid), ours)
         data = {"process": True, "pid": self.pid, "incarnation": self.incarnation}
         self.store.put("process.link", data, [self.pidfd, ours.fileno()])
-        return ours
+        for told in self.contents():
+            self.ask(told)
 
     def _watch(self, pidfd: int, control: socket.socket) -> None:
-        self.pidfd, self._control = pidfd, control
+        self.pidfd, self._line = pidfd, ControlLine(control, self._said)
         asyncio.get_running_loop().add_reader(pidfd, self._died)
 
     def _died(self) -> None:
@@ -133,8 +141,9 @@ class Link:
         launch.reap(self.pidfd)
         os.close(self.pidfd)
         self.pidfd = -1  # nobody may signal what gets the number next
-        if self._control is not None:
-            self._control.close()
+        if self._line is not None:
+            self._line.close()
+            self._line = None
         quick = time.monotonic() - self.started_at < 1.0
         self._backoff = min(self._backoff * 2, LINK_BACKOFF[1]) if quick else LINK_BACKOFF[0]
         loop.call_later(self._backoff if quick else 0, self._launch)

@@ -17,6 +17,7 @@ from neatstack.control.errors import NeatError
 from neatstack.control.settings import DEFAULT_NAME
 
 CONTROL_TIMEOUT = 30.0  # seconds
+MOST_DESCRIPTORS = 64  # with one answer
 CHANGE_TIMEOUT = 900.0  # for what replaces or starts processes, one after the other
 
 
@@ -98,13 +99,29 @@ def find(name: str | None) -> str:
 
 def ask(name: str, request: dict[str, Any], timeout: float = CONTROL_TIMEOUT) -> dict[str, Any]:
     """One request to the manager of stack `name`, and its answer within `timeout` seconds. Raises NeatError."""
+    answer, descriptors = ask_for_descriptors(name, request, timeout)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return answer
+
+
+def ask_for_descriptors(
+    name: str, request: dict[str, Any], timeout: float = CONTROL_TIMEOUT
+) -> tuple[dict[str, Any], list[int]]:
+    """As `ask`, with the descriptors that come with the answer, which are the caller's. Raises NeatError."""
+    line = b""
+    descriptors: list[int] = []
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(timeout)
             sock.connect(str(directory(name) / "control.sock"))
             sock.sendall(json.dumps(request).encode() + b"\n")
-            with sock.makefile("rb") as stream:
-                line = stream.readline()
+            while not line.endswith(b"\n"):
+                data, more, _, _ = socket.recv_fds(sock, 1 << 20, MOST_DESCRIPTORS)
+                descriptors += more
+                if not data:
+                    break
+                line += data
     except PermissionError:
         raise NeatError(f"no right to control stack {name}; run as the user who started it, or as root") from None
     except OSError as error:
@@ -114,7 +131,7 @@ def ask(name: str, request: dict[str, Any], timeout: float = CONTROL_TIMEOUT) ->
     answer: dict[str, Any] = json.loads(line)
     if "error" in answer:
         raise NeatError(str(answer["error"]))
-    return answer
+    return answer, descriptors
 
 
 def keeper_pid(name: str) -> int | None:

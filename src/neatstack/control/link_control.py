@@ -1,0 +1,74 @@
+"""Link's end of its conversation with the manager: what it is asked for, one message a request, as replicas are."""
+
+import mmap
+import socket
+from typing import Any
+
+from neatstack.control import messages
+from neatstack.control.frames import VNET
+from neatstack.dataplane.driver.capture_memory import CaptureWriter
+
+
+class Captures:
+    """Where link's frames are given away."""
+
+    def __init__(self) -> None:
+        self.writers: dict[int, CaptureWriter] = {}
+
+    def add(self, number: int, descriptor: int) -> None:
+        """Raises ValueError for memory that is no capture's."""
+        self.writers[number] = CaptureWriter(mmap.mmap(descriptor, 0))
+
+    def drop(self, number: int) -> None:
+        self.writers.pop(number, None)
+
+    def put(self, frame: bytes, outgoing: bool) -> None:
+        """A frame as the device has it has come or left."""
+        for writer in self.writers.values():
+            writer.put(frame[len(VNET) :], outgoing)
+
+
+class Requests:
+    """Obeys."""
+
+    def __init__(self, sock: socket.socket, captures: Captures) -> None:
+        self.sock = sock
+        self.captures = captures
+
+    def receive(self) -> bool:
+        """Take one message, which waits; False: the stack has ended."""
+        try:
+            received = messages.receive(self.sock)
+        except ValueError:
+            return True
+        except OSError:
+            return False
+        if received is None:
+            return False
+        message, descriptors = received
+        try:
+            answer = {"ok": True, **self._obey(message, descriptors)}
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            answer = {"error": str(error) or type(error).__name__}
+        finally:
+            messages.close(descriptors)
+        self.answer(message.get("id"), answer)
+        return True
+
+    def answer(self, number: Any, answer: dict[str, Any]) -> None:
+        """Who asked may be gone; the next manager asks again."""
+        try:
+            messages.send(self.sock, {"id": number, **answer})
+        except OSError:
+            pass
+
+    def _obey(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        match message:
+            case {"op": "capture", "capture": int(number)}:
+                (memory,) = descriptors
+                self.captures.add(number, memory)
+            case {"op": "uncapture", "capture": int(number)}:
+                self.captures.drop(number)
+            case _:
+                raise ValueError(f"unknown request {message.get('op')!r}")
+        return {}
