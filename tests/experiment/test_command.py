@@ -32,7 +32,7 @@ def neat(*arguments: object, prefix: tuple[str, ...] = ()) -> subprocess.Complet
 
 def test_help() -> None:
     told = neat("experiment", "--help").stdout
-    for name in ("recovery", "elasticity", "scaling", "flows"):
+    for name in ("recovery", "elasticity", "scaling", "flows", "flood"):
         answer = neat("experiment", name, "--help")
         assert name in told
         assert answer.returncode == 0 and f"neat experiment {name}" in answer.stdout.split("Example")[1]
@@ -58,6 +58,8 @@ def test_help() -> None:
     (("flows", "--flows", "0"), ("flows", "200000")),
     (("flows", "--before", "1"), ("before", "2 to 16")),
     (("flows", "--before", "4", "--after", "4"), ("after", "1 to 3")),
+    (("flood", "--syns", "0"), ("syns", "100000000")),
+    (("flood", "--clients", "257"), ("clients", "256")),
 ])  # fmt: skip
 def test_bad_usage(arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
     answer = neat("experiment", *arguments)
@@ -67,7 +69,7 @@ def test_bad_usage(arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
-@pytest.mark.parametrize("name", ["recovery", "elasticity", "scaling", "flows"])
+@pytest.mark.parametrize("name", ["recovery", "elasticity", "scaling", "flows", "flood"])
 def test_not_root(name: str) -> None:
     answer = neat("experiment", name, prefix=("setpriv", "--reuid", "65534", "--clear-groups"))
     assert answer.returncode == 1 and answer.stderr.count("\n") == 1 and "root" in answer.stderr
