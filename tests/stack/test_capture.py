@@ -7,8 +7,6 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,36 +14,7 @@ import pytest
 from neatstack.experiment.netns import Stack, neat
 from tests.stack.test_isolation import settled
 from tests.support.puppet import Puppet
-
-
-@contextmanager
-def capturing(stack: Stack, *options: object) -> Iterator[subprocess.Popen[bytes]]:
-    """`neat capture OPTIONS` once it captures."""
-    argv = neat("capture", "--stack", stack.name, *options)
-    with subprocess.Popen(argv, env=stack.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        try:
-            if "-w" in options:
-                assert process.stderr and b"capturing" in process.stderr.readline()
-            else:
-                time.sleep(1.0)
-            yield process
-        finally:
-            process.kill()
-
-
-def ended(process: subprocess.Popen[bytes], number: int = signal.SIGINT) -> tuple[str, str]:
-    """Both outputs of a process that ends in order."""
-    process.send_signal(number)
-    out, err = process.communicate(timeout=10)
-    assert process.returncode == 0, err
-    return out.decode(errors="replace"), err.decode()
-
-
-def fields(path: Path, *names: str, only: str = "") -> list[list[str]]:
-    argv = ["tshark", "-r", str(path), "-T", "fields", *(["-Y", only] if only else [])]
-    argv += [word for name in names for word in ("-e", name)]
-    told = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    return [line.split("\t") for line in told.splitlines()]
+from tests.support.trace import capturing, ended, fields
 
 
 def talk(stack: Stack, port: int, connections: int = 1) -> None:
