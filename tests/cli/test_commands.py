@@ -23,7 +23,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 NEAT = [sys.executable, "-c", "from neatstack.cli import main; main()"]
 COMMANDS = (
     *("up", "run", "status", "ss", "kill", "scale", "rejuvenate", "upgrade", "down", "doctor"),
-    *("top", "metrics", "dashboard", "capture"),
+    *("top", "metrics", "dashboard", "capture", "ping"),
 )
 Neat = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -94,6 +94,11 @@ def test_light_start() -> None:
     (("rejuvenate", "--every", "soon", "--stack", "web"), ("--every", "10m")),
     (("capture", "--count", "0"), ("--count",)),
     (("capture", "--seconds", "-1"), ("--seconds",)),
+    (("ping", "10.0.0.1", "--count", "0"), ("--count",)),
+    (("ping", "10.0.0.1", "--interval", "0"), ("--interval",)),
+    (("ping", "10.0.0.1", "--size", "-1"), ("--size",)),
+    (("ping", "10.0.0.1", "--timeout", "0"), ("--timeout",)),
+    (("ping",), ("ADDRESS",)),
     (("rejuvenate", "--every", "0.1s"), ("--every", "1 second")),
     (("rejuvenate", "--every", "10m", "--jitter", "2"), ("--jitter", "0.2")),
     (("rejuvenate", "--jitter", "0.2"), ("--every",)),

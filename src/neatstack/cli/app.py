@@ -10,6 +10,7 @@ from neatstack.cli import (
     experiment,
     kill,
     metrics,
+    ping,
     rejuvenate,
     run,
     scale,
@@ -34,6 +35,7 @@ app.command(name="run", epilog=run.EXAMPLES, context_settings={"allow_interspers
 app.command(name="status", epilog=status.EXAMPLES)(status.status)
 app.command(name="ss", epilog=ss.EXAMPLES)(ss.ss)
 app.command(name="capture", epilog=capture.EXAMPLES)(capture.capture)
+app.command(name="ping", epilog=ping.EXAMPLES)(ping.ping)
 app.command(name="kill", epilog=kill.EXAMPLES)(kill.kill)
 app.command(name="scale", epilog=scale.EXAMPLES)(scale.scale)
 app.command(name="rejuvenate", epilog=rejuvenate.EXAMPLES)(rejuvenate.rejuvenate)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from neatstack.control import autoscale, faults, messages, pages
 from neatstack.control.errors import NeatError
 from neatstack.control.faults import Harm
+from neatstack.control.line import Told, refusal
+from neatstack.control.ping import LONGEST_WAIT
 
 if TYPE_CHECKING:
     from neatstack.control.manager import Manager
@@ -19,6 +21,7 @@ log = logging.getLogger("neat.control")
 CREDENTIALS = struct.Struct("=3i")  # struct ucred
 LONGEST = 1 << 16  # bytes of a request
 LONGEST_DEADLINE = 10_000_000  # seconds
+LINK_TIME = 1.0  # seconds more than a reply may take
 
 
 class ControlServer:
@@ -104,6 +107,18 @@ class ControlServer:
                 return {"ok": True, **await manager.upgrade.asked(request)}
         return None
 
+    async def _ping(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What link says has come of an echo request. Raises NeatError."""
+        wait = request.get("timeout")
+        if not (isinstance(wait, int | float) and 0 < wait <= LONGEST_WAIT):
+            raise NeatError(f"{wait!r} is no time to wait for a reply; give seconds up to {LONGEST_WAIT:g}")
+        answer = self.manager.link.ask(Told(request))
+        if answer is None or not (await asyncio.wait([answer], timeout=wait + LINK_TIME))[0]:
+            return {"outcome": "link"}
+        if refused := refusal(answer):
+            raise NeatError(f"link cannot send that: {refused}")
+        return {"outcome": "link"} if answer.exception() is not None else answer.result()
+
     async def _scale(self, replicas: Any, deadline: Any) -> dict[str, Any]:
         """By hand, which ends scaling by itself."""
         if type(replicas) is not int:
@@ -125,6 +140,8 @@ class ControlServer:
             case {"op": "events"}:
                 since = request.get("since")
                 return self.manager.events.since(since if type(since) is int else 0)
+            case {"op": "ping"}:
+                return await self._ping(request)
             case {"op": "recoveries"}:
                 return {"recoveries": self.manager.recoveries()}
         return {"error": "no such request"}

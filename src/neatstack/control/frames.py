@@ -69,15 +69,36 @@ def answer_echo(frame: bytes, mac: bytes, address: bytes) -> bytes | None:
     if message is None:
         return None
     source = frame[ETHERNET.size + 12 : ETHERNET.size + 16]
-    reply = bytes([ECHO_REPLY, 0, 0, 0]) + message[4:]
-    reply = reply[:2] + checksum(reply).to_bytes(2, "big") + reply[4:]
-    header = IP.pack(0x45, 0, IP.size + len(reply), 0, 0, TTL, ICMP, 0, address, source)
-    header = header[:10] + checksum(header).to_bytes(2, "big") + header[12:]
-    return VNET + ETHERNET.pack(frame[6:12], mac, ETHERTYPE_IP) + header + reply
+    return VNET + ETHERNET.pack(frame[6:12], mac, ETHERTYPE_IP) + icmp_packet(address, source, reply_to(message))
+
+
+def echo(kind: int, ident: int, sequence: int, payload: bytes) -> bytes:
+    """An ICMP message: an echo request or reply."""
+    message = struct.pack("!BBHHH", kind, 0, 0, ident, sequence) + payload
+    return message[:2] + checksum(message).to_bytes(2, "big") + message[4:]
+
+
+def reply_to(request: bytes) -> bytes:
+    """The answer to the message of an echo request."""
+    ident, sequence = struct.unpack_from("!HH", request, 4)
+    return echo(ECHO_REPLY, ident, sequence, request[8:])
+
+
+def icmp_packet(source: bytes, destination: bytes, message: bytes) -> bytes:
+    """An ICMP message in IPv4."""
+    header = IP.pack(0x45, 0, IP.size + len(message), 0, 0, TTL, ICMP, 0, source, destination)
+    return header[:10] + checksum(header).to_bytes(2, "big") + header[12:] + message
 
 
 def _echo_request(frame: bytes, mac: bytes, address: bytes) -> bytes | None:
     """The ICMP message of a whole and valid echo request to us."""
+    packet = parse_icmp(frame, mac, address)
+    message = packet and packet[(packet[0] & 15) * 4 :]
+    return message if message and message[0] == ECHO and message[1] == 0 else None
+
+
+def parse_icmp(frame: bytes, mac: bytes, address: bytes) -> bytes | None:
+    """The IPv4 packet of a whole and valid ICMP message to us, from somebody else."""
     if len(frame) < ETHERNET.size + IP.size:
         return None
     destination_mac, source_mac, ethertype = ETHERNET.unpack_from(frame)
@@ -90,10 +111,7 @@ def _echo_request(frame: bytes, mac: bytes, address: bytes) -> bytes | None:
         return None
     if protocol != ICMP or fragment & FRAGMENT or destination != address or not _may_be_source(source, address):
         return None
-    message = packet[header:]
-    if message[0] != ECHO or message[1] != 0 or checksum(packet[:header]) or checksum(message):
-        return None
-    return message
+    return None if checksum(packet[:header]) or checksum(packet[header:]) else packet
 
 
 def _may_be_source(source: bytes, own: bytes) -> bool:

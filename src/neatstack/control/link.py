@@ -20,6 +20,7 @@ from neatstack.control import frames, launch
 from neatstack.control.frames import Arp
 from neatstack.control.link_control import Captures, Requests
 from neatstack.control.neighbours import Neighbour, NeighbourTable, State
+from neatstack.control.ping import Pings
 from neatstack.dataplane.sandbox import enter_isolation
 
 FRAME_MOST = 70_000  # bytes of the largest frame that the device hands over
@@ -43,13 +44,23 @@ class Enquiry:
 class Link:
     """ARP and echo for one address."""
 
-    def __init__(self, queue: int, table: NeighbourTable, interface: IPv4Interface, mac: bytes) -> None:
+    def __init__(
+        self,
+        queue: int,
+        table: NeighbourTable,
+        interface: IPv4Interface,
+        mac: bytes,
+        gateway: bytes | None = None,
+        mtu: int = 1500,
+    ) -> None:
         self.queue = queue
         self.table = table
         self.network = interface.network
         self.address = interface.ip.packed
         self.mac = mac
+        self.gateway = gateway
         self.captures = Captures()
+        self.pings = Pings(self.address, mtu, self._next_hop, self._known, self._send_to)
         self.enquiries: dict[bytes, Enquiry] = {}
         now = time.monotonic()
         # those found in the table are asked soon, but not all at once
@@ -78,6 +89,8 @@ class Link:
                 packet = frames.parse_arp(frame)
                 if packet is not None:
                     self._arp(packet)
+            elif self.pings.under_way and self._is_answer(frame):
+                continue
             elif self._may_echo():
                 reply = frames.answer_echo(frame, self.mac, self.address)
                 if reply is not None:
@@ -106,6 +119,8 @@ class Link:
             if enquiry.next_at <= now:
                 self._ask(address, enquiry, now)
         due_times = [enquiry.next_at for enquiry in self.enquiries.values()] + list(self.refresh_at.values())
+        if (over := self.pings.run_timers(now)) is not None:
+            due_times.append(over)
         return max(0.0, min(due_times) - now) if due_times else None
 
     def _ask(self, address: bytes, enquiry: Enquiry, now: float) -> None:
@@ -114,6 +129,7 @@ class Link:
         if enquiry.asked >= ASK_MOST:
             del self.enquiries[address]
             self.table.put(Neighbour(address, bytes(6), State.FAILED))
+            self.pings.failed(address)
             return
         known = entry is not None and entry.state == State.REACHABLE and enquiry.asked < ASK_MOST - 1
         destination = entry.mac if entry is not None and known else frames.BROADCAST
@@ -141,6 +157,7 @@ class Link:
         self.enquiries.pop(packet.sender, None)
         if self.table.put(Neighbour(packet.sender, packet.sender_mac, State.REACHABLE)):
             self.refresh_at[packet.sender] = time.monotonic() + REFRESH_AFTER
+        self.pings.found()
 
     def _defend(self, packet: Arp) -> None:
         """Somebody else uses our address: say so, and announce ours, but not for ever (RFC 5227 section 2.4 (b))."""
@@ -156,6 +173,29 @@ class Link:
         host = IPv4Address(address)
         edges = (self.network.network_address, self.network.broadcast_address)
         return host in self.network and host not in edges and address != self.address
+
+    # ---- what pings need ----
+
+    def _next_hop(self, address: bytes) -> bytes | None:
+        """Who takes packets for an address (RFC 1122 section 3.3.1.1); None: nobody."""
+        if IPv4Address(address) in self.network:
+            return address if self._is_neighbour(address) else None
+        return self.gateway
+
+    def _known(self, hop: bytes) -> bytes | None:
+        """A neighbour's hardware address; one that is not known is asked for."""
+        entry = self.table.get(hop)
+        if entry is not None and entry.state == State.REACHABLE:
+            return entry.mac
+        self.want(hop)
+        return None
+
+    def _send_to(self, mac: bytes, packet: bytes) -> None:
+        self._send(frames.VNET + frames.ETHERNET.pack(mac, self.mac, frames.ETHERTYPE_IP) + packet)
+
+    def _is_answer(self, frame: bytes) -> bool:
+        packet = frames.parse_icmp(frame, self.mac, self.address)
+        return packet is not None and self.pings.receive(packet)
 
     def _may_echo(self) -> bool:
         now = time.monotonic()
@@ -173,7 +213,7 @@ class Link:
 def serve(link: Link, wishes: list[socket.socket], control: socket.socket) -> None:
     """Until the stack ends, which end of file on `control` says."""
     by_descriptor = {sock.fileno(): sock for sock in wishes}
-    requests = Requests(control, link.captures)
+    requests = Requests(control, link.captures, link.pings)
     watched = select.poll()
     for descriptor in (link.queue, control.fileno(), *by_descriptor):
         watched.register(descriptor, select.POLLIN)
@@ -203,11 +243,13 @@ def main(arguments: list[str]) -> int:
     control = socket.socket(fileno=config["control"])
     wishes = [socket.socket(fileno=descriptor) for descriptor in config["sockets"]]
     table = NeighbourTable(mmap.mmap(config["neighbours"], 0))
-    link = Link(config["queue"], table, IPv4Interface(config["address"]), bytes.fromhex(config["mac"]))
+    gateway = IPv4Address(config["gateway"]).packed if config["gateway"] else None
+    mac = bytes.fromhex(config["mac"])
+    link = Link(config["queue"], table, IPv4Interface(config["address"]), mac, gateway, config["mtu"])
     os.set_blocking(link.queue, False)
     link.announce()
-    if config["gateway"]:
-        link.want(IPv4Address(config["gateway"]).packed)
+    if gateway is not None:
+        link.want(gateway)
     control.send(b'{"ready": true}')
     serve(link, wishes, control)
     return 0

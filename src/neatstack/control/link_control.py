@@ -1,11 +1,13 @@
 """Link's end of its conversation with the manager: what it is asked for, one message a request, as replicas are."""
 
+import functools
 import mmap
 import socket
 from typing import Any
 
 from neatstack.control import messages
 from neatstack.control.frames import VNET
+from neatstack.control.ping import Done, Pings
 from neatstack.dataplane.driver.capture_memory import CaptureWriter
 
 
@@ -31,9 +33,10 @@ class Captures:
 class Requests:
     """Obeys."""
 
-    def __init__(self, sock: socket.socket, captures: Captures) -> None:
+    def __init__(self, sock: socket.socket, captures: Captures, pings: Pings) -> None:
         self.sock = sock
         self.captures = captures
+        self.pings = pings
 
     def receive(self) -> bool:
         """Take one message, which waits; False: the stack has ended."""
@@ -46,29 +49,33 @@ class Requests:
         if received is None:
             return False
         message, descriptors = received
+        done = functools.partial(self._answer, message.get("id"))
         try:
-            answer = {"ok": True, **self._obey(message, descriptors)}
+            self._obey(message, descriptors, done)
         except (KeyError, TypeError, ValueError, OSError) as error:
-            answer = {"error": str(error) or type(error).__name__}
+            self._answer(message.get("id"), {}, str(error) or type(error).__name__)
         finally:
             messages.close(descriptors)
-        self.answer(message.get("id"), answer)
         return True
 
-    def answer(self, number: Any, answer: dict[str, Any]) -> None:
+    def _answer(self, number: Any, answer: dict[str, Any], error: str | None = None) -> None:
         """Who asked may be gone; the next manager asks again."""
         try:
-            messages.send(self.sock, {"id": number, **answer})
+            messages.send(self.sock, {"id": number, **answer, **({"ok": True} if error is None else {"error": error})})
         except OSError:
             pass
 
-    def _obey(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+    def _obey(self, message: dict[str, Any], descriptors: list[int], done: Done) -> None:
+        """`done` is called with the answer, now or later."""
         match message:
             case {"op": "capture", "capture": int(number)}:
                 (memory,) = descriptors
                 self.captures.add(number, memory)
+                done({})
             case {"op": "uncapture", "capture": int(number)}:
                 self.captures.drop(number)
+                done({})
+            case {"op": "ping"}:
+                self.pings.start(message, done)
             case _:
                 raise ValueError(f"unknown request {message.get('op')!r}")
-        return {}

@@ -108,6 +108,7 @@ class Link:
             "address": self.settings.address,
             "gateway": self.settings.gateway,
             "mac": self.mac.hex(),
+            "mtu": self.settings.mtu,
             "uid": account.pw_uid,
             "gid": account.pw_gid,
             "queue": self.queue,
