@@ -32,6 +32,24 @@ def test_echo(ends: Ends) -> None:
         assert client.recv(100) == message[:50]
 
 
+def test_setting_nodelay_sends_what_is_corked(ends: Ends) -> None:
+    """tcp(7): at once, before the 200 ms of the cork are over; what comes later is held again. So with MSG_MORE."""
+    server, client = ends.connected()
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    for _ in range(2):  # the second time the option does not change
+        client.send(b"held")
+        server.settimeout(0.02)
+        with pytest.raises(TimeoutError):
+            server.recv(4)
+        server.settimeout(0.12)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        assert server.recv(4) == b"held"
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+    client.send(b"more", socket.MSG_MORE)
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    assert server.recv(4) == b"more"
+
+
 def test_half_close(ends: Ends) -> None:
     """The end that has sent its FIN still receives (RFC 9293, 3.6)."""
     server, client = ends.connected()

@@ -211,12 +211,15 @@ int option_set(struct sock *s, int level, int name, const void *value, socklen_t
     sock_lock(s);
     struct options changed = s->options;
     int error = set_option(&changed, level, name, value, length);
-    if (!error && memcmp(&changed, &s->options, sizeof changed)) {
+    bool differs = !error && memcmp(&changed, &s->options, sizeof changed);
+    bool flushes = !error && level == IPPROTO_TCP && name == TCP_NODELAY && (changed.flags & NEAT_FLAG_NODELAY);
+    if (differs)
         s->options = changed;
-        if (s->program) {
-            apply_options(s);
-            tell(s);
-        }
+    if (s->program && (differs || flushes)) {
+        apply_options(s);
+        if (flushes) /* tcp(7): what waits goes, even if it is corked; the next send holds back again */
+            store_relaxed(&s->program->flags, (uint16_t)(s->program->flags & ~NEAT_FLAG_CORK));
+        tell(s);
     }
     sock_unlock(s);
     return error;

@@ -83,34 +83,6 @@ def test_uncorking_sends_at_once():
     c.expects("A", data=b"headbody")
 
 
-def test_setting_nodelay_sends_what_is_corked():
-    """tcp(7): an explicit flush of pending output, even if TCP_CORK is set; what comes later is held again."""
-    lab = Lab()
-    c = lab.accepted()
-    c.socket.set_flags(c.socket.flags | neat.FLAG_CORK)
-    c.socket.send(b"head")
-    lab.run()
-    c.expects_nothing()
-    c.socket.set_flags(c.socket.flags | neat.FLAG_NODELAY)
-    lab.run()
-    c.expects("A", data=b"head")
-    c.sends(ack=5)
-    c.socket.send(b"more")
-    lab.run()
-    c.expects_nothing()
-
-
-def test_setting_nodelay_does_not_probe_a_closed_window():
-    lab = Lab()
-    c = lab.accepted()
-    c.sends(window=0)
-    c.socket.send(b"waits")
-    lab.run()
-    c.socket.set_flags(c.socket.flags | neat.FLAG_NODELAY)
-    lab.run()
-    c.expects_nothing()
-
-
 def test_fin_takes_the_last_small_piece_along():
     lab = Lab()
     c = lab.accepted()

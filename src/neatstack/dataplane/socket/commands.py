@@ -19,7 +19,6 @@ from cython.cimports.neatstack.dataplane.channel.atomic import (
 from cython.cimports.neatstack.dataplane.channel.buffers import refresh_rx, refresh_tx
 from cython.cimports.neatstack.dataplane.channel.channel import any_bit, clear_bit, holds_bit, set_bit
 from cython.cimports.neatstack.dataplane.channel.layout import (
-    NEAT_FLAG_NODELAY,
     NEAT_FLAG_TAKEN,
     NEAT_OP_DETACH,
     NEAT_OP_LOOK,
@@ -57,7 +56,6 @@ from cython.cimports.neatstack.dataplane.tcp.output import output
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_FIN_QUEUED,
-    TCB_FORCE,
     TCB_READ_SHUT,
     State,
     Tcb,
@@ -281,16 +279,8 @@ def refuse(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_t, error:
 @cython.nogil
 @cython.exceptval(check=False)
 def apply_options(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
-    """Copy the socket options that concern packets, and tell TCP when they have changed.
-
-    To set TCP_NODELAY sends what waits, even with TCP_CORK (tcp(7)).
-    """
-    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
-    v: cython.pointer[View] = cython.address(s.views[i])
-    before: uint16_t = v.options
-    if copy_options(v):
-        if v.options & ~before & NEAT_FLAG_NODELAY and t.snd.wnd:
-            t.flags |= TCB_FORCE
+    """Copy the socket options that concern packets, and tell TCP when they have changed."""
+    if copy_options(cython.address(s.views[i])):
         options_changed(s, i)
 
 
