@@ -43,6 +43,7 @@ need redis-server redis-server redis-server
 need redis-tools - redis-cli redis-benchmark
 need chromium - chromium
 need chromium-driver - chromedriver
+/usr/bin/python3 -c 'import test.test_socket' 2>/dev/null || packages+=(libpython3-testsuite)
 command -v "$python" >/dev/null || packages+=(python3 python3-dev python3-venv)
 if command -v "$python" >/dev/null; then
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||

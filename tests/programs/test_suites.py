@@ -1,0 +1,23 @@
+"""Suites that were written for other stacks: both ends of every connection are on this one."""
+
+from __future__ import annotations
+
+import pytest
+
+from neatstack.experiment.netns import Stack
+
+PYTHON = "/usr/bin/python3"  # Debian's, whose suite is a package of its own
+MODULES = (
+    "test_socket", "test_httplib", "test_poplib", "test_epoll",
+    "test_asyncio.test_sock_lowlevel", "test_asyncio.test_streams", "test_asyncio.test_server",
+)  # fmt: skip
+ELSEWHERE = ("*VSOCK*",)  # of another family, which hangs on machines without a hypervisor
+
+
+@pytest.mark.heavy
+def test_pythons(stack: Stack) -> None:
+    """CPython's own tests of its socket module, and of what is built on it."""
+    ignored = [word for pattern in ELSEWHERE for word in ("-i", pattern)]
+    argv = [PYTHON, "-m", "test", "-j", 3, "--timeout", 100, "--tempdir", stack.lab.directory, *ignored, *MODULES]
+    said = stack.programs.run(*argv, timeout=280, check=False)
+    assert "Result: SUCCESS" in said, said[-3000:]
