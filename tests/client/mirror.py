@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from neatstack.dataplane.channel.create import channel_size, create_channel
+from tests.client.mirror_datagrams import Datagrams
 from tests.support.layout import (
     STRUCTURES,
     ChannelHeader,
@@ -142,6 +143,7 @@ class Mirror:
         self.no_port: Callable[[int], bool] = lambda replica: False  # it refuses this connect()
         self.connects: list[int] = []  # replicas that were asked
         self.close_takes = 0.0  # seconds until CLOSE is carried out
+        self.datagrams = Datagrams(self)
         self.stopping = False
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
@@ -222,6 +224,7 @@ class Mirror:
             for listener in self.listeners.values():
                 if inherit in listener.holders:
                     listener.holders.add(self.numbers)
+            self.datagrams.inherit(inherit, self.numbers)
         return self.numbers
 
     def _serve(self, conn: socket.socket) -> bool:
@@ -251,10 +254,14 @@ class Mirror:
             reply.error = 0 if request.token == request.channel * 1000 else errno.EPERM
             self.owner[conn] = request.channel
             self.alive[request.channel] = conn
+        elif request.op == neat.REQUEST_BIND and request.flags & neat.BIND_DATAGRAM:
+            self.datagrams.bind(request, reply)
         elif request.op == neat.REQUEST_BIND:
             self._bind(request, reply)
         elif request.op == neat.REQUEST_LISTEN:
             self.listeners[request.binding].listening = True
+        elif request.op == neat.REQUEST_CLOSE and request.binding in self.datagrams.bound:
+            self.datagrams.close(request.binding, request.channel)
         elif request.op == neat.REQUEST_CLOSE:
             time.sleep(self.close_takes)
             self.listeners[request.binding].holders.discard(request.channel)
@@ -275,6 +282,7 @@ class Mirror:
         reply.binding, reply.port_be = self.bindings, port
 
     def _drop(self, number: int) -> None:
+        self.datagrams.drop(number)
         for listener in self.listeners.values():
             listener.holders.discard(number)
         for end in self._ends():
@@ -302,7 +310,7 @@ class Mirror:
                     busy = True
         for end in self._ends():
             busy |= self._move(end)
-        return busy
+        return self.datagrams.work() or busy
 
     def _tell(self, end: End) -> None:
         for number in end.holders:
@@ -322,6 +330,9 @@ class Mirror:
     def _command(self, number: int, channel: Channel, op: int, slot: int) -> None:
         end = channel.ends[slot]
         program = channel.sockets[slot].program
+        if end is None and program.role == neat.ROLE_DATAGRAM:
+            self.datagrams.command(channel, op, slot)
+            return
         if end is None:
             if op == neat.OP_LOOK and program.role == neat.ROLE_WITHDRAW:
                 channel.posted.discard(slot)

@@ -137,3 +137,44 @@ def test_found_again_after_a_restart(ports: Ports) -> None:
     with refused(errno.EADDRINUSE):
         again.bind(OTHER, 1000, ANY, 8080)
     assert again.bind(OTHER, 1000, ANY, 8081).number > binding.number
+
+
+# ---- UDP ----
+
+
+def test_udp_has_ports_of_its_own(ports: Ports) -> None:
+    tcp = ports.bind(ONE, 0, ANY, 53)
+    udp = ports.bind(OTHER, 0, ANY, 53, datagram=True, cookie=7)
+    assert tcp.number != udp.number and (udp.channel, udp.cookie, udp.told) == (OTHER, 7, True)
+    with refused(errno.EADDRINUSE):
+        ports.bind(ONE, 0, OWN, 53, datagram=True)
+    ports.release(OTHER, udp.number)
+    ports.bind(ONE, 0, OWN, 53, datagram=True)
+    with refused(errno.EOPNOTSUPP):
+        ports.listen(ONE, ports.bind(ONE, 0, ANY, 0, datagram=True).number, 10)
+
+
+@pytest.mark.parametrize("how", ["reuse_address", "reuse_port"])
+def test_udp_sockets_that_share_a_port_are_several(ports: Ports, how: str) -> None:
+    first = ports.bind(ONE, 0, ANY, 53, datagram=True, **{how: True})
+    second = ports.bind(ONE, 0, ANY, 53, datagram=True, cookie=1, **{how: True})
+    assert first.number != second.number
+    with refused(errno.EADDRINUSE):
+        ports.bind(OTHER, 0, ANY, 53, datagram=True)
+
+
+def test_udp_may_be_bound_to_a_group(ports: Ports) -> None:
+    ports.bind(ONE, 0, IPv4Address("224.0.0.251"), 5353, datagram=True)
+    ports.bind(ONE, 0, IPv4Address("255.255.255.255"), 5353, datagram=True)
+    with refused(errno.EADDRNOTAVAIL):
+        ports.bind(ONE, 0, IPv4Address("224.0.0.251"), 5353)
+    with refused(errno.EADDRNOTAVAIL):
+        ports.bind(ONE, 0, IPv4Address("10.77.0.9"), 5353, datagram=True)
+
+
+def test_a_udp_socket_is_kept(ports: Ports) -> None:
+    bound = ports.bind(ONE, 0, OWN, 53, datagram=True, cookie=9, reuse_port=True)
+    again = Ports(OWN, [Binding.from_data(bound.to_data())])
+    assert again.bindings[bound.number] == bound
+    with refused(errno.EADDRINUSE):
+        again.bind(ONE, 0, OWN, 53, datagram=True)

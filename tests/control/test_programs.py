@@ -11,7 +11,7 @@ import pytest
 
 from neatstack.control import programs, replicas, requests
 from neatstack.control.requests import REQUEST, BindFlag, Op
-from tests.control.stage import Client, Stage, on_stage, staged
+from tests.control.stage import Client, Stage, kill, on_stage, staged
 
 
 @staged
@@ -249,3 +249,44 @@ async def test_a_program_that_died_without_a_manager(stage: Stage) -> None:
     client.process.kill()
     await stage.restart_manager()
     await stage.until(lambda: not stage.store.keys("channel.") and not stage.store.keys("binding."))
+
+
+# ---- UDP ----
+
+
+@staged
+async def test_a_udp_socket_is_told_to_every_replica(stage: Stage) -> None:
+    client, other = Client(stage), Client(stage)
+    for each in (client, other):
+        await each.hello()
+    reply = await client.ask(Op.BIND, port=53, binding=77, flags=BindFlag.DATAGRAM | BindFlag.REUSEADDR)
+    assert reply["error"] == 0
+    for slot in (0, 1):
+        [told] = stage.told(slot, "bind")
+        told.pop("id"), told.pop("fds")
+        assert told == {
+            "op": "bind", "binding": reply["binding"], "address": "0.0.0.0", "port": 53, "flags": 1,
+            "channel": client.channel, "cookie": 77, "holders": [client.channel],
+        }  # fmt: skip
+    assert (await other.ask(Op.CLOSE, binding=reply["binding"]))["error"] == errno.EBADF
+    child = await client.ask(Op.FORK)
+    assert (await client.ask(Op.CLOSE, binding=reply["binding"]))["error"] == 0
+    assert [(m["binding"], m["channel"]) for m in stage.told(1, "release")] == [(reply["binding"], client.channel)]
+    assert (await client.ask(Op.ABANDON, channel=child["channel"], token=child["token"]))["error"] == 0
+    await stage.until(lambda: stage.told(1, "unbind"))
+    assert [m["binding"] for m in stage.told(0, "unbind")] == [reply["binding"]]
+
+
+@staged
+async def test_who_comes_later_is_told_of_udp_sockets_too(stage: Stage) -> None:
+    client = Client(stage)
+    await client.hello()
+    bound = await client.ask(Op.BIND, port=53, binding=3, flags=BindFlag.DATAGRAM)
+    await stage.put_down()
+    kill(stage.slots[0])
+    await stage.serves(0, 2)
+    assert [m["binding"] for m in stage.told(0, "bind")] == [bound["binding"]] * 2
+    await stage.restart_manager()
+    kill(stage.slots[1])
+    await stage.serves(1, 2)
+    assert [m["cookie"] for m in stage.told(1, "bind")] == [3, 3]

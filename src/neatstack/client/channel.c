@@ -171,6 +171,8 @@ void await_commands(int64_t most_ns)
 
 static bool slot_is_free(struct channel *ch, uint32_t slot)
 {
+    if (!replica_runs(ch->header.replica) && !neat.owed) /* nobody has it, nor will anybody that starts now be told of it */
+        return load_acquire(&ch->sockets[slot].replica.state) == NEAT_STATE_FREE;
     if (!taken(ch, ch->slots[slot].left_at)) {
         store_relaxed(&ch->commands_tail, load_acquire(&ch->remote->commands_tail));
         if (!taken(ch, ch->slots[slot].left_at))
@@ -267,13 +269,27 @@ bool slot_take(struct sock *s, unsigned replica)
     return true;
 }
 
-/* All lines are written: hand the slot to the replica. */
-void slot_start(struct sock *s, unsigned role)
+static void start(struct sock *s, unsigned role)
 {
     store_relaxed(&s->program->role, role);
     s->generation = s->program->generation + 1;
     store_release(&s->program->generation, s->generation);
+}
+
+/* All lines are written: hand the slot to the replica. */
+void slot_start(struct sock *s, unsigned role)
+{
+    start(s, role);
     tell_quietly(s);
+}
+
+/* The same; a replica that does not run looks at all slots when it starts, and its command ring is not to be filled. */
+void slot_start_quietly(struct sock *s, unsigned role)
+{
+    start(s, role);
+    fence();
+    if (replica_runs(s->replica))
+        tell_quietly(s);
 }
 
 /* This process has nothing to do with the slot any more; the replica closes the connection when nobody has. */
@@ -286,6 +302,16 @@ void slot_release(struct sock *s)
         slot_closing(ch, s->slot, position);
     else
         ch->slots[s->slot].sock = NULL;
+    s->program = NULL;
+}
+
+/* This process has nothing to do with the slot any more, and the replica will hear it from the manager. */
+void slot_leave(struct sock *s)
+{
+    if (s->channel == neat.own->number)
+        slot_closing(&neat.own->at[s->replica], s->slot, neat.own->at[s->replica].commands_head);
+    else
+        neat.known[s->channel]->at[s->replica].slots[s->slot].sock = NULL;
     s->program = NULL;
 }
 

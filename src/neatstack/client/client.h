@@ -51,6 +51,7 @@
 #define SCRATCH_TAKEN 0            /* in the shared lines: the connection's error has been told */
 #define PLACE_KERNEL 1             /* place_wait(): the nested epoll has something */
 #define IOCTL_KERNEL 1             /* sock_ioctl(): not for us */
+#define OPTION_COMMON 1            /* of UDP: as for streams */
 #define NO_SLOT UINT32_MAX
 #define POSTS_PER_REPLICA 32       /* free slots that an event loop keeps posted for each listener */
 
@@ -74,6 +75,7 @@ enum phase {
     PHASE_OPEN,       /* has a slot */
     PHASE_POSTED,     /* has a slot, no descriptor: waits for a connection of `listener` */
     PHASE_ARRIVED,    /* has a slot and a connection, no descriptor: waits for accept() */
+    PHASE_LEG,        /* has a slot, no descriptor: what the UDP socket `listener` has with one replica */
 };
 
 struct options { /* what setsockopt() has been told */
@@ -96,6 +98,26 @@ struct sleeper { /* a thread that waits for a socket; on its stack */
     struct sleeper *next, **previous;
 };
 
+struct datagrams { /* what only UDP sockets have */
+    struct file file;
+    struct sock *leg[NEAT_MAX_REPLICAS]; /* while it is bound */
+    bool chosen;  /* the port was not the program's choice */
+    uint8_t shut; /* enum neat_shut */
+    uint8_t turn; /* the leg to receive from next */
+    /* what setsockopt() has been told */
+    bool want_info, want_tos, want_ttl, want_destination, want_errors, timestamp_ns, coalesce;
+    bool multicast_ttl_set, no_loop;
+    uint8_t multicast_ttl, mtu_discover;
+    uint16_t segment;
+    uint32_t multicast_if_be;
+};
+
+struct sending { /* how a datagram is to be sent */
+    uint32_t source_be; /* 0: choose */
+    uint16_t segment;
+    uint8_t tos, ttl;
+};
+
 struct sock {
     struct file file;
     uint32_t lock;
@@ -105,6 +127,7 @@ struct sock {
     uint32_t space_edges; /* how often a send found too little room */
     int error;            /* SO_ERROR while there is no slot */
     struct options options;
+    struct datagrams *udp; /* NULL: a stream */
     /* its slot, while `program` is set */
     uint16_t channel;
     uint8_t replica;
@@ -304,6 +327,8 @@ void *pages_new(size_t bytes);
 void pages_free(void *memory, size_t bytes);
 struct sock *sock_new(void);
 void sock_free(struct sock *s);
+struct datagrams *datagrams_new(void);
+void datagrams_free(struct datagrams *u);
 struct item *item_new(void);
 void item_free(struct item *item);
 struct epoll *epoll_new(void);
@@ -344,6 +369,8 @@ void await_commands(int64_t most_ns);
 bool slot_take(struct sock *s, unsigned replica);
 void slot_attach(struct sock *s, uint16_t channel, unsigned replica, uint32_t slot);
 void slot_start(struct sock *s, unsigned role);
+void slot_start_quietly(struct sock *s, unsigned role);
+void slot_leave(struct sock *s);
 void slot_release(struct sock *s);
 void slot_forget(struct sock *s);
 void slot_withdraw(struct sock *s);
@@ -394,6 +421,34 @@ ssize_t sock_receive_message(struct sock *s, struct msghdr *message, int flags);
 ssize_t sock_send_message(struct sock *s, const struct msghdr *message, int flags);
 int sock_receive_messages(struct sock *s, struct mmsghdr *messages, unsigned count, int flags, const struct timespec *timeout);
 int sock_send_messages(struct sock *s, struct mmsghdr *messages, unsigned count, int flags);
+
+/* ---- datagram.c, datagram_io.c, datagram_options.c ---- */
+int datagram_bind(struct sock *s, uint32_t address_be, uint16_t port_be);
+int datagram_bound(struct sock *s);
+bool datagram_peer(const struct sock *s, uint32_t *address_be, uint16_t *port_be);
+uint32_t datagram_source(const struct sock *s, uint32_t remote_be);
+int datagram_reach(const struct sock *s, uint32_t remote_be);
+int datagram_connect(struct sock *s, const struct sockaddr *address, socklen_t length);
+int datagram_name(const struct sock *s, bool peer, uint32_t *address_be, uint16_t *port_be);
+bool datagram_waits(const struct sock *s);
+uint32_t datagram_readiness(const struct sock *s);
+uint32_t datagram_arrivals(const struct sock *s);
+void datagram_apply_options(struct sock *s);
+int datagram_shutdown(struct sock *s, uint8_t bits);
+void datagram_close(struct sock *s);
+void datagram_strand(struct sock *s);
+void map_address(uint8_t to[16], uint32_t address_be);
+uint32_t mapped_address(const uint8_t from[16]);
+ssize_t datagram_send(struct sock *s, const struct msghdr *message, int flags);
+ssize_t datagram_receive(struct sock *s, struct msghdr *message, int flags);
+uint32_t datagram_waiting(struct sock *s);
+uint32_t datagram_unsent(const struct sock *s);
+int datagram_read_control(const struct msghdr *message, struct sending *how);
+void datagram_write_control(const struct sock *s, struct msghdr *message, const struct neat_datagram *d, uint32_t segment);
+int datagram_error(struct sock *s);
+ssize_t datagram_receive_error(struct sock *s, struct msghdr *message);
+int datagram_set_option(struct sock *s, int level, int name, const void *value, socklen_t length);
+int datagram_get_option(struct sock *s, int level, int name, int *value);
 
 /* ---- wait.c ---- */
 uint32_t readiness(struct sock *s);

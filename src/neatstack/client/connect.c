@@ -223,6 +223,8 @@ int sock_connect(struct sock *s, const struct sockaddr *address, socklen_t lengt
         return -EFAULT;
     if (length < sizeof address->sa_family)
         return -EINVAL;
+    if (s->udp)
+        return datagram_connect(s, address, length);
     if (address->sa_family != AF_UNSPEC) {
         error = get_address(address, length, &remote_be, &remote_port_be);
         if (error)

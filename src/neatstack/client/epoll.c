@@ -63,7 +63,7 @@ static bool edge(struct item *item, uint32_t events)
 {
     struct sock *s = item->sock;
     bool connected = s->program && s->phase != PHASE_LISTENING;
-    uint32_t in = connected ? load_relaxed(&s->remote->rx_head) : s->arrivals;
+    uint32_t in = s->udp ? datagram_arrivals(s) : connected ? load_relaxed(&s->remote->rx_head) : s->arrivals;
     uint8_t state = (uint8_t)(s->phase << 4 | (connected ? load_relaxed(&s->remote->state) : 0));
     uint8_t seen = connected ? load_relaxed(&s->remote->seen) : 0;
     bool changed = item->edge_fresh || state != item->edge_state || seen != item->edge_seen;

@@ -31,7 +31,13 @@ struct saved {
     int page_fd, doorbell, placeholder;
     int peer_page_fd[NEAT_MAX_REPLICAS], peer_doorbell[NEAT_MAX_REPLICAS];
     uint32_t sets, socks, descriptors;
-    /* follow: sets of struct saved_channels, socks of struct sock, descriptors of struct saved_descriptor */
+    /* follow: sets of struct saved_channels, socks of struct sock (UDP: with struct datagrams and the legs), descriptors of
+       struct saved_descriptor */
+};
+
+struct saved_leg {
+    uint16_t channel;
+    uint32_t slot, generation;
 };
 
 struct saved_descriptor {
@@ -62,13 +68,23 @@ static bool save(const void *data, size_t size)
 
 static bool lives_in_slot(const struct sock *s)
 {
-    return s->phase != PHASE_POSTED && s->phase != PHASE_ARRIVED;
+    return s->phase != PHASE_POSTED && s->phase != PHASE_ARRIVED && s->phase != PHASE_LEG;
+}
+
+static bool save_datagrams(const struct datagrams *u)
+{
+    struct saved_leg legs[NEAT_MAX_REPLICAS] = {0};
+
+    for (unsigned r = 0; r < neat.replicas; r++)
+        if (u->leg[r])
+            legs[r] = (struct saved_leg){u->leg[r]->channel, u->leg[r]->slot, u->leg[r]->generation};
+    return save(u, sizeof *u) && save(legs, sizeof legs);
 }
 
 static void save_sock(struct file *file)
 {
     struct sock *s = (struct sock *)file;
-    if (lives_in_slot(s) && save(s, sizeof *s))
+    if (lives_in_slot(s) && save(s, sizeof *s) && (!s->udp || save_datagrams(s->udp)))
         socks_saved++;
 }
 
@@ -304,6 +320,32 @@ static void restore_sock(struct sock *s, const struct sock *saved)
     }
 }
 
+static bool restore_datagrams(struct sock *s)
+{
+    struct saved_leg legs[NEAT_MAX_REPLICAS];
+    struct datagrams *u = s->udp = datagrams_new();
+    struct file file;
+
+    if (!u)
+        return false;
+    file = u->file;
+    if (!load(u, sizeof *u) || !load(legs, sizeof legs))
+        return false;
+    u->file = file;
+    memset(u->leg, 0, sizeof u->leg);
+    for (unsigned r = 0; s->binding && r < neat.replicas; r++) {
+        struct sock *leg = sock_new();
+        if (!leg)
+            return false;
+        leg->phase = PHASE_LEG;
+        leg->listener = s;
+        slot_attach(leg, legs[r].channel, r, legs[r].slot);
+        leg->generation = legs[r].generation;
+        u->leg[r] = leg;
+    }
+    return true;
+}
+
 /* The sockets, then their descriptors; those that have none any more are closed. */
 static bool restore_socks(const struct saved *header)
 {
@@ -317,6 +359,8 @@ static bool restore_socks(const struct saved *header)
         fine = load(&saved, sizeof saved) && (all[i] = sock_new());
         if (fine)
             restore_sock(all[i], &saved);
+        if (fine && saved.udp)
+            fine = restore_datagrams(all[i]);
     }
     for (uint32_t i = 0; fine && i < header->descriptors; i++) {
         fine = load(&descriptor, sizeof descriptor) && descriptor.sock < header->socks;

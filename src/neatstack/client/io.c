@@ -143,6 +143,8 @@ static int wait_for_more(int64_t deadline)
 /* All of the recv() family. Bytes or -errno. */
 ssize_t sock_receive(struct sock *s, const struct iovec *iov, int count, int flags)
 {
+    if (s->udp)
+        return datagram_receive(s, &(struct msghdr){.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count}, flags);
     struct cursor at = {iov, count, 0};
     size_t wanted = total_length(iov, count), done = 0;
     int64_t deadline = 0;
@@ -276,6 +278,8 @@ static int await_room(struct sock *s, uint32_t serial, int flags, int64_t *deadl
 /* All of the send() family. Bytes or -errno; SIGPIPE is the caller's. */
 ssize_t sock_send(struct sock *s, const struct iovec *iov, int count, int flags)
 {
+    if (s->udp)
+        return datagram_send(s, &(struct msghdr){.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count}, flags);
     struct cursor at = {iov, count, 0};
     size_t wanted = total_length(iov, count), done = 0;
     int64_t deadline = 0;
@@ -337,6 +341,8 @@ ssize_t sock_sendfile(struct sock *s, int from, off_t *offset, size_t count)
     int64_t deadline = 0;
     ssize_t n = 0;
 
+    if (s->udp)
+        return -EINVAL; /* programs fall back to read and write */
     sock_lock(s);
     uint32_t serial = s->file.serial;
     while (done < count) {

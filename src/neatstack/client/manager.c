@@ -328,7 +328,9 @@ int manager_bind(struct sock *s, uint32_t address_be, uint16_t port_be)
     struct answer answer;
 
     request.flags = (uint16_t)((s->options.reuse_address ? NEAT_BIND_REUSEADDR : 0) |
-                               (s->options.reuse_port ? NEAT_BIND_REUSEPORT : 0));
+                               (s->options.reuse_port ? NEAT_BIND_REUSEPORT : 0) | (s->udp ? NEAT_BIND_DATAGRAM : 0));
+    if (s->udp)
+        request.binding = s->udp->leg[0]->slot; /* its cookie */
     int error = ask(&request, &answer, false);
     if (error)
         return error;

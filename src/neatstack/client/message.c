@@ -16,6 +16,8 @@ ssize_t sock_receive_message(struct sock *s, struct msghdr *message, int flags)
 {
     if (message->msg_iovlen > IOV_MAX)
         return -EMSGSIZE;
+    if (s->udp)
+        return datagram_receive(s, message, flags);
     ssize_t n = sock_receive(s, message->msg_iov, (int)message->msg_iovlen, flags);
     if (n >= 0) {
         message->msg_namelen = 0;
@@ -29,6 +31,8 @@ ssize_t sock_send_message(struct sock *s, const struct msghdr *message, int flag
 {
     if (message->msg_iovlen > IOV_MAX)
         return -EMSGSIZE;
+    if (s->udp)
+        return sent_result(datagram_send(s, message, flags), flags);
     return sent_result(sock_send(s, message->msg_iov, (int)message->msg_iovlen, flags), flags);
 }
 
@@ -47,7 +51,7 @@ int sock_receive_messages(struct sock *s, struct mmsghdr *messages, unsigned cou
         messages[done++].msg_len = (unsigned)n;
         if (for_one)
             flags |= MSG_DONTWAIT;
-        if (n == 0 || (deadline != FOREVER && now_ns() >= deadline))
+        if ((n == 0 && !s->udp) || (deadline != FOREVER && now_ns() >= deadline))
             break;
     }
     return (int)done;

@@ -210,11 +210,15 @@ int option_set(struct sock *s, int level, int name, const void *value, socklen_t
         return -EFAULT;
     sock_lock(s);
     struct options changed = s->options;
-    int error = set_option(&changed, level, name, value, length);
+    int error = s->udp ? datagram_set_option(s, level, name, value, length) : OPTION_COMMON;
+    if (error == OPTION_COMMON)
+        error = set_option(&changed, level, name, value, length);
     bool differs = !error && memcmp(&changed, &s->options, sizeof changed);
     bool flushes = !error && level == IPPROTO_TCP && name == TCP_NODELAY && (changed.flags & NEAT_FLAG_NODELAY);
     if (differs)
         s->options = changed;
+    if (s->udp)
+        datagram_apply_options(s);
     if (s->program && (differs || flushes)) {
         apply_options(s);
         if (flushes) /* tcp(7): what waits goes, even if it is corked; the next send holds back again */
@@ -416,7 +420,10 @@ static int get_option(struct sock *s, int level, int name, void *value, socklen_
         return give(value, length, "reno\0\0\0\0\0\0\0\0\0\0\0", 16);
     if (level == IPPROTO_TCP && name == TCP_INFO)
         return give_tcp_info(s, value, length);
-    if (level == SOL_SOCKET)
+    error = s->udp ? datagram_get_option(s, level, name, &number) : OPTION_COMMON;
+    if (error != OPTION_COMMON)
+        ;
+    else if (level == SOL_SOCKET)
         error = get_socket_int(s, name, &number);
     else if (level == IPPROTO_TCP)
         error = get_tcp_int(s, name, &number);
@@ -446,10 +453,10 @@ int sock_ioctl(struct sock *s, unsigned long request, void *argument)
     case FIONREAD:
         if (s->phase == PHASE_LISTENING)
             return -EINVAL;
-        *(int *)argument = (int)waiting_bytes(s);
+        *(int *)argument = (int)(s->udp ? datagram_waiting(s) : waiting_bytes(s));
         return 0;
     case SIOCOUTQ:
-        *(int *)argument = (int)unsent_bytes(s);
+        *(int *)argument = (int)(s->udp ? datagram_unsent(s) : unsent_bytes(s));
         return 0;
     case SIOCATMARK:
         *(int *)argument = 0;

@@ -10,7 +10,7 @@
 EXPORT int socket(int domain, int type, int protocol)
 {
     int kind = type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (domain == AF_INET && kind == SOCK_STREAM)
+    if (domain == AF_INET && (kind == SOCK_STREAM || (kind == SOCK_DGRAM && (protocol == 0 || protocol == IPPROTO_UDP))))
         return (int)result(sock_create(type, protocol));
     if (domain == AF_INET6 && kind == SOCK_STREAM)
         return (int)result(-EAFNOSUPPORT);
@@ -112,6 +112,18 @@ EXPORT ssize_t recvfrom(int fd, void *buffer, size_t length, int flags, struct s
     struct sock *s = sock_of(fd);
     if (!s)
         return real()->recvfrom(fd, buffer, length, flags, address, address_length);
+    if (s->udp) {
+        struct iovec iov = {buffer, length};
+        struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+        if (address && address_length) {
+            message.msg_name = address;
+            message.msg_namelen = *address_length;
+        }
+        ssize_t n = datagram_receive(s, &message, flags);
+        if (n >= 0 && message.msg_name)
+            *address_length = message.msg_namelen;
+        return result(n);
+    }
     if (address && address_length)
         *address_length = 0; /* a stream has no sender addresses */
     return receive_one(s, buffer, length, flags);
@@ -190,6 +202,12 @@ EXPORT ssize_t sendto(int fd, const void *buffer, size_t length, int flags, cons
                       socklen_t address_length)
 {
     struct sock *s = sock_of(fd); /* a connected stream ignores the address, as on Linux */
+    if (s && s->udp) {
+        struct iovec iov = {(void *)buffer, length};
+        struct msghdr message = {
+            .msg_name = (void *)address, .msg_namelen = address_length, .msg_iov = &iov, .msg_iovlen = 1};
+        return result(sent_result(datagram_send(s, &message, flags), flags));
+    }
     return s ? send_one(s, buffer, length, flags) : real()->sendto(fd, buffer, length, flags, address, address_length);
 }
 

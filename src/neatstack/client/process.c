@@ -26,7 +26,7 @@ bool is_us(void)
 static void mark_shared(struct file *file)
 {
     struct sock *s = (struct sock *)file;
-    if (s->phase == PHASE_POSTED || s->phase == PHASE_ARRIVED)
+    if (s->phase == PHASE_POSTED || s->phase == PHASE_ARRIVED || s->phase == PHASE_LEG)
         return;
     lock(&s->lock); /* nobody is in the middle of an operation that has not heard of it */
     s->shared = true;
@@ -109,6 +109,8 @@ static void forget_sleepers(struct file *file)
 static void strand(struct file *file)
 {
     struct sock *s = (struct sock *)file;
+    if (s->udp)
+        datagram_strand(s);
     s->phase = PHASE_FRESH;
     s->program = NULL;
     s->binding = 0;
@@ -182,7 +184,7 @@ static void withdraw_all(struct file *file)
 static void leave(struct file *file)
 {
     struct sock *s = (struct sock *)file;
-    if (s->phase == PHASE_POSTED || s->phase == PHASE_ARRIVED || !s->program)
+    if (s->phase == PHASE_POSTED || s->phase == PHASE_ARRIVED || s->phase == PHASE_LEG || !s->program)
         return;
     if (s->options.linger && s->options.linger_s == 0 && !s->shared)
         __atomic_fetch_or(&s->program->shut, NEAT_SHUT_ABORT, __ATOMIC_RELEASE);

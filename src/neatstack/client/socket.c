@@ -11,17 +11,22 @@
 /* ---- locks ---- */
 
 /* Threads take turns by the lock in the description, forked relatives by the one in the socket's shared lines. */
+static struct neat_socket_program *shared_lines(const struct sock *s)
+{
+    return s->udp && s->udp->leg[0] ? s->udp->leg[0]->program : s->program;
+}
+
 void sock_lock(struct sock *s)
 {
     lock(&s->lock);
-    if (unlikely(s->shared) && s->program)
-        lock(&s->program->lock);
+    if (unlikely(s->shared) && shared_lines(s))
+        lock(&shared_lines(s)->lock);
 }
 
 void sock_unlock(struct sock *s)
 {
-    if (unlikely(s->shared) && s->program)
-        unlock(&s->program->lock);
+    if (unlikely(s->shared) && shared_lines(s))
+        unlock(&shared_lines(s)->lock);
     unlock(&s->lock);
 }
 
@@ -49,16 +54,21 @@ static int enter_stack(void)
     return error;
 }
 
-/* socket(AF_INET, SOCK_STREAM...). A descriptor or -errno. */
+/* socket(AF_INET, SOCK_STREAM...), or SOCK_DGRAM. A descriptor or -errno. */
 int sock_create(int type, int protocol)
 {
-    if (protocol != 0 && protocol != IPPROTO_TCP)
+    bool stream = (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM;
+    if (protocol != 0 && protocol != (stream ? IPPROTO_TCP : IPPROTO_UDP))
         return -EPROTONOSUPPORT;
     int error = enter_stack();
     if (error)
         return error;
     lock(&neat.lock);
     struct sock *s = sock_new();
+    if (s && !stream && !(s->udp = datagrams_new())) {
+        sock_free(s);
+        s = NULL;
+    }
     int fd = s ? placeholder_dup(0, type & SOCK_CLOEXEC) : -ENOBUFS;
     if (fd >= 0) {
         s->nonblocking = type & SOCK_NONBLOCK;
@@ -68,8 +78,11 @@ int sock_create(int type, int protocol)
             fd = error;
         }
     }
-    if (fd < 0 && s)
+    if (fd < 0 && s) {
+        if (s->udp)
+            datagrams_free(s->udp);
         sock_free(s);
+    }
     unlock(&neat.lock);
     return fd;
 }
@@ -112,6 +125,8 @@ int sock_bind(struct sock *s, const struct sockaddr *address, socklen_t length)
     sock_lock(s);
     if (s->phase != PHASE_FRESH || s->binding)
         error = -EINVAL;
+    else if (s->udp)
+        error = datagram_bind(s, address_be, port_be);
     else
         error = manager_bind(s, address_be, port_be);
     sock_unlock(s);
@@ -123,6 +138,8 @@ int sock_listen(struct sock *s, int backlog)
     uint32_t most = neat.page ? neat.page->tcp_backlog_max : SOMAXCONN;
     int error = 0;
 
+    if (s->udp)
+        return -EOPNOTSUPP;
     sock_lock(s);
     if (s->phase != PHASE_FRESH && s->phase != PHASE_LISTENING)
         error = -EINVAL;
@@ -156,7 +173,9 @@ int sock_name(struct sock *s, struct sockaddr *address, socklen_t *length, bool 
         address_be = peer ? s->remote->remote_be : s->remote->local_be;
         port_be = peer ? s->remote->remote_port_be : s->remote->local_port_be;
     }
-    if (peer && (!connected || s->remote->state == NEAT_STATE_CLOSED))
+    if (s->udp)
+        error = datagram_name(s, peer, &address_be, &port_be);
+    else if (peer && (!connected || s->remote->state == NEAT_STATE_CLOSED))
         error = -ENOTCONN;
     sock_unlock(s);
     if (!error)
@@ -217,6 +236,9 @@ int sock_shutdown(struct sock *s, int how)
             error = -ENOTCONN;
         __atomic_fetch_or(&s->program->shut, bits, __ATOMIC_RELEASE);
         tell(s);
+    } else if (s->udp) {
+        error = datagram_shutdown(
+            s, (uint8_t)((how != SHUT_WR ? NEAT_SHUT_READ : 0) | (how != SHUT_RD ? NEAT_SHUT_WRITE : 0)));
     } else {
         error = -ENOTCONN;
     }
@@ -271,6 +293,8 @@ void sock_drop(struct sock *s)
     if (s->phase == PHASE_LISTENING)
         listener_stop(s);
     close_connection(s);
+    if (s->udp)
+        datagram_close(s);
     uint32_t binding = s->binding;
     lock(&neat.lock);
     epoll_remove_all(s);

@@ -42,6 +42,7 @@ struct pool {
 };
 
 static struct pool sockets = {.size = (sizeof(struct sock) + 63) & ~(size_t)63};
+static struct pool datagrams = {.size = (sizeof(struct datagrams) + 63) & ~(size_t)63};
 static struct pool epolls = {.size = (sizeof(struct epoll) + 63) & ~(size_t)63};
 static struct pool items = {.size = (sizeof(struct item) + 63) & ~(size_t)63};
 
@@ -89,6 +90,16 @@ struct sock *sock_new(void)
 void sock_free(struct sock *s)
 {
     pool_give(&sockets, &s->file);
+}
+
+struct datagrams *datagrams_new(void)
+{
+    return pool_take(&datagrams);
+}
+
+void datagrams_free(struct datagrams *u)
+{
+    pool_give(&datagrams, &u->file);
 }
 
 struct epoll *epoll_new(void)

@@ -56,6 +56,8 @@ static uint32_t readiness_connected(struct sock *s)
 /* EPOLLIN and so on, as tcp_poll() of Linux computes it. Takes no lock. */
 uint32_t readiness(struct sock *s)
 {
+    if (s->udp)
+        return datagram_readiness(s);
     switch (s->phase) {
     case PHASE_CONNECTING:
     case PHASE_OPEN:
@@ -90,7 +92,7 @@ static void happened(struct neat_entry entry, unsigned replica)
     if (s->phase == PHASE_POSTED)
         post_answered(s);
     else
-        wake_socket(s);
+        wake_socket(s->phase == PHASE_LEG ? s->listener : s);
 }
 
 /* The event ring was full once: look at everything. */

@@ -98,7 +98,7 @@ class Manager:
         self.store.put("claims", {}, [claims])
         self.secret = secrets.token_hex(16)
         self.store.put("secret", {"secret": self.secret})
-        self._join(runs, slots, claims, Ports(settings.interface.ip))
+        self._join(runs, slots, claims, Ports(settings.interface.ip, (), settings.interface.network))
         for slot in slots:
             self.replicas.remember_slot(slot)
         await asyncio.gather(self.link.start(), self.replicas.start(range(settings.replicas)), host_side)
@@ -124,7 +124,7 @@ class Manager:
         self.link = Link(self.store, self.settings, self.page.mac, self.queues[-1], self.neighbours, sockets)
         channels = [entry for key, entry in entries.items() if key.startswith("channel.")]
         bindings = [Binding.from_data(entry.data) for key, entry in entries.items() if key.startswith("binding.")]
-        ports = Ports(self.settings.interface.ip, bindings)
+        ports = Ports(self.settings.interface.ip, bindings, self.settings.interface.network)
         self.secret = entries["secret"].data["secret"] if "secret" in entries else ""
         self._join(Code.from_data(entries["code"].data), slots, entries["claims"].descriptors[0], ports)
         self.link.adopt(entries.get("process.link"))

@@ -40,12 +40,20 @@ class Binding:
     uid: int  # of the process that bound it
     reuse_address: bool = False
     reuse_port: bool = False
+    datagram: bool = False  # UDP, whose ports are others than TCP's
+    channel: int = 0  # of UDP: the program in whose memory it lives, and its name for it
+    cookie: int = 0
     backlog: int | None = None  # None: not listening
     holders: dict[int, int] = field(default_factory=dict)  # channel -> how many sockets of its program
 
     @property
     def listening(self) -> bool:
         return self.backlog is not None
+
+    @property
+    def told(self) -> bool:
+        """Do replicas know it?"""
+        return self.listening or self.datagram
 
     def overlaps(self, address: IPv4Address, port: int) -> bool:
         return self.port == port and (self.address == address or ANY in (self.address, address))
@@ -59,6 +67,9 @@ class Binding:
             "uid": self.uid,
             "reuse_address": self.reuse_address,
             "reuse_port": self.reuse_port,
+            "datagram": self.datagram,
+            "channel": self.channel,
+            "cookie": self.cookie,
             "backlog": self.backlog,
             "holders": sorted(self.holders.items()),
         }
@@ -72,12 +83,13 @@ class Binding:
 class Ports:
     """Every binding of the stack."""
 
-    def __init__(self, own: IPv4Address, bindings: Iterable[Binding] = ()) -> None:
+    def __init__(self, own: IPv4Address, bindings: Iterable[Binding] = (), network: IPv4Network | None = None) -> None:
         self.own = own
+        self.broadcast = {IPv4Address("255.255.255.255"), *([network.broadcast_address] if network else [])}
         self.bindings = {binding.number: binding for binding in bindings}
-        self._by_port: dict[int, list[Binding]] = {}
+        self._by_port: dict[tuple[bool, int], list[Binding]] = {}  # UDP or not, port
         for binding in self.bindings.values():
-            self._by_port.setdefault(binding.port, []).append(binding)
+            self._by_port.setdefault((binding.datagram, binding.port), []).append(binding)
         self._next = max(self.bindings, default=0) + 1
 
     def __iter__(self) -> Iterator[Binding]:
@@ -92,25 +104,30 @@ class Ports:
         *,
         reuse_address: bool = False,
         reuse_port: bool = False,
+        datagram: bool = False,
+        cookie: int = 0,
     ) -> Binding:
         """Bind for the program with `channel`; port 0 chooses one. Raises Refused with bind(2)'s errno."""
-        if address not in (ANY, self.own) and address not in LOOPBACK:
+        group = datagram and (address.is_multicast or address in self.broadcast)
+        if address not in (ANY, self.own) and address not in LOOPBACK and not group:
             raise Refused(errno.EADDRNOTAVAIL)
         if 0 < port < UNPRIVILEGED and uid != 0:
             raise Refused(errno.EACCES)
         if len(self.bindings) >= MOST_BINDINGS or self._count(channel) >= MOST_PER_PROGRAM:
             raise Refused(errno.ENOBUFS)
-        binding = Binding(self._next, address, port, uid, reuse_address, reuse_port, None, {channel: 1})
-        if port and reuse_port and (group := self._group(binding)):
-            group.holders[channel] = group.holders.get(channel, 0) + 1
-            return group
+        binding = Binding(self._next, address, port, uid, reuse_address, reuse_port, holders={channel: 1})
+        if datagram:
+            binding.datagram, binding.channel, binding.cookie = True, channel, cookie
+        elif port and reuse_port and (same := self._group(binding)):
+            same.holders[channel] = same.holders.get(channel, 0) + 1
+            return same
         if port == 0:
-            binding.port = self._choose(address)
-        elif any(self._conflict(other, binding) for other in self._by_port.get(port, ())):
+            binding.port = self._choose(datagram, address)
+        elif any(self._conflict(other, binding) for other in self._by_port.get((datagram, port), ())):
             raise Refused(errno.EADDRINUSE)
         self._next += 1
         self.bindings[binding.number] = binding
-        self._by_port.setdefault(binding.port, []).append(binding)
+        self._by_port.setdefault((datagram, binding.port), []).append(binding)
         return binding
 
     def listen(self, channel: int, number: int, backlog: int) -> Binding:
@@ -120,8 +137,10 @@ class Ports:
         too late: the check is made again, as Linux does.
         """
         binding = self.held(channel, number)
+        if binding.datagram:
+            raise Refused(errno.EOPNOTSUPP)
         if not binding.listening:
-            others = (b for b in self._by_port[binding.port] if b is not binding and b.listening)
+            others = (b for b in self._by_port[False, binding.port] if b is not binding and b.listening)
             if any(self._conflict(other, binding) for other in others):
                 raise Refused(errno.EADDRINUSE)
             if sum(b.listening for b in self.bindings.values()) >= MOST_LISTENERS:
@@ -155,10 +174,10 @@ class Ports:
             del binding.holders[channel]
         if not binding.holders:
             del self.bindings[number]
-            same = self._by_port[binding.port]
+            same = self._by_port[binding.datagram, binding.port]
             same.remove(binding)
             if not same:
-                del self._by_port[binding.port]
+                del self._by_port[binding.datagram, binding.port]
         return binding
 
     def _count(self, channel: int) -> int:
@@ -166,23 +185,23 @@ class Ports:
 
     def _group(self, new: Binding) -> Binding | None:
         """The binding whose port the new one may share by SO_REUSEPORT."""
-        same = (b for b in self._by_port.get(new.port, ()) if b.reuse_port and b.uid == new.uid)
+        same = (b for b in self._by_port.get((False, new.port), ()) if b.reuse_port and b.uid == new.uid)
         return next((b for b in same if b.address == new.address), None)
 
     @staticmethod
     def _conflict(old: Binding, new: Binding) -> bool:
-        """inet_csk_bind_conflict of Linux."""
+        """inet_csk_bind_conflict of Linux; for UDP inet_rcv_saddr_equal and udp_lib_lport_inuse."""
         if not old.overlaps(new.address, new.port):
             return False
         if old.reuse_port and new.reuse_port and old.uid == new.uid:
             return False
         return not (old.reuse_address and new.reuse_address and not old.listening)
 
-    def _choose(self, address: IPv4Address) -> int:
+    def _choose(self, datagram: bool, address: IPv4Address) -> int:
         """A free port, from a random one on, so that it cannot be guessed."""
         start = secrets.randbelow(len(EPHEMERAL))
         for step in range(len(EPHEMERAL)):
             port = EPHEMERAL[(start + step) % len(EPHEMERAL)]
-            if not any(other.overlaps(address, port) for other in self._by_port.get(port, ())):
+            if not any(other.overlaps(address, port) for other in self._by_port.get((datagram, port), ())):
                 return port
         raise Refused(errno.EADDRINUSE)

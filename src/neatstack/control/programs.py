@@ -116,6 +116,14 @@ def listen_requests(binding: Binding) -> list[Told]:
     return [Told(listen), *(Told(grant) for grant in grants)]
 
 
+def bind_request(binding: Binding) -> Told:
+    """What a replica is told of a UDP socket."""
+    flags = 1 * binding.reuse_address | 2 * binding.reuse_port  # enum neat_bind_flag
+    where = {"address": str(binding.address), "port": binding.port, "flags": flags}
+    who = {"channel": binding.channel, "cookie": binding.cookie, "holders": sorted(binding.holders)}
+    return Told({"op": "bind", "binding": binding.number, **where, **who})
+
+
 class Programs:
     """All programs of the stack, and what they have bound.
 
@@ -143,6 +151,8 @@ class Programs:
         for binding in self.ports:
             if binding.listening:
                 yield from listen_requests(binding)
+            elif binding.datagram:
+                yield bind_request(binding)
 
     def resume(self, channels: Iterable[Entry]) -> None:
         """A restarted manager has found these in the keeper."""
@@ -204,14 +214,12 @@ class Programs:
             raise Refused(errno.EPERM)
         self.forget(child)
 
-    def bind(
-        self, program: Program, address: IPv4Address, port: int, *, reuse_address: bool, reuse_port: bool
-    ) -> Binding:
-        """Bind for the program. Raises Refused."""
-        binding = self.ports.bind(
-            program.channel, program.uid, address, port, reuse_address=reuse_address, reuse_port=reuse_port
-        )
+    async def bind(self, program: Program, address: IPv4Address, port: int, **options: Any) -> Binding:
+        """Bind for the program, `options` as for Ports.bind(); a UDP socket in every replica. Raises Refused."""
+        binding = self.ports.bind(program.channel, program.uid, address, port, **options)
         self._store_binding(binding)
+        if binding.datagram:
+            await self.replicas.answers(self.replicas.tell(bind_request(binding)))
         return binding
 
     async def listen(self, program: Program, number: int, backlog: int) -> Binding:
@@ -302,11 +310,13 @@ class Programs:
         if program.channel in binding.holders:
             self._store_binding(binding)
             return []
-        request = {"op": "revoke", "listener": binding.number, "channel": program.channel}
-        if not binding.holders:
-            request = {"op": "unlisten", "listener": binding.number}
+        which = {"binding" if binding.datagram else "listener": binding.number}
+        if binding.holders:
+            request = {"op": "release" if binding.datagram else "revoke", **which, "channel": program.channel}
+        else:
+            request = {"op": "unbind" if binding.datagram else "unlisten", **which}
         # replicas first: a manager that dies in between finds the binding still stored, and releases it again
-        told = self.replicas.tell(Told(request)) if binding.listening else []
+        told = self.replicas.tell(Told(request)) if binding.told else []
         if binding.holders:
             self._store_binding(binding)
         else:

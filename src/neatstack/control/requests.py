@@ -46,6 +46,7 @@ class BindFlag(IntFlag):
 
     REUSEADDR = 1
     REUSEPORT = 2
+    DATAGRAM = 4
 
 
 @dataclass(frozen=True)
@@ -164,12 +165,14 @@ class Connection:
                 programs.abandon(program, request.channel, request.token)
                 return Reply()
             case Op.BIND:
-                binding = programs.bind(
+                binding = await programs.bind(
                     program,
                     request.address,
                     request.port,
                     reuse_address=bool(request.flags & BindFlag.REUSEADDR),
                     reuse_port=bool(request.flags & BindFlag.REUSEPORT),
+                    datagram=bool(request.flags & BindFlag.DATAGRAM),
+                    cookie=request.binding,
                 )
                 return Reply(binding=binding.number, address=binding.address, port=binding.port)
             case Op.LISTEN:

@@ -1,0 +1,306 @@
+/* UDP sockets: making, binding, connecting, names, readiness, end.
+ *
+ * A UDP socket has a slot in the channel with every replica, since what is sent to it may come to any of them. Such a slot is a
+ * `struct sock` of its own without descriptor (PHASE_LEG), a leg of the socket. The legs exist while the socket is bound.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "client.h"
+
+/* ---- legs ---- */
+
+/* Give up the slots. `bound`: the replicas free them when the manager has unbound the socket; else because we say so. */
+static void drop_legs(struct sock *s, bool bound)
+{
+    struct datagrams *u = s->udp;
+
+    lock(&neat.lock);
+    for (unsigned r = 0; r < neat.replicas; r++) {
+        struct sock *leg = u->leg[r];
+        if (!leg)
+            continue;
+        u->leg[r] = NULL;
+        if (leg->program && bound)
+            slot_leave(leg);
+        else if (leg->program)
+            slot_release(leg);
+        leg->file.serial++;
+        sock_free(leg);
+    }
+    unlock(&neat.lock);
+}
+
+static int new_leg(struct sock *s, unsigned replica)
+{
+    struct sock *leg = sock_new();
+
+    if (!leg)
+        return -ENOBUFS;
+    leg->phase = PHASE_LEG;
+    leg->listener = s;
+    if (!slot_take(leg, replica)) {
+        sock_free(leg);
+        return -ENOBUFS;
+    }
+    s->udp->leg[replica] = leg;
+    return 0;
+}
+
+/* Take a slot with every replica. One that does not run yet finds its slot when it starts: it has an incarnation before it looks. */
+static int take_legs(struct sock *s)
+{
+    int error = 0;
+
+    lock(&neat.lock);
+    for (unsigned r = 0; r < neat.replicas && !error; r++)
+        error = new_leg(s, r);
+    for (unsigned r = 0; r < neat.replicas && !error; r++) {
+        struct sock *leg = s->udp->leg[r];
+        leg->program->listener = s->udp->leg[0]->slot;
+        leg->program->receive_buffer = s->options.receive_buffer;
+        slot_start_quietly(leg, NEAT_ROLE_DATAGRAM);
+    }
+    unlock(&neat.lock);
+    if (error)
+        drop_legs(s, false);
+    return error;
+}
+
+/* The lines of all legs have changed. */
+static void tell_legs(struct sock *s)
+{
+    fence();
+    for (unsigned r = 0; r < neat.replicas; r++)
+        if (s->udp->leg[r] && replica_runs(r))
+            tell(s->udp->leg[r]);
+}
+
+/* ---- binding ---- */
+
+/* The socket is locked. 0 or -errno. */
+int datagram_bind(struct sock *s, uint32_t address_be, uint16_t port_be)
+{
+    if (s->binding)
+        return -EINVAL;
+    s->udp->chosen = port_be == 0;
+    int error = take_legs(s);
+    if (error)
+        return error;
+    error = manager_bind(s, address_be, port_be);
+    if (error)
+        drop_legs(s, false);
+    else if (s->shared) /* from here on relatives' turns are taken by the lock in the first leg, which nobody else knows yet */
+        lock(&s->udp->leg[0]->program->lock);
+    return error;
+}
+
+/* Bind to any port, before the first datagram. */
+int datagram_bound(struct sock *s)
+{
+    if (likely(s->binding))
+        return 0;
+    return datagram_bind(s, s->local_be, 0);
+}
+
+static void unbind(struct sock *s)
+{
+    uint32_t binding = s->binding;
+
+    if (!binding)
+        return;
+    if (s->shared)
+        unlock(&s->udp->leg[0]->program->lock);
+    s->binding = 0;
+    s->local_port_be = 0; /* the address stays for the next time */
+    drop_legs(s, true);
+    manager_close_shared(binding);
+}
+
+/* ---- connecting ---- */
+
+/* Whom it is connected to: forked relatives may have changed it. False: nobody. */
+bool datagram_peer(const struct sock *s, uint32_t *address_be, uint16_t *port_be)
+{
+    if (!s->binding)
+        return false;
+    *address_be = load_relaxed(&s->udp->leg[0]->program->remote_be);
+    *port_be = load_relaxed(&s->udp->leg[0]->program->remote_port_be);
+    return *address_be != INADDR_ANY;
+}
+
+static void set_peer(struct sock *s, uint32_t address_be, uint16_t port_be)
+{
+    for (unsigned r = 0; r < neat.replicas; r++) {
+        struct sock *leg = s->udp->leg[r];
+        store_relaxed(&leg->program->remote_be, address_be);
+        store_relaxed(&leg->program->remote_port_be, port_be);
+        leg->generation = leg->program->generation + 1;
+        store_release(&leg->program->generation, leg->generation);
+    }
+    tell_legs(s);
+}
+
+/* The source address of what goes to `remote_be`. */
+uint32_t datagram_source(const struct sock *s, uint32_t remote_be)
+{
+    if (s->local_be != INADDR_ANY)
+        return s->local_be;
+    return ntohl(remote_be) >> 24 == 127 ? htonl(INADDR_LOOPBACK) : neat.page->address_be;
+}
+
+/* Why nothing can be sent to an address, or 0. */
+int datagram_reach(const struct sock *s, uint32_t remote_be)
+{
+    uint32_t mask = neat.page->netmask_be, own = neat.page->address_be;
+
+    if (remote_be == INADDR_BROADCAST || (!((remote_be ^ own) & mask) && !~(remote_be | mask) && ntohl(mask) < 0xfffffffe))
+        return s->options.broadcast ? 0 : -EACCES;
+    if (ntohl(remote_be) >> 24 == 127 || remote_be == own || IN_MULTICAST(ntohl(remote_be)))
+        return 0;
+    if (ntohl(s->local_be) >> 24 == 127)
+        return -EINVAL;
+    if (ntohl(remote_be) >> 24 == 0 || ntohl(remote_be) >> 28 == 15)
+        return -EINVAL;
+    return (remote_be ^ own) & mask && !neat.page->gateway_be ? -ENETUNREACH : 0;
+}
+
+/* The socket is locked. 0 or -errno. */
+static int connect_locked(struct sock *s, const struct sockaddr *address, socklen_t length)
+{
+    uint32_t remote_be;
+    uint16_t remote_port_be;
+
+    if (address->sa_family == AF_UNSPEC) {
+        uint32_t before_be;
+        if (!datagram_peer(s, &before_be, &remote_port_be))
+            return 0;
+        if (s->udp->chosen)
+            unbind(s);
+        else
+            set_peer(s, INADDR_ANY, 0);
+        return 0;
+    }
+    int error = get_address(address, length, &remote_be, &remote_port_be);
+    if (error)
+        return error;
+    if (remote_be == INADDR_ANY)
+        remote_be = htonl(INADDR_LOOPBACK);
+    error = datagram_reach(s, remote_be);
+    if (!error)
+        error = datagram_bound(s);
+    if (!error)
+        set_peer(s, remote_be, remote_port_be);
+    return error;
+}
+
+int datagram_connect(struct sock *s, const struct sockaddr *address, socklen_t length)
+{
+    sock_lock(s);
+    int error = connect_locked(s, address, length);
+    sock_unlock(s);
+    return error;
+}
+
+/* getsockname() and getpeername(). The socket is locked. */
+int datagram_name(const struct sock *s, bool peer, uint32_t *address_be, uint16_t *port_be)
+{
+    uint32_t remote_be = 0;
+    uint16_t remote_port_be = 0;
+    bool connected = datagram_peer(s, &remote_be, &remote_port_be);
+
+    if (peer) {
+        *address_be = remote_be;
+        *port_be = remote_port_be;
+        return connected && remote_port_be ? 0 : -ENOTCONN;
+    }
+    *address_be = connected ? datagram_source(s, remote_be) : s->local_be;
+    *port_be = s->local_port_be;
+    return 0;
+}
+
+/* ---- readiness ---- */
+
+/* Linux calls a socket writable when a third of its buffer is free; here that of any replica may be wanted next. */
+static bool roomy(const struct sock *s)
+{
+    for (unsigned r = 0; r < neat.replicas; r++) {
+        const struct sock *leg = s->udp->leg[r];
+        uint32_t used = load_relaxed(&leg->program->tx_head) - load_acquire(&leg->remote->tx_tail);
+        if (unlikely(leg->tx_mask + 1 - used < (leg->tx_mask + 1) / 3))
+            return false;
+    }
+    return true;
+}
+
+bool datagram_waits(const struct sock *s)
+{
+    for (unsigned r = 0; s->binding && r < neat.replicas; r++) {
+        const struct sock *leg = s->udp->leg[r];
+        if (leg && load_acquire(&leg->remote->rx_head) != load_relaxed(&leg->program->rx_tail))
+            return true;
+    }
+    return false;
+}
+
+/* As datagram_poll() and udp_poll() of Linux compute it. Takes no lock. */
+uint32_t datagram_readiness(const struct sock *s)
+{
+    uint8_t shut = s->udp->shut;
+    uint32_t events = 0;
+
+    if (s->error)
+        events |= EPOLLERR;
+    if (shut & NEAT_SHUT_READ)
+        events |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;
+    if (shut == (NEAT_SHUT_READ | NEAT_SHUT_WRITE))
+        events |= EPOLLHUP;
+    if (datagram_waits(s))
+        events |= EPOLLIN | EPOLLRDNORM;
+    if (!s->binding || roomy(s))
+        events |= EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND;
+    return events;
+}
+
+/* For edge-triggered epoll: changes with every datagram. */
+uint32_t datagram_arrivals(const struct sock *s)
+{
+    uint32_t sum = 0;
+    for (unsigned r = 0; s->binding && r < neat.replicas; r++)
+        if (s->udp->leg[r])
+            sum += load_relaxed(&s->udp->leg[r]->remote->rx_head);
+    return sum;
+}
+
+/* ---- options, end ---- */
+
+/* Write the options into the legs' lines. The socket is locked. */
+void datagram_apply_options(struct sock *s)
+{
+    for (unsigned r = 0; s->binding && r < neat.replicas; r++)
+        store_relaxed(&s->udp->leg[r]->program->receive_buffer, s->options.receive_buffer);
+}
+
+/* The socket is locked. 0 or -errno; as on Linux, a socket that is not connected is shut all the same. */
+int datagram_shutdown(struct sock *s, uint8_t bits)
+{
+    uint32_t address_be;
+    uint16_t port_be;
+
+    s->udp->shut |= bits;
+    return datagram_peer(s, &address_be, &port_be) ? 0 : -ENOTCONN;
+}
+
+/* The last descriptor is closed. The socket is locked, and has no shared lock any more at the end. */
+void datagram_close(struct sock *s)
+{
+    unbind(s);
+    datagrams_free(s->udp);
+    s->udp = NULL;
+}
+
+/* In a forked child that has no channels: what it has inherited is dead. */
+void datagram_strand(struct sock *s)
+{
+    memset(s->udp->leg, 0, sizeof s->udp->leg);
+    s->binding = 0;
+}

@@ -1,0 +1,362 @@
+/* UDP: sending and receiving. Under load there is no system call here.
+ *
+ * The rings hold records: a struct neat_datagram, then the payload. A header never wraps, for records start at multiples of its size.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "client.h"
+
+#include "neatstack/dataplane/driver/flowhash.h"
+
+#include <netinet/udp.h>
+
+#define NO_ROOM_NS 200000
+#define HEADER ((uint32_t)sizeof(struct neat_datagram))
+
+static uint32_t record_size(uint32_t length)
+{
+    return (HEADER + length + NEAT_DATAGRAM_ALIGN - 1) & ~(uint32_t)(NEAT_DATAGRAM_ALIGN - 1);
+}
+
+void map_address(uint8_t to[16], uint32_t address_be)
+{
+    memset(to, 0, 10);
+    to[10] = to[11] = 0xff;
+    memcpy(to + 12, &address_be, 4);
+}
+
+uint32_t mapped_address(const uint8_t from[16])
+{
+    uint32_t address_be;
+    memcpy(&address_be, from + 12, 4);
+    return address_be;
+}
+
+/* ---- sending ---- */
+
+/* The leg to send by: of the replica that answers are steered to; while their bucket moves, any. */
+static struct sock *leg_to(const struct sock *s, uint32_t local_be, uint32_t remote_be, uint16_t remote_port_be)
+{
+    uint32_t hash = neat_flow_hash(neat.page->hash_key, remote_be, local_be, remote_port_be, s->local_port_be);
+    unsigned replica = load_relaxed(&neat.page->table[neat_bucket(hash)]);
+
+    if (unlikely(replica >= NEAT_TABLE_MOVING))
+        replica = replica & NEAT_TABLE_MOVED ? replica & ~NEAT_TABLE_MOVED
+                                             : (unsigned)__builtin_ctz(load_relaxed(&neat.page->active) | 1u << 31);
+    return s->udp->leg[replica < neat.replicas ? replica : 0];
+}
+
+static size_t iovec_length(const struct iovec *iov, size_t count)
+{
+    size_t total = 0;
+    for (size_t i = 0; i < count; i++)
+        total += iov[i].iov_len;
+    return total;
+}
+
+static void put_bytes(struct sock *leg, uint32_t offset, const uint8_t *from, size_t length)
+{
+    offset &= leg->tx_mask;
+    size_t first = leg->tx_mask + 1 - offset;
+    if (first > length)
+        first = length;
+    memcpy(leg->tx + offset, from, first);
+    memcpy(leg->tx, from + first, length - first);
+}
+
+/* Put a record into the leg's send ring. False: there is no room now. */
+static bool put_record(struct sock *leg, const struct neat_datagram *d, const struct iovec *iov, size_t count)
+{
+    uint32_t need = record_size(d->length);
+    uint32_t head = leg->program->tx_head;
+    uint32_t used = head - load_acquire(&leg->remote->tx_tail);
+
+    if (unlikely(need > leg->tx_mask + 1 || used > leg->tx_mask + 1 - need))
+        return false;
+    if (used == 0)
+        store_relaxed(&leg->program->tx_base, head);
+    uint32_t at = head - leg->program->tx_base;
+    put_bytes(leg, at, (const uint8_t *)d, HEADER);
+    at += HEADER;
+    for (size_t i = 0; i < count; at += (uint32_t)iov[i++].iov_len)
+        put_bytes(leg, at, iov[i].iov_base, iov[i].iov_len);
+    store_release(&leg->program->tx_head, head + need);
+    return true;
+}
+
+/* Where it goes, and as what, but for the length. The socket is locked. 0 or -errno. */
+static int fill_in(struct sock *s, struct neat_datagram *d, const struct msghdr *message, uint32_t *local_be, uint32_t *remote_be)
+{
+    const struct datagrams *u = s->udp;
+    struct sending how = {.tos = s->options.tos, .ttl = s->options.ttl, .segment = u->segment};
+    bool connected = datagram_peer(s, remote_be, &d->remote_port_be);
+    int error = 0;
+
+    if (message->msg_name) {
+        error = get_address(message->msg_name, message->msg_namelen, remote_be, &d->remote_port_be);
+        if (!error && !d->remote_port_be)
+            error = -EINVAL;
+        if (*remote_be == INADDR_ANY)
+            *remote_be = htonl(INADDR_LOOPBACK);
+    } else if (!connected) {
+        error = -EDESTADDRREQ;
+    }
+    if (!error && message->msg_controllen)
+        error = datagram_read_control(message, &how);
+    if (!error)
+        error = datagram_reach(s, *remote_be);
+    if (error)
+        return error;
+    bool multicast = IN_MULTICAST(ntohl(*remote_be));
+    *local_be = how.source_be ? how.source_be : datagram_source(s, *remote_be);
+    if (multicast && !how.source_be && u->multicast_if_be)
+        *local_be = u->multicast_if_be;
+    d->tos = how.tos;
+    d->ttl = how.ttl;
+    if (multicast && how.ttl == s->options.ttl)
+        d->ttl = u->multicast_ttl_set ? u->multicast_ttl : 1;
+    d->segment = how.segment;
+    d->flags = (uint16_t)((u->no_loop ? 0 : NEAT_DATAGRAM_LOOP) |
+                          (u->mtu_discover >= IP_PMTUDISC_DO ? NEAT_DATAGRAM_DONT_FRAGMENT : 0));
+    map_address(d->remote, *remote_be);
+    map_address(d->local, *local_be);
+    return 0;
+}
+
+/* What Linux refuses because of its size. */
+static int fits(const struct sock *s, const struct neat_datagram *d, size_t length, uint32_t remote_be)
+{
+    bool local = ntohl(remote_be) >> 24 == 127 || remote_be == neat.page->address_be;
+    uint32_t most = local ? NEAT_DATAGRAM_LARGEST : neat.page->mtu - 28;
+
+    if (length > NEAT_DATAGRAM_LARGEST)
+        return -EMSGSIZE;
+    if (d->segment && length > d->segment)
+        return d->segment > most || length > (size_t)d->segment * NEAT_DATAGRAM_SEGMENTS ? -EINVAL : 0;
+    if ((d->flags & NEAT_DATAGRAM_DONT_FRAGMENT) && length > most)
+        return -EMSGSIZE;
+    return record_size((uint32_t)length) > s->udp->leg[0]->tx_mask + 1 ? -EMSGSIZE : 0;
+}
+
+/* Wait for room. The socket is locked, and is so again at the end unless the result is -EBADF. 0 or -errno. */
+static int await_room(struct sock *s, uint32_t serial, int flags, int64_t *deadline)
+{
+    int64_t timeout = s->options.send_timeout_ns;
+
+    s->space_edges++;
+    if (s->nonblocking || (flags & MSG_DONTWAIT))
+        return -EAGAIN;
+    if (!*deadline)
+        *deadline = deadline_after(timeout ? timeout : -1);
+    bool ready = datagram_readiness(s) & EPOLLOUT; /* but this one is too large */
+    sock_unlock(s);
+    int error = ready ? 0 : wait_for(s, EPOLLOUT, *deadline);
+    if (ready)
+        syscall(SYS_nanosleep, &(struct timespec){.tv_nsec = NO_ROOM_NS}, NULL);
+    if (ready && *deadline != FOREVER && now_ns() >= *deadline)
+        error = -EAGAIN;
+    if (sock_relock(s, serial))
+        return -EBADF;
+    return error == -EINTR && restarts(timeout) ? 0 : error;
+}
+
+/* All of the send() family. Bytes or -errno. */
+ssize_t datagram_send(struct sock *s, const struct msghdr *message, int flags)
+{
+    struct neat_datagram d = {0};
+    uint32_t local_be = 0, remote_be = 0;
+    int64_t deadline = 0;
+    size_t length = iovec_length(message->msg_iov, message->msg_iovlen);
+
+    if (flags & MSG_OOB)
+        return -EOPNOTSUPP;
+    sock_lock(s);
+    uint32_t serial = s->file.serial;
+    int error = s->udp->shut & NEAT_SHUT_WRITE ? -EPIPE : 0;
+    if (!error)
+        error = -datagram_error(s);
+    if (!error)
+        error = fill_in(s, &d, message, &local_be, &remote_be);
+    if (!error)
+        error = datagram_bound(s);
+    if (!error)
+        error = fits(s, &d, length, remote_be);
+    d.length = (uint32_t)length;
+    while (!error) {
+        struct sock *leg = leg_to(s, local_be, remote_be, d.remote_port_be);
+        if (likely(put_record(leg, &d, message->msg_iov, message->msg_iovlen))) {
+            tell(leg);
+            break;
+        }
+        error = await_room(s, serial, flags, &deadline);
+        if (error == -EBADF)
+            return error;
+    }
+    sock_unlock(s);
+    return error ? error : (ssize_t)length;
+}
+
+/* ---- receiving ---- */
+
+static void take_bytes(uint8_t *to, const struct sock *leg, uint32_t offset, size_t length)
+{
+    offset &= leg->rx_mask;
+    size_t first = leg->rx_mask + 1 - offset;
+    if (first > length)
+        first = length;
+    memcpy(to, leg->rx + offset, first);
+    memcpy(to + first, leg->rx, length - first);
+}
+
+/* The next record of a leg `skip` bytes from its tail. False: there is none. */
+static bool look_at_record(const struct sock *leg, uint32_t skip, struct neat_datagram *d, uint32_t *at)
+{
+    uint32_t tail = load_relaxed(&leg->program->rx_tail) + skip;
+    uint32_t waiting = load_acquire(&leg->remote->rx_head) - tail;
+
+    if (waiting < HEADER || waiting > leg->rx_mask + 1)
+        return false;
+    *at = tail - load_relaxed(&leg->remote->rx_base);
+    take_bytes((uint8_t *)d, leg, *at, HEADER);
+    return record_size(d->length) <= waiting;
+}
+
+/* A leg that has something, beginning where it is due. NULL: none has. */
+static struct sock *leg_with_datagram(struct sock *s, struct neat_datagram *d, uint32_t *at)
+{
+    for (unsigned i = 0; s->binding && i < neat.replicas; i++) {
+        unsigned r = (s->udp->turn + i) % neat.replicas;
+        if (look_at_record(s->udp->leg[r], 0, d, at)) {
+            s->udp->turn = (uint8_t)r;
+            return s->udp->leg[r];
+        }
+    }
+    return NULL;
+}
+
+/* Copy out of the ring into the caller's buffers, `skip` bytes from their start; how many fitted. */
+static size_t scatter(const struct sock *leg, uint32_t at, size_t length, const struct iovec *iov, size_t count, size_t skip)
+{
+    size_t done = 0;
+    for (size_t i = 0; i < count && done < length; i++) {
+        if (skip >= iov[i].iov_len) {
+            skip -= iov[i].iov_len;
+            continue;
+        }
+        size_t piece = iov[i].iov_len - skip;
+        if (piece > length - done)
+            piece = length - done;
+        take_bytes((uint8_t *)iov[i].iov_base + skip, leg, at + (uint32_t)done, piece);
+        done += piece;
+        skip = 0;
+    }
+    return done;
+}
+
+static bool same_flow(const struct neat_datagram *a, const struct neat_datagram *b)
+{
+    return !memcmp(a->remote, b->remote, 16) && !memcmp(a->local, b->local, 16) && a->remote_port_be == b->remote_port_be &&
+           a->tos == b->tos && a->ttl == b->ttl && !b->flags;
+}
+
+/* UDP_GRO: datagrams that follow the first one `d` of the same flow and size, as far as they fit. Bytes of payload; `skip` becomes
+ * what they take in the ring. */
+static size_t coalesce(const struct sock *leg, const struct neat_datagram *d, const struct msghdr *message, size_t room, uint32_t *skip)
+{
+    struct neat_datagram next;
+    size_t total = d->length;
+    uint32_t at;
+
+    for (int n = 1; n < NEAT_DATAGRAM_SEGMENTS && look_at_record(leg, *skip, &next, &at); n++) {
+        if (!same_flow(d, &next) || next.length > d->length || next.length == 0 || total + next.length > room)
+            break;
+        scatter(leg, at + HEADER, next.length, message->msg_iov, message->msg_iovlen, total);
+        total += next.length;
+        *skip += record_size(next.length);
+        if (next.length < d->length)
+            break;
+    }
+    return total;
+}
+
+/* Take what is there. Bytes, -EAGAIN or an error. The socket is locked. */
+static ssize_t receive_now(struct sock *s, struct msghdr *message, int flags)
+{
+    struct neat_datagram d;
+    uint32_t at;
+    int error = datagram_error(s);
+
+    if (error)
+        return -error;
+    struct sock *leg = leg_with_datagram(s, &d, &at);
+    if (!leg) /* as Linux: who does not wait is not told of the end */
+        return (s->udp->shut & NEAT_SHUT_READ) && !s->nonblocking && !(flags & MSG_DONTWAIT) ? 0 : -EAGAIN;
+    size_t room = iovec_length(message->msg_iov, message->msg_iovlen);
+    uint32_t taken = record_size(d.length);
+    size_t length = d.length;
+    scatter(leg, at + HEADER, d.length, message->msg_iov, message->msg_iovlen, 0);
+    if (s->udp->coalesce && d.length && d.length < room && !(flags & MSG_PEEK))
+        length = coalesce(leg, &d, message, room, &taken);
+    message->msg_flags = length > room ? MSG_TRUNC : 0;
+    put_address(message->msg_name, message->msg_name ? &message->msg_namelen : NULL, mapped_address(d.remote), d.remote_port_be);
+    if (!message->msg_name)
+        message->msg_namelen = 0;
+    datagram_write_control(s, message, &d, length > d.length ? d.length : 0);
+    if (!(flags & MSG_PEEK)) {
+        store_release(&leg->program->rx_tail, leg->program->rx_tail + taken);
+        s->udp->turn = (uint8_t)((s->udp->turn + 1) % neat.replicas);
+    }
+    return (ssize_t)(length > room && !(flags & MSG_TRUNC) ? room : length);
+}
+
+/* All of the recv() family. Bytes or -errno. */
+ssize_t datagram_receive(struct sock *s, struct msghdr *message, int flags)
+{
+    int64_t deadline = 0, timeout = s->options.receive_timeout_ns;
+    ssize_t n;
+
+    if (flags & MSG_OOB)
+        return -EOPNOTSUPP;
+    sock_lock(s);
+    uint32_t serial = s->file.serial;
+    if (flags & MSG_ERRQUEUE)
+        n = datagram_receive_error(s, message);
+    else
+        for (;;) {
+            n = receive_now(s, message, flags);
+            if (n != -EAGAIN || s->nonblocking || (flags & MSG_DONTWAIT))
+                break;
+            if (!deadline)
+                deadline = deadline_after(timeout ? timeout : -1);
+            sock_unlock(s);
+            int error = wait_for(s, EPOLLIN, deadline);
+            if (sock_relock(s, serial))
+                return -EBADF;
+            if (error && !(error == -EINTR && restarts(timeout))) {
+                n = error;
+                break;
+            }
+        }
+    sock_unlock(s);
+    return n;
+}
+
+/* FIONREAD: the payload of the next datagram. */
+uint32_t datagram_waiting(struct sock *s)
+{
+    struct neat_datagram d;
+    uint32_t at;
+
+    sock_lock(s);
+    uint32_t length = leg_with_datagram(s, &d, &at) ? d.length : 0;
+    sock_unlock(s);
+    return length;
+}
+
+uint32_t datagram_unsent(const struct sock *s)
+{
+    uint32_t sum = 0;
+    for (unsigned r = 0; s->binding && r < neat.replicas; r++)
+        sum += load_relaxed(&s->udp->leg[r]->program->tx_head) - load_acquire(&s->udp->leg[r]->remote->tx_tail);
+    return sum;
+}

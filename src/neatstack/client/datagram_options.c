@@ -1,0 +1,347 @@
+/* UDP: socket options, and ancillary data of messages both ways.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "client.h"
+
+#include <linux/errqueue.h>
+#include <netinet/udp.h>
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+#define DEFAULT_BUFFER 212992 /* Linux: rmem_default, wmem_default */
+#define INTERFACE 1           /* the index of the only interface that a program on a stack sees */
+
+/* ---- ancillary data of what is sent ---- */
+
+static int read_one(const struct cmsghdr *c, struct sending *how)
+{
+    size_t length = c->cmsg_len - CMSG_LEN(0);
+    struct in_pktinfo info;
+    int number = 0;
+
+    if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
+        if (length < sizeof info)
+            return -EINVAL;
+        memcpy(&info, CMSG_DATA(c), sizeof info);
+        how->source_be = info.ipi_spec_dst.s_addr;
+        return 0;
+    }
+    if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_SEGMENT) {
+        if (length != sizeof how->segment)
+            return -EINVAL;
+        memcpy(&how->segment, CMSG_DATA(c), sizeof how->segment);
+        return 0;
+    }
+    if (c->cmsg_level != IPPROTO_IP || (c->cmsg_type != IP_TOS && c->cmsg_type != IP_TTL))
+        return c->cmsg_level == IPPROTO_IP ? -EINVAL : 0;
+    if (length >= sizeof number)
+        memcpy(&number, CMSG_DATA(c), sizeof number);
+    else if (length == 1)
+        number = *CMSG_DATA(c);
+    else
+        return -EINVAL;
+    if (c->cmsg_type == IP_TOS) {
+        how->tos = (uint8_t)number;
+        return number < 0 || number > 255 ? -EINVAL : 0;
+    }
+    how->ttl = (uint8_t)number;
+    return number < 1 || number > 255 ? -EINVAL : 0;
+}
+
+int datagram_read_control(const struct msghdr *message, struct sending *how)
+{
+    struct msghdr copy = *message;
+    int error = 0;
+
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&copy); c && !error; c = CMSG_NXTHDR(&copy, c)) {
+        size_t left = (size_t)((uint8_t *)message->msg_control + message->msg_controllen - (uint8_t *)c);
+        error = c->cmsg_len < sizeof *c || c->cmsg_len > left ? -EINVAL : read_one(c, how);
+    }
+    return error;
+}
+
+/* ---- ancillary data of what was received ---- */
+
+struct writer {
+    struct msghdr *message;
+    size_t used;
+};
+
+static void add(struct writer *w, int level, int type, const void *data, size_t length)
+{
+    struct msghdr *m = w->message;
+
+    if (!m->msg_control || w->used + CMSG_LEN(length) > m->msg_controllen) {
+        m->msg_flags |= MSG_CTRUNC;
+        return;
+    }
+    struct cmsghdr *c = (struct cmsghdr *)((uint8_t *)m->msg_control + w->used);
+    c->cmsg_level = level;
+    c->cmsg_type = type;
+    c->cmsg_len = CMSG_LEN(length);
+    memcpy(CMSG_DATA(c), data, length);
+    w->used += CMSG_SPACE(length) < m->msg_controllen - w->used ? CMSG_SPACE(length) : m->msg_controllen - w->used;
+}
+
+/* Arrival by the clock that programs want, from CLOCK_MONOTONIC. */
+static struct timespec arrival(uint64_t monotonic_ns)
+{
+    struct timespec real;
+    clock_gettime(CLOCK_REALTIME, &real);
+    int64_t ns = real.tv_sec * INT64_C(1000000000) + real.tv_nsec - (now_ns() - (int64_t)monotonic_ns);
+    return (struct timespec){ns / 1000000000, ns % 1000000000};
+}
+
+static void add_time(struct writer *w, const struct sock *s, uint64_t monotonic_ns)
+{
+    struct timespec time = arrival(monotonic_ns);
+    struct timeval micro = {time.tv_sec, time.tv_nsec / 1000};
+
+    if (s->udp->timestamp_ns)
+        add(w, SOL_SOCKET, SO_TIMESTAMPNS, &time, sizeof time);
+    else
+        add(w, SOL_SOCKET, SO_TIMESTAMP, &micro, sizeof micro);
+}
+
+/* In the order in which Linux tells these. `segment`: the size of those that were put together, 0: it is one. */
+void datagram_write_control(const struct sock *s, struct msghdr *message, const struct neat_datagram *d, uint32_t segment)
+{
+    const struct datagrams *u = s->udp;
+    struct writer w = {message, 0};
+
+    if (s->options.timestamp || u->timestamp_ns)
+        add_time(&w, s, d->time_ns);
+    if (segment)
+        add(&w, IPPROTO_UDP, UDP_GRO, &(int){(int)segment}, sizeof(int));
+    if (u->want_info) {
+        uint32_t local_be = mapped_address(d->local);
+        bool own = ntohl(local_be) >> 24 == 127 || local_be == neat.page->address_be;
+        struct in_pktinfo info = {INTERFACE, {own ? local_be : neat.page->address_be}, {local_be}};
+        add(&w, IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
+    }
+    if (u->want_ttl)
+        add(&w, IPPROTO_IP, IP_TTL, &(int){d->ttl}, sizeof(int));
+    if (u->want_tos)
+        add(&w, IPPROTO_IP, IP_TOS, &d->tos, 1);
+    if (u->want_destination) {
+        struct sockaddr_in in = {
+            .sin_family = AF_INET, .sin_port = d->local_port_be, .sin_addr.s_addr = mapped_address(d->local)};
+        add(&w, IPPROTO_IP, IP_ORIGDSTADDR, &in, sizeof in);
+    }
+    message->msg_controllen = w.used;
+}
+
+/* ---- errors ---- */
+
+/* The pending error, which is told once: positive, 0 for none. The socket is locked. */
+int datagram_error(struct sock *s)
+{
+    int error = s->error;
+    s->error = 0;
+    return error;
+}
+
+/* recvmsg() with MSG_ERRQUEUE. */
+ssize_t datagram_receive_error(struct sock *s, struct msghdr *message)
+{
+    (void)s;
+    (void)message;
+    return -EAGAIN;
+}
+
+/* ---- options ---- */
+
+static int within(int value, int least, int most)
+{
+    return value >= least && value <= most ? 0 : -EINVAL;
+}
+
+static int set_ip(struct datagrams *u, int name, int value)
+{
+    switch (name) {
+    case IP_PKTINFO:
+        u->want_info = value;
+        return 0;
+    case IP_RECVTOS:
+        u->want_tos = value;
+        return 0;
+    case IP_RECVTTL:
+        u->want_ttl = value;
+        return 0;
+    case IP_RECVORIGDSTADDR:
+        u->want_destination = value;
+        return 0;
+    case IP_RECVERR:
+        u->want_errors = value;
+        return 0;
+    case IP_MTU_DISCOVER:
+        u->mtu_discover = (uint8_t)value;
+        return within(value, IP_PMTUDISC_DONT, IP_PMTUDISC_OMIT);
+    case IP_MULTICAST_TTL:
+        u->multicast_ttl = (uint8_t)(value == -1 ? 1 : value);
+        u->multicast_ttl_set = true;
+        return value == -1 ? 0 : within(value, 0, 255);
+    case IP_MULTICAST_LOOP:
+        u->no_loop = !value;
+        return 0;
+    case IP_MULTICAST_ALL:
+        return within(value, 0, 1);
+    default:
+        return -ENOPROTOOPT;
+    }
+}
+
+/* The address of the interface in a struct ip_mreq, ip_mreqn or in_addr: any, or ours. */
+static int read_interface(const void *value, socklen_t length, uint32_t *address_be)
+{
+    struct ip_mreqn request = {0};
+
+    if (length >= sizeof(struct ip_mreq)) {
+        memcpy(&request, value, length < sizeof request ? length : sizeof request);
+        *address_be = request.imr_address.s_addr;
+        if (request.imr_ifindex && request.imr_ifindex != INTERFACE)
+            return -ENODEV;
+    } else if (length >= sizeof(struct in_addr)) {
+        memcpy(address_be, value, sizeof *address_be);
+    } else {
+        return -EINVAL;
+    }
+    if (*address_be == INADDR_ANY || *address_be == neat.page->address_be || ntohl(*address_be) >> 24 == 127)
+        return 0;
+    return -EADDRNOTAVAIL;
+}
+
+static int set_udp(struct datagrams *u, int name, int value)
+{
+    switch (name) {
+    case UDP_SEGMENT:
+        u->segment = (uint16_t)value;
+        return within(value, 0, UINT16_MAX);
+    case UDP_GRO:
+        u->coalesce = value;
+        return 0;
+    default:
+        return -ENOPROTOOPT;
+    }
+}
+
+/* An option that only UDP sockets have. 0, -errno, or OPTION_COMMON: it is as for streams. The socket is locked. */
+int datagram_set_option(struct sock *s, int level, int name, const void *value, socklen_t length)
+{
+    struct datagrams *u = s->udp;
+    uint32_t address_be;
+    int number = 0;
+
+    if (level == IPPROTO_TCP)
+        return -ENOPROTOOPT;
+    if (level == IPPROTO_IP && name == IP_MULTICAST_IF) {
+        int error = read_interface(value, length, &address_be);
+        u->multicast_if_be = error ? u->multicast_if_be : address_be;
+        return error;
+    }
+    if (level == IPPROTO_IP && length == 1)
+        number = *(const uint8_t *)value;
+    else if (length >= sizeof number)
+        memcpy(&number, value, sizeof number);
+    else
+        return OPTION_COMMON;
+    if (level == IPPROTO_UDP)
+        return set_udp(u, name, number);
+    if (level == SOL_SOCKET && name == SO_TIMESTAMPNS) {
+        u->timestamp_ns = number;
+        return 0;
+    }
+    if (level == SOL_SOCKET && name == SO_NO_CHECK)
+        return 0;
+    if (level != IPPROTO_IP)
+        return OPTION_COMMON;
+    int error = set_ip(u, name, number);
+    return error == -ENOPROTOOPT ? OPTION_COMMON : error;
+}
+
+static int get_ip(const struct datagrams *u, int name, int *value)
+{
+    switch (name) {
+    case IP_PKTINFO:
+        *value = u->want_info;
+        return 0;
+    case IP_RECVTOS:
+        *value = u->want_tos;
+        return 0;
+    case IP_RECVTTL:
+        *value = u->want_ttl;
+        return 0;
+    case IP_RECVORIGDSTADDR:
+        *value = u->want_destination;
+        return 0;
+    case IP_RECVERR:
+        *value = u->want_errors;
+        return 0;
+    case IP_MTU_DISCOVER:
+        *value = u->mtu_discover;
+        return 0;
+    case IP_MULTICAST_TTL:
+        *value = u->multicast_ttl_set ? u->multicast_ttl : 1;
+        return 0;
+    case IP_MULTICAST_LOOP:
+        *value = !u->no_loop;
+        return 0;
+    case IP_MULTICAST_ALL:
+        *value = 1;
+        return 0;
+    case IP_MULTICAST_IF:
+        *value = (int)u->multicast_if_be;
+        return 0;
+    default:
+        return OPTION_COMMON;
+    }
+}
+
+/* The same for getsockopt(). */
+int datagram_get_option(struct sock *s, int level, int name, int *value)
+{
+    uint32_t address_be;
+    uint16_t port_be;
+
+    if (level == IPPROTO_UDP) {
+        *value = name == UDP_SEGMENT ? s->udp->segment : s->udp->coalesce;
+        return name == UDP_SEGMENT || name == UDP_GRO ? 0 : -ENOPROTOOPT;
+    }
+    if (level == IPPROTO_TCP)
+        return -ENOPROTOOPT;
+    if (level == IPPROTO_IP && name == IP_MTU) {
+        *value = (int)neat.page->mtu;
+        return datagram_peer(s, &address_be, &port_be) ? 0 : -ENOTCONN;
+    }
+    if (level == IPPROTO_IP)
+        return get_ip(s->udp, name, value);
+    if (level != SOL_SOCKET)
+        return OPTION_COMMON;
+    switch (name) {
+    case SO_TYPE:
+        *value = SOCK_DGRAM;
+        return 0;
+    case SO_PROTOCOL:
+        *value = IPPROTO_UDP;
+        return 0;
+    case SO_ERROR:
+        *value = datagram_error(s);
+        return 0;
+    case SO_TIMESTAMPNS:
+        *value = s->udp->timestamp_ns;
+        return 0;
+    case SO_RCVBUF:
+        *value = s->options.receive_buffer ? (int)s->options.receive_buffer : DEFAULT_BUFFER;
+        return 0;
+    case SO_SNDBUF:
+        *value = s->options.send_buffer ? (int)s->options.send_buffer : DEFAULT_BUFFER;
+        return 0;
+    default:
+        return OPTION_COMMON;
+    }
+}

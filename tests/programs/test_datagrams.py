@@ -1,0 +1,37 @@
+"""Programs that speak UDP."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from neatstack.experiment.netns import Stack
+from tests.conftest import Pair
+
+ECHO = Path(__file__).parent / "datagram_echo.py"
+
+
+@pytest.mark.parametrize("kind", ["server", "asyncio"])
+@pytest.mark.parametrize("bound", ["any", "own"])
+def test_echo(pair: Pair, kind: str, bound: str) -> None:
+    pair.server.spawn(sys.executable, ECHO, kind, "0.0.0.0" if bound == "any" else pair.address, pair.port)
+    told = json.loads(pair.client.run(sys.executable, ECHO, "client", pair.address, pair.port, 200))
+    assert told == {"answers": 200, "sources": [[pair.address, pair.port]]}
+
+
+def test_a_replica_dies_under_load(stack: Stack, port: int) -> None:
+    """The sockets go on; what is lost is what was under way."""
+    with stack.lab.scope():
+        stack.programs.spawn(sys.executable, ECHO, "server", "0.0.0.0", port)
+        clients = [stack.host.spawn(sys.executable, ECHO, "steady", stack.address, port, 2) for _ in range(4)]
+        for replica in (0, 1):
+            time.sleep(0.6)
+            stack.neat("kill", replica)
+        for client in clients:
+            assert client.wait(20) == 0, client.output
+            told = json.loads(client.output)
+            assert told["answers"] > 100 and told["losses"] <= 4, told
