@@ -41,6 +41,8 @@ need lighttpd lighttpd lighttpd
 need nginx-light nginx nginx
 need redis-server redis-server redis-server
 need redis-tools - redis-cli redis-benchmark
+need bind9-dnsutils - dig
+need dnsmasq-base - dnsmasq
 need chromium - chromium
 need chromium-driver - chromedriver
 /usr/bin/python3 -c 'import test.test_socket' 2>/dev/null || packages+=(libpython3-testsuite)

@@ -24,3 +24,22 @@ def test_iperf3(pair: Pair, options: list[str]) -> None:
     received = told["end"]["sum_received"]
     assert received["bytes"] > 10_000_000
     assert received["bytes"] >= 0.5 * told["end"]["sum_sent"]["bytes"]
+
+
+@pytest.mark.parametrize("options", [[], ["-R"]], ids=["up", "down"])
+def test_iperf3_udp(pair: Pair, options: list[str]) -> None:
+    """10 Mbit/s each way, so that even a busy machine has no reason to lose any."""
+    pair.serve("iperf3", "-s", "-p", pair.port)
+    for _ in range(20):
+        told = json.loads(
+            pair.client.run(
+                "iperf3", "-J", "-u", "-b10M", "-c", pair.address, "-p", pair.port, "-t1", *options, timeout=20
+            )
+        )
+        if "refused" not in told.get("error", ""):
+            break
+        time.sleep(0.1)
+    assert "error" not in told, told["error"]
+    total = told["end"]["sum"]
+    assert total["packets"] > 500
+    assert total["lost_packets"] <= 0.05 * total["packets"]

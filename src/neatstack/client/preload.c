@@ -5,6 +5,8 @@
 #include "client.h"
 #include "preload.h"
 
+#include <stdarg.h>
+
 /* ---- making and naming ---- */
 
 EXPORT int socket(int domain, int type, int protocol)
@@ -241,6 +243,23 @@ EXPORT ssize_t splice(int from, off64_t *from_offset, int to, off64_t *to_offset
     if (sock_of(from) || sock_of(to))
         return result(-EINVAL);
     return real()->splice(from, from_offset, to, to_offset, length, flags);
+}
+
+/* libuv asks for these without libc's functions of that name. The library's own calls come by here too. */
+EXPORT long syscall(long number, ...)
+{
+    va_list list;
+    long a[6];
+
+    va_start(list, number);
+    for (int i = 0; i < 6; i++)
+        a[i] = va_arg(list, long);
+    va_end(list);
+    if (unlikely(number == SYS_sendmmsg) && sock_of((int)a[0]))
+        return sendmmsg((int)a[0], (struct mmsghdr *)a[1], (unsigned)a[2], (int)a[3]);
+    if (unlikely(number == SYS_recvmmsg) && sock_of((int)a[0]))
+        return recvmmsg((int)a[0], (struct mmsghdr *)a[1], (unsigned)a[2], (int)a[3], (struct timespec *)a[4]);
+    return real()->syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
 EXPORT ssize_t __read(int fd, void *buffer, size_t length) __attribute__((alias("read")));
