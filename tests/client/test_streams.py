@@ -42,6 +42,22 @@ def test_echo_of_a_megabyte() -> None:
 
 
 @on_stack
+def test_to_receive_nothing_waits_for_something() -> None:
+    """As Linux: an empty buffer takes no byte, but the call returns only when there is one, or the end."""
+    import threading
+
+    client, server = pair()
+    threading.Timer(0.2, client.send, [b"x"]).start()
+    with takes(0.1, 5):
+        assert server.recvfrom_into(bytearray())[0] == 0
+    assert server.recvfrom_into(bytearray())[0] == 0
+    assert server.recv(10) == b"x"
+    server.setblocking(False)
+    with raises(errno.EAGAIN):
+        server.recvfrom_into(bytearray())[0]
+
+
+@on_stack
 def test_refused() -> None:
     with raises(errno.ECONNREFUSED):
         socket.create_connection((ADDRESS, 1))

@@ -20,4 +20,4 @@ def test_pythons(stack: Stack) -> None:
     ignored = [word for pattern in ELSEWHERE for word in ("-i", pattern)]
     argv = [PYTHON, "-m", "test", "-j", 3, "--timeout", 100, "--tempdir", stack.lab.directory, *ignored, *MODULES]
     said = stack.programs.run(*argv, timeout=280, check=False)
-    assert "Result: SUCCESS" in said, said[-3000:]
+    assert "Result: SUCCESS" in said, said[-6000:]

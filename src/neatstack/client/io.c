@@ -160,7 +160,7 @@ ssize_t sock_receive(struct sock *s, const struct iovec *iov, int count, int fla
         n = receive_now(s, &at, wanted - done, flags, flags & MSG_PEEK ? (uint32_t)done : 0);
         if (n > 0)
             done += (size_t)n;
-        if (n == 0 || (n < 0 && n != -EAGAIN) || done == wanted)
+        if (n == 0 || (n < 0 && n != -EAGAIN) || (n > 0 && done == wanted))
             break;
         if (done && !(flags & MSG_WAITALL))
             break;

@@ -103,3 +103,21 @@ def test_many_connections_inside():
         client.send(b"%d" % n)
     lab.run()
     assert sorted(int(s.recv()) for s in servers) == list(range(100))
+
+
+def test_a_message_comes_in_one_piece_and_is_acknowledged_at_once():
+    """As over Linux's loopback interface, whose packets are as long as packets can be."""
+    lab = Lab(rings=65536)
+    listener = lab.listening(80)
+    client = lab.program.connect("127.0.0.1", 80)
+    lab.run()
+    server = lab.program.accept(listener)
+    before = lab.engine.counters()["packets_out"]
+    start = lab.time
+    client.send(b"a" * 3000)
+    lab.run()
+    client.send(b"b" * 3000)
+    lab.run()
+    assert server.recv() == b"a" * 3000 + b"b" * 3000
+    assert client.unacknowledged == 0 and lab.time == start
+    assert lab.engine.counters()["packets_out"] - before <= 6, "two segments, their ACKs, and news of the window"

@@ -119,7 +119,7 @@ def answer_with_cookie(
         put32(tcp + TCP_HEADER + 12, options.tsval)
     length = TCP_HEADER + write_syn(
         tcp + TCP_HEADER,
-        our_mss(s),
+        our_mss(s, seg.loopback),
         options.has_wscale,
         RECEIVE_SHIFT,
         options.sack_permitted,

@@ -14,4 +14,4 @@ cdef bint syn_received(Stack *s, uint32_t i, const Segment *seg) noexcept nogil
 cdef void new_connection(Stack *s, Tcb *t, Listener *listener, const Segment *seg) noexcept nogil
 cdef void take_offers(Stack *s, Tcb *t, uint32_t irs, const Options *options) noexcept nogil
 cdef uint32_t first_room(Stack *s, Listener *listener) noexcept nogil
-cdef uint16_t our_mss(Stack *s) noexcept nogil
+cdef uint16_t our_mss(Stack *s, bint loopback) noexcept nogil

@@ -54,6 +54,7 @@ from cython.cimports.neatstack.dataplane.wire.headers import (
     DEFAULT_MSS,
     FIN,
     IP_HEADER,
+    IP_LONGEST,
     PROTOCOL_TCP,
     RST,
     SYN,
@@ -213,13 +214,17 @@ def new_connection(
     t.flags = TCB_PASSIVE | (TCB_LOOPBACK if seg.loopback else 0)
     t.last_received = s.now
     t.stamps.offset = timestamp_offset(s, t.local_be, t.local_port_be, t.remote_be, t.remote_port_be)
-    t.rcv.mss = our_mss(s)
+    t.rcv.mss = our_mss(s, seg.loopback)
     t.rcv.wnd = first_room(s, listener)
 
 
-def our_mss(s: cython.pointer[Stack]) -> uint16_t:
-    """What the device's MTU leaves (RFC 9293 section 3.7.1)."""
-    return cython.cast(uint16_t, least(s.page.mtu, 65535) - IP_HEADER - TCP_HEADER)
+def our_mss(s: cython.pointer[Stack], loopback: cython.bint) -> uint16_t:
+    """What the device's MTU leaves (RFC 9293 section 3.7.1), or the longest packet where there is no device.
+
+    So a message that one program sends another on this stack comes in one piece, as over Linux's loopback interface.
+    """
+    mtu: uint32_t = IP_LONGEST if loopback else least(s.page.mtu, IP_LONGEST)
+    return cython.cast(uint16_t, mtu - IP_HEADER - TCP_HEADER)
 
 
 def first_room(s: cython.pointer[Stack], listener: cython.pointer[Listener]) -> uint32_t:

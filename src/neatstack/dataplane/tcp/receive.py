@@ -32,6 +32,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_FIN_SEEN,
     TCB_HEARD,
     TCB_HELD,
+    TCB_LOOPBACK,
     TCB_READ_SHUT,
     TIMER_DELAYED_ACK,
     Range,
@@ -130,7 +131,8 @@ def owe(s: cython.pointer[Stack], i: uint32_t, at_once: cython.bint) -> cython.v
     """Text has come in order: when will it be acknowledged (RFC 9293 section 3.8.6.3, RFC 5681 section 4.2)?
 
     At once for every second full-sized segment (a large one counts as what it carries), when a gap was filled, and when
-    the peer may be short of window; else within the delay, unless data leaves before.
+    the peer may be short of window, or is in this replica, where an ACK costs next to nothing; else within the delay,
+    unless data leaves before.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     full: uint32_t = 2 * full_text(t)
@@ -139,6 +141,7 @@ def owe(s: cython.pointer[Stack], i: uint32_t, at_once: cython.bint) -> cython.v
         or t.rcv.nxt - acknowledged(t) >= full
         or t.rcv.adv - t.rcv.nxt < full
         or s.views[i].options & NEAT_FLAG_QUICKACK
+        or t.flags & TCB_LOOPBACK
     ):
         t.flags |= TCB_ACK_NOW
         mark(s, i, NEWS_OUTPUT)

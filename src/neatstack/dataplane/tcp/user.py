@@ -78,7 +78,7 @@ def connect(
     t.snd.iss = initial_sequence(s, local_be, local_port_be, remote_be, remote_port_be)
     t.stamps.offset = timestamp_offset(s, local_be, local_port_be, remote_be, remote_port_be)
     t.snd.una = t.snd.nxt = t.snd.max = t.snd.small = t.cc.recover = t.snd.iss
-    t.rcv.mss = our_mss(s)
+    t.rcv.mss = our_mss(s, t.flags & TCB_LOOPBACK)
     rtt.start(t)
     table.insert(s, i)
     become(s, i, State.SYN_SENT)
