@@ -4,6 +4,7 @@ Hypothesis draws the script and the wire's faults, and shrinks what fails to the
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -21,6 +22,8 @@ FAULTS = st.builds(
     duplicate=st.sampled_from([0, 0.05]),
     reorder=st.sampled_from([0, 0.1]),
     corrupt=st.sampled_from([0, 0.05]),
+    rate=st.sampled_from([0, 0, 20_000, 1_000_000]),
+    queue=st.sampled_from([3000, 65536]),
 )
 SIDE = st.sampled_from("ab")
 STEP = st.one_of(
@@ -63,11 +66,17 @@ def pattern(stream: int, start: int, length: int) -> bytes:
     return words[start % 4 : start % 4 + length]
 
 
-def run(steps: list[tuple[str, str, int]], wire: Wire) -> None:
-    """Connect over a good wire, since six lost SYN-ACKs in a row rightly end a connection; then it gets bad."""
+def run(
+    steps: list[tuple[str, str, int]], wire: Wire, begin: Callable[[], None] = lambda: None, limit: float = 3600
+) -> float:
+    """Connect over a good wire, since six lost SYN-ACKs in a row rightly end a connection; then it gets bad.
+
+    `begin` is called in between; all must be over in `limit` seconds. Returns when it was.
+    """
     faults, wire.faults = wire.faults, Faults()
     a, b = (End(socket, n) for n, socket in enumerate(wire.connect()))
     wire.faults = faults
+    begin()
     ends = {"a": a, "b": b}
     for what, side, amount in steps:
         end = ends[side]
@@ -93,7 +102,8 @@ def run(steps: list[tuple[str, str, int]], wire: Wire) -> None:
                 end.socket.shutdown()
         return a.socket.eof and b.socket.eof and a.socket.fin_acked and b.socket.fin_acked
 
-    wire.until(finish, limit=3600)
+    wire.until(finish, limit=limit)
+    over = wire.time
     assert bytes(b.got) == bytes(a.sent)
     assert bytes(a.got) == bytes(b.sent)
     assert a.socket.error == b.socket.error == 0
@@ -106,6 +116,7 @@ def run(steps: list[tuple[str, str, int]], wire: Wire) -> None:
         counters = host.engine.counters()
         assert counters["connections"] == 0
         assert counters["connections_reset"] == 0
+    return over
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])

@@ -17,13 +17,29 @@ from tests.support.program import Program
 
 @dataclass(frozen=True)
 class Faults:
-    """Probabilities for each frame; times in seconds. `reorder` holds a frame back for a few delays."""
+    """Probabilities for each frame; times in seconds. `reorder` holds a frame back for a few delays.
+
+    `rate` is the bottleneck's in bytes a second, each way (0: there is none); frames wait before it in a queue of
+    `queue` bytes, and are dropped when that is full.
+    """
 
     delay: float = 0.01
     loss: float = 0.0
     duplicate: float = 0.0
     reorder: float = 0.0
     corrupt: float = 0.0
+    rate: float = 0.0
+    queue: int = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Mishap:
+    """What befalls one frame: lost; or come `copies` times, `late` seconds after its time, with a byte changed."""
+
+    lost: bool = False
+    copies: int = 1
+    late: float = 0.0
+    changed: tuple[int, int] | None = None  # a place, counted round the frame behind Ethernet, and what is added there
 
 
 class Host:
@@ -54,6 +70,10 @@ class Wire:
         self.now = START
         self.frames = 0
         self.in_flight: list[tuple[int, int, Host, bytes]] = []
+        self.schedule: dict[tuple[str, int], Mishap] = {}  # by the side that sends and the number of its frame
+        self.carried = {"a": 0, "b": 0}
+        self.dropped = 0  # by the bottleneck's queue
+        self._free_at = {"a": START, "b": START}  # ns, when the bottleneck has sent what waits
         self._order = itertools.count()
         self._set_clocks()
 
@@ -75,17 +95,36 @@ class Wire:
 
     def _carry(self, destination: Host, frame: bytes) -> None:
         self.frames += 1
-        chance, faults = self.random.random, self.faults
-        if chance() < faults.loss:
+        side = "b" if destination is self.a else "a"
+        mishap = self.schedule.get((side, self.carried[side])) or self._by_chance()
+        self.carried[side] += 1
+        if mishap.lost:
             return
-        for _ in range(2 if chance() < faults.duplicate else 1):
-            delay = faults.delay * (self.random.uniform(2, 6) if chance() < faults.reorder else 1)
-            carried = frame
-            if chance() < faults.corrupt:
-                place = self.random.randrange(14, len(frame))
-                carried = frame[:place] + bytes([frame[place] ^ self.random.randrange(1, 256)]) + frame[place + 1 :]
-            due = self.now + round(delay * SECOND)
-            heapq.heappush(self.in_flight, (due, next(self._order), destination, carried))
+        for _ in range(mishap.copies):
+            left = self._through_bottleneck(side, len(frame))
+            if left is not None:
+                due = left + round((self.faults.delay + mishap.late) * SECOND)
+                heapq.heappush(self.in_flight, (due, next(self._order), destination, changed(frame, mishap.changed)))
+
+    def _by_chance(self) -> Mishap:
+        chance, faults = self.random.random, self.faults
+        return Mishap(
+            lost=chance() < faults.loss,
+            copies=2 if chance() < faults.duplicate else 1,
+            late=faults.delay * self.random.uniform(1, 5) if chance() < faults.reorder else 0.0,
+            changed=(self.random.getrandbits(16), self.random.getrandbits(8)) if chance() < faults.corrupt else None,
+        )
+
+    def _through_bottleneck(self, side: str, length: int) -> int | None:
+        """When the frame is through (ns); None: the queue is full."""
+        if not self.faults.rate:
+            return self.now
+        begins = max(self.now, self._free_at[side])
+        if (begins - self.now) / SECOND * self.faults.rate + length > self.faults.queue:
+            self.dropped += 1
+            return None
+        self._free_at[side] = begins + round(length / self.faults.rate * SECOND)
+        return self._free_at[side]
 
     def run_host(self, host: Host, other: Host) -> None:
         host.engine.run()
@@ -145,3 +184,11 @@ class Wire:
 
         self.until(done)
         return client, accepted[0]
+
+
+def changed(frame: bytes, change: tuple[int, int] | None) -> bytes:
+    """With one byte other than it was, if so."""
+    if change is None:
+        return frame
+    place = 14 + change[0] % (len(frame) - 14)
+    return frame[:place] + bytes([(frame[place] + 1 + change[1] % 255) & 0xFF]) + frame[place + 1 :]
