@@ -12,7 +12,7 @@ import sys  # noqa: F401
 import termios  # noqa: F401
 import threading  # noqa: F401
 
-IP_PKTINFO, IP_RECVTTL, IP_MTU, UDP_SEGMENT, UDP_GRO, SO_TIMESTAMPNS = 8, 12, 14, 103, 104, 35
+IP_PKTINFO, IP_RECVERR, IP_RECVTTL, IP_MTU, UDP_SEGMENT, UDP_GRO, SO_TIMESTAMPNS = 8, 11, 12, 14, 103, 104, 35
 
 
 def sockets(count: int = 2, bound: int = 1) -> list[socket.socket]:

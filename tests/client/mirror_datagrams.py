@@ -68,7 +68,7 @@ class Datagrams:
                 )
             )
             lines = channel.sockets[b.slots[-1]].replica
-            lines.rx_head = lines.rx_base = lines.tx_tail = 0
+            lines.rx_head = lines.rx_base = lines.tx_tail = lines.listener = 0
             lines.generation = channel.sockets[b.slots[-1]].program.generation
             lines.state = neat.STATE_OPEN
         self.bound[number] = b
@@ -138,11 +138,13 @@ class Datagrams:
 
     def _arrive(self, source: Bound, channel: Any, sent: Any, payload: bytes) -> None:
         """Connected sockets first; `channel` says which replica it is."""
-        fitting = [b for b in self.bound.values() if b.port_be == sent.remote_port_be]
         peer = lambda b: self.mirror.channels[b.channel][channel.replica].sockets[b.slots[channel.replica]].program  # noqa: E731
+        ours = [b for b in self.bound.values() if b.port_be == sent.remote_port_be]
+        fitting = [b for b in ours if not peer(b).shut & neat.SHUT_ABORT]
         there = [b for b in fitting if peer(b).remote_be and peer(b).remote_port_be == source.port_be]
         there = there or [b for b in fitting if not peer(b).remote_be]
         if not there:
+            self._refuse(source, channel, sent, payload)
             return
         target = there[-1]
         into = self.mirror.channels[target.channel][channel.replica]
@@ -153,6 +155,19 @@ class Datagrams:
         self._put(into, slot, bytes(record) + payload, need(len(payload)))
         for number in target.holders:
             self.mirror._event(number, into, slot)
+
+    def _refuse(self, source: Bound, channel: Any, sent: Any, payload: bytes) -> None:
+        slot = source.slots[channel.replica]
+        program, lines = channel.sockets[slot].program, channel.sockets[slot].replica
+        if program.flags & neat.FLAG_ERRORS:
+            record = Record(length=len(payload), flags=neat.DATAGRAM_ERROR, error=errno.ECONNREFUSED)
+            record.icmp_type = record.icmp_code = 3
+            record.remote[:], record.local[:], record.remote_port_be = sent.remote, sent.remote, sent.remote_port_be
+            self._put(channel, slot, bytes(record) + payload, need(len(payload)))
+        elif not program.remote_be:
+            return
+        lines.error = errno.ECONNREFUSED
+        lines.listener += 1
 
     def _put(self, channel: Any, slot: int, data: bytes, length: int) -> None:
         program, lines = channel.sockets[slot].program, channel.sockets[slot].replica

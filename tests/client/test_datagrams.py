@@ -23,6 +23,7 @@ from tests.client.inside import forked, raises, succeeded, takes
 from tests.client.inside_datagrams import (
     IP_MTU,
     IP_PKTINFO,
+    IP_RECVERR,
     IP_RECVTTL,
     SO_TIMESTAMPNS,
     UDP_GRO,
@@ -403,6 +404,93 @@ def test_asyncio():
         client.close(), server.close()
 
     asyncio.run(main())
+
+
+@on_both
+def test_refused():
+    """What a closed port means to a connected socket, and to one that wants to know everything."""
+    closed, a = sockets(2, 2)
+    where = closed.getsockname()
+    closed.close()
+    a.sendto(b"x", where)
+    time.sleep(0.1)
+    a.sendto(b"not connected: not told", where)
+    a.connect(where)
+    poll = select.poll()
+    poll.register(a, select.POLLIN)
+    a.send(b"x")
+    assert poll.poll(2000)[0][1] & select.POLLERR
+    with raises(errno.ECONNREFUSED):
+        a.send(b"x")
+    assert poll.poll(0) == []
+    a.send(b"x")
+    with raises(errno.ECONNREFUSED):
+        a.recv(10)
+    a.send(b"x")
+    poll.poll(2000)
+    assert a.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+    assert a.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+
+
+@on_both
+def test_the_error_queue():
+    closed, a, b = sockets(3, 3)
+    where = closed.getsockname()
+    closed.close()
+    a.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+    a.setblocking(False)
+    b.sendto(b"before", a.getsockname())
+    a.sendto(b"lost", where)
+    time.sleep(0.1)
+    b.sendto(b"after", a.getsockname())
+    poll = select.poll()
+    poll.register(a, select.POLLIN)
+    assert poll.poll(2000)[0][1] & select.POLLERR
+    data, [(level, kind, told)], flags, source = a.recvmsg(100, 200, socket.MSG_ERRQUEUE)
+    assert (data, level, kind, flags, source) == (b"lost", 0, IP_RECVERR, socket.MSG_ERRQUEUE, where)
+    assert struct.unpack_from("IBBB", told) == (errno.ECONNREFUSED, 2, 3, 3)
+    assert told[20:24] == socket.inet_aton("127.0.0.1")
+    with raises(errno.EAGAIN):
+        a.recvmsg(100, 200, socket.MSG_ERRQUEUE)
+    time.sleep(0.1)
+    got = []
+    for _ in range(5):
+        try:
+            got.append(a.recv(100))
+        except OSError as error:
+            got.append(error.errno)
+    assert b"before" in got and b"after" in got and errno.EAGAIN in got
+    assert poll.poll(0) == []
+    a.sendto(b"again", where)
+    time.sleep(0.1)
+    with raises(errno.ECONNREFUSED):
+        a.recv(100)
+    with raises(errno.EAGAIN):
+        a.recv(100)
+    assert a.recvmsg(3, 200, socket.MSG_ERRQUEUE)[0::2][:2] == (b"aga", socket.MSG_ERRQUEUE | socket.MSG_TRUNC)
+
+
+@on_both
+def test_membership():
+    """Before and after bind(); what may not be."""
+    for bound in (0, 1):
+        a = sockets(1, bound)[0]
+        join = lambda group, option=socket.IP_ADD_MEMBERSHIP: a.setsockopt(  # noqa: B023, E731
+            socket.IPPROTO_IP, option, socket.inet_aton(group) + socket.inet_aton("127.0.0.1")
+        )
+        join("239.1.2.3")
+        with raises(errno.EADDRINUSE):
+            join("239.1.2.3")
+        with raises(errno.EINVAL):
+            join("10.1.2.3")
+        with raises(errno.EADDRNOTAVAIL):
+            join("239.1.2.4", socket.IP_DROP_MEMBERSHIP)
+        if not bound:
+            a.bind(("127.0.0.1", 0))
+        join("239.1.2.3", socket.IP_DROP_MEMBERSHIP)
+        join("239.1.2.3")
+        with raises(errno.EINVAL):
+            a.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, bytes(4))
 
 
 @on_stack

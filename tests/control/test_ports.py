@@ -178,3 +178,26 @@ def test_a_udp_socket_is_kept(ports: Ports) -> None:
     assert again.bindings[bound.number] == bound
     with refused(errno.EADDRINUSE):
         again.bind(ONE, 0, OWN, 53, datagram=True)
+
+
+def test_groups(ports: Ports) -> None:
+    group = IPv4Address("239.1.2.3")
+    one, two = (ports.bind(ONE, 0, ANY, port, datagram=True) for port in (1000, 1001))
+    tcp = ports.bind(ONE, 0, ANY, 1000)
+    ports.join(ONE, one.number, group)
+    ports.join(ONE, two.number, group)
+    assert Binding.from_data(one.to_data()).groups == [group]
+    for number, where, why in (
+        (one.number, group, errno.EADDRINUSE), (one.number, OWN, errno.EINVAL), (tcp.number, group, errno.EINVAL),
+    ):  # fmt: skip
+        with refused(why):
+            ports.join(ONE, number, where)
+    with refused(errno.EBADF):
+        ports.join(OTHER, one.number, group)
+    ports.leave(ONE, one.number, group)
+    with refused(errno.EADDRNOTAVAIL):
+        ports.leave(ONE, one.number, group)
+    for number in range(20):
+        ports.join(ONE, one.number, IPv4Address(f"239.0.0.{number}"))
+    with refused(errno.ENOBUFS):
+        ports.join(ONE, one.number, group)

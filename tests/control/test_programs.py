@@ -127,7 +127,7 @@ def test_children_that_never_claim_are_forgotten(tmp_path: Path, monkeypatch: py
 @staged
 async def test_nonsense_is_refused(stage: Stage) -> None:
     client = Client(stage)
-    for op in (Op.FORK, Op.ABANDON, Op.BIND, Op.LISTEN, Op.CLOSE, 0, 8, 2**32 - 1):
+    for op in (Op.FORK, Op.ABANDON, Op.BIND, Op.LISTEN, Op.CLOSE, Op.JOIN, Op.LEAVE, 0, 10, 2**32 - 1):
         assert (await client.ask(op))["error"] == errno.EPERM
     await client.hello()
     good = REQUEST.pack(0x5441454E, Op.BIND, client.channel, 0, client.token, 0, b"\0\x50", 0, 0)
@@ -136,7 +136,7 @@ async def test_nonsense_is_refused(stage: Stage) -> None:
         assert error == errno.EINVAL
     assert (await client.ask(Op.BIND, token=client.token ^ 1))["error"] == errno.EPERM
     assert (await client.ask(Op.BIND, channel=client.channel + 1))["error"] == errno.EPERM
-    for op in (0, 8, Op.HELLO, Op.CLAIM):
+    for op in (0, 10, Op.HELLO, Op.CLAIM):
         assert (await client.ask(op))["error"] == errno.EINVAL
     assert (await client.ask(Op.LISTEN, binding=77))["error"] == errno.EBADF
     assert (await client.ask(Op.BIND, address="10.1.1.1"))["error"] == errno.EADDRNOTAVAIL
@@ -282,9 +282,12 @@ async def test_who_comes_later_is_told_of_udp_sockets_too(stage: Stage) -> None:
     client = Client(stage)
     await client.hello()
     bound = await client.ask(Op.BIND, port=53, binding=3, flags=BindFlag.DATAGRAM)
+    assert (await client.ask(Op.JOIN, binding=bound["binding"], address="239.1.2.3"))["error"] == 0
+    assert (await client.ask(Op.LEAVE, binding=bound["binding"], address="239.9.9.9"))["error"] == errno.EADDRNOTAVAIL
     await stage.put_down()
     kill(stage.slots[0])
     await stage.serves(0, 2)
+    assert [m["group"] for m in stage.told(0, "join")] == ["239.1.2.3"] * 2
     assert [m["binding"] for m in stage.told(0, "bind")] == [bound["binding"]] * 2
     await stage.restart_manager()
     kill(stage.slots[1])

@@ -49,6 +49,10 @@
 #define MAX_DESCRIPTORS (1u << 20) /* numbers that the table covers: the kernel's default limit */
 #define LOCK_CONTENDED 0x80000000u /* FUTEX_WAITERS, in a lock's word */
 #define SCRATCH_TAKEN 0            /* in the shared lines: the connection's error has been told */
+#define SCRATCH_ERRORS 1           /* of UDP: so many have */
+#define MOST_GROUPS 20             /* Linux's igmp_max_memberships */
+#define MOST_ERRORS 4              /* that a UDP socket keeps apart */
+#define MOST_QUOTED 512
 #define PLACE_KERNEL 1             /* place_wait(): the nested epoll has something */
 #define IOCTL_KERNEL 1             /* sock_ioctl(): not for us */
 #define OPTION_COMMON 1            /* of UDP: as for streams */
@@ -98,6 +102,11 @@ struct sleeper { /* a thread that waits for a socket; on its stack */
     struct sleeper *next, **previous;
 };
 
+struct failure { /* an error of which IP_RECVERR tells */
+    struct neat_datagram about;
+    uint8_t quoted[MOST_QUOTED];
+};
+
 struct datagrams { /* what only UDP sockets have */
     struct file file;
     struct sock *leg[NEAT_MAX_REPLICAS]; /* while it is bound */
@@ -110,6 +119,10 @@ struct datagrams { /* what only UDP sockets have */
     uint8_t multicast_ttl, mtu_discover;
     uint16_t segment;
     uint32_t multicast_if_be;
+    uint32_t groups[MOST_GROUPS]; /* that it has joined, or will when it is bound */
+    uint32_t group_count;
+    struct failure failures[MOST_ERRORS]; /* the oldest first */
+    uint32_t failure_count;
 };
 
 struct sending { /* how a datagram is to be sent */
@@ -354,6 +367,7 @@ int manager_claim(void);
 void manager_abandon(const struct kin *child);
 int manager_bind(struct sock *s, uint32_t address_be, uint16_t port_be);
 int manager_listen(struct sock *s, uint32_t backlog);
+int manager_group(uint32_t binding, uint32_t group_be, bool leave);
 void manager_close(uint32_t binding);
 void manager_close_shared(uint32_t binding);
 void manager_settle(void);
@@ -430,7 +444,7 @@ uint32_t datagram_source(const struct sock *s, uint32_t remote_be);
 int datagram_reach(const struct sock *s, uint32_t remote_be);
 int datagram_connect(struct sock *s, const struct sockaddr *address, socklen_t length);
 int datagram_name(const struct sock *s, bool peer, uint32_t *address_be, uint16_t *port_be);
-bool datagram_waits(const struct sock *s);
+bool datagram_waits(const struct sock *s, bool error);
 uint32_t datagram_readiness(const struct sock *s);
 uint32_t datagram_arrivals(const struct sock *s);
 void datagram_apply_options(struct sock *s);
@@ -446,6 +460,12 @@ uint32_t datagram_unsent(const struct sock *s);
 int datagram_read_control(const struct msghdr *message, struct sending *how);
 void datagram_write_control(const struct sock *s, struct msghdr *message, const struct neat_datagram *d, uint32_t segment);
 int datagram_error(struct sock *s);
+bool datagram_failing(const struct sock *s);
+void datagram_keep_error(struct sock *s, const struct sock *leg, const struct neat_datagram *d, uint32_t at);
+struct sock *datagram_find_error(struct sock *s, struct neat_datagram *d, uint32_t *at);
+void take_bytes(uint8_t *to, const struct sock *leg, uint32_t offset, size_t length);
+size_t scatter(const uint8_t *from, size_t length, const struct iovec *iov, size_t count);
+int datagram_group(struct sock *s, const void *value, socklen_t length, bool leave);
 ssize_t datagram_receive_error(struct sock *s, struct msghdr *message);
 int datagram_set_option(struct sock *s, int level, int name, const void *value, socklen_t length);
 int datagram_get_option(struct sock *s, int level, int name, int *value);

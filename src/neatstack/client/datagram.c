@@ -58,6 +58,7 @@ static int take_legs(struct sock *s)
         struct sock *leg = s->udp->leg[r];
         leg->program->listener = s->udp->leg[0]->slot;
         leg->program->receive_buffer = s->options.receive_buffer;
+        leg->program->flags = s->udp->want_errors ? NEAT_FLAG_ERRORS : 0;
         slot_start_quietly(leg, NEAT_ROLE_DATAGRAM);
     }
     unlock(&neat.lock);
@@ -89,7 +90,9 @@ int datagram_bind(struct sock *s, uint32_t address_be, uint16_t port_be)
     error = manager_bind(s, address_be, port_be);
     if (error)
         drop_legs(s, false);
-    else if (s->shared) /* from here on relatives' turns are taken by the lock in the first leg, which nobody else knows yet */
+    for (uint32_t i = 0; !error && i < s->udp->group_count; i++)
+        manager_group(s->binding, s->udp->groups[i], false);
+    if (!error && s->shared) /* from here on relatives' turns are taken by the lock in the first leg, which nobody else knows yet */
         lock(&s->udp->leg[0]->program->lock);
     return error;
 }
@@ -102,6 +105,14 @@ int datagram_bound(struct sock *s)
     return datagram_bind(s, s->local_be, 0);
 }
 
+/* Nobody else holds the socket: what this process sends to its port from now on shall find it closed already. */
+static void deafen(struct sock *s)
+{
+    for (unsigned r = 0; r < neat.replicas; r++)
+        store_release(&s->udp->leg[r]->program->shut, NEAT_SHUT_ABORT);
+    tell_legs(s);
+}
+
 static void unbind(struct sock *s)
 {
     uint32_t binding = s->binding;
@@ -110,6 +121,8 @@ static void unbind(struct sock *s)
         return;
     if (s->shared)
         unlock(&s->udp->leg[0]->program->lock);
+    else
+        deafen(s);
     s->binding = 0;
     s->local_port_be = 0; /* the address stays for the next time */
     drop_legs(s, true);
@@ -232,29 +245,19 @@ static bool roomy(const struct sock *s)
     return true;
 }
 
-bool datagram_waits(const struct sock *s)
-{
-    for (unsigned r = 0; s->binding && r < neat.replicas; r++) {
-        const struct sock *leg = s->udp->leg[r];
-        if (leg && load_acquire(&leg->remote->rx_head) != load_relaxed(&leg->program->rx_tail))
-            return true;
-    }
-    return false;
-}
-
 /* As datagram_poll() and udp_poll() of Linux compute it. Takes no lock. */
 uint32_t datagram_readiness(const struct sock *s)
 {
     uint8_t shut = s->udp->shut;
     uint32_t events = 0;
 
-    if (s->error)
+    if (s->error || datagram_failing(s) || (s->udp->want_errors && (s->udp->failure_count || datagram_waits(s, true))))
         events |= EPOLLERR;
     if (shut & NEAT_SHUT_READ)
         events |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;
     if (shut == (NEAT_SHUT_READ | NEAT_SHUT_WRITE))
         events |= EPOLLHUP;
-    if (datagram_waits(s))
+    if (datagram_waits(s, false))
         events |= EPOLLIN | EPOLLRDNORM;
     if (!s->binding || roomy(s))
         events |= EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND;
@@ -276,8 +279,10 @@ uint32_t datagram_arrivals(const struct sock *s)
 /* Write the options into the legs' lines. The socket is locked. */
 void datagram_apply_options(struct sock *s)
 {
-    for (unsigned r = 0; s->binding && r < neat.replicas; r++)
+    for (unsigned r = 0; s->binding && r < neat.replicas; r++) {
         store_relaxed(&s->udp->leg[r]->program->receive_buffer, s->options.receive_buffer);
+        store_relaxed(&s->udp->leg[r]->program->flags, s->udp->want_errors ? NEAT_FLAG_ERRORS : 0);
+    }
 }
 
 /* The socket is locked. 0 or -errno; as on Linux, a socket that is not connected is shut all the same. */

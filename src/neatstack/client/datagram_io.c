@@ -198,7 +198,7 @@ ssize_t datagram_send(struct sock *s, const struct msghdr *message, int flags)
 
 /* ---- receiving ---- */
 
-static void take_bytes(uint8_t *to, const struct sock *leg, uint32_t offset, size_t length)
+void take_bytes(uint8_t *to, const struct sock *leg, uint32_t offset, size_t length)
 {
     offset &= leg->rx_mask;
     size_t first = leg->rx_mask + 1 - offset;
@@ -226,16 +226,62 @@ static struct sock *leg_with_datagram(struct sock *s, struct neat_datagram *d, u
 {
     for (unsigned i = 0; s->binding && i < neat.replicas; i++) {
         unsigned r = (s->udp->turn + i) % neat.replicas;
-        if (look_at_record(s->udp->leg[r], 0, d, at)) {
-            s->udp->turn = (uint8_t)r;
-            return s->udp->leg[r];
+        struct sock *leg = s->udp->leg[r];
+        while (look_at_record(leg, 0, d, at)) {
+            if (likely(!(d->flags & NEAT_DATAGRAM_ERROR))) {
+                s->udp->turn = (uint8_t)r;
+                return leg;
+            }
+            if (!(d->flags & NEAT_DATAGRAM_TAKEN))
+                datagram_keep_error(s, leg, d, *at + HEADER);
+            store_release(&leg->program->rx_tail, leg->program->rx_tail + record_size(d->length));
         }
     }
     return NULL;
 }
 
+/* The first record of a leg that is a datagram, or news of an error that was not read yet. */
+static bool find_record(const struct sock *leg, bool error, struct neat_datagram *d, uint32_t *at)
+{
+    for (uint32_t skip = 0; look_at_record(leg, skip, d, at); skip += record_size(d->length))
+        if (error ? (d->flags & (NEAT_DATAGRAM_ERROR | NEAT_DATAGRAM_TAKEN)) == NEAT_DATAGRAM_ERROR
+                  : !(d->flags & NEAT_DATAGRAM_ERROR))
+            return true;
+    return false;
+}
+
+/* Whether there is something to receive: a datagram, or with `error` news of one. Takes no lock. */
+bool datagram_waits(const struct sock *s, bool error)
+{
+    struct neat_datagram d;
+    uint32_t at;
+
+    for (unsigned r = 0; s->binding && r < neat.replicas; r++) {
+        const struct sock *leg = s->udp->leg[r];
+        if (!leg || load_acquire(&leg->remote->rx_head) == load_relaxed(&leg->program->rx_tail))
+            continue;
+        if (likely(!s->udp->want_errors) || find_record(leg, error, &d, &at))
+            return true;
+    }
+    return false;
+}
+
+/* News of an error somewhere in the rings: marked as read. NULL: there is none. The payload is at *at. */
+struct sock *datagram_find_error(struct sock *s, struct neat_datagram *d, uint32_t *at)
+{
+    for (unsigned r = 0; s->binding && r < neat.replicas; r++) {
+        struct sock *leg = s->udp->leg[r];
+        if (!find_record(leg, true, d, at))
+            continue;
+        ((struct neat_datagram *)(leg->rx + (*at & leg->rx_mask)))->flags |= NEAT_DATAGRAM_TAKEN;
+        *at += HEADER;
+        return leg;
+    }
+    return NULL;
+}
+
 /* Copy out of the ring into the caller's buffers, `skip` bytes from their start; how many fitted. */
-static size_t scatter(const struct sock *leg, uint32_t at, size_t length, const struct iovec *iov, size_t count, size_t skip)
+static size_t scatter_ring(const struct sock *leg, uint32_t at, size_t length, const struct iovec *iov, size_t count, size_t skip)
 {
     size_t done = 0;
     for (size_t i = 0; i < count && done < length; i++) {
@@ -270,7 +316,7 @@ static size_t coalesce(const struct sock *leg, const struct neat_datagram *d, co
     for (int n = 1; n < NEAT_DATAGRAM_SEGMENTS && look_at_record(leg, *skip, &next, &at); n++) {
         if (!same_flow(d, &next) || next.length > d->length || next.length == 0 || total + next.length > room)
             break;
-        scatter(leg, at + HEADER, next.length, message->msg_iov, message->msg_iovlen, total);
+        scatter_ring(leg, at + HEADER, next.length, message->msg_iov, message->msg_iovlen, total);
         total += next.length;
         *skip += record_size(next.length);
         if (next.length < d->length)
@@ -294,7 +340,7 @@ static ssize_t receive_now(struct sock *s, struct msghdr *message, int flags)
     size_t room = iovec_length(message->msg_iov, message->msg_iovlen);
     uint32_t taken = record_size(d.length);
     size_t length = d.length;
-    scatter(leg, at + HEADER, d.length, message->msg_iov, message->msg_iovlen, 0);
+    scatter_ring(leg, at + HEADER, d.length, message->msg_iov, message->msg_iovlen, 0);
     if (s->udp->coalesce && d.length && d.length < room && !(flags & MSG_PEEK))
         length = coalesce(leg, &d, message, room, &taken);
     message->msg_flags = length > room ? MSG_TRUNC : 0;

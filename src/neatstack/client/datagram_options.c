@@ -136,22 +136,140 @@ void datagram_write_control(const struct sock *s, struct msghdr *message, const 
     message->msg_controllen = w.used;
 }
 
+static int read_interface(const void *value, socklen_t length, uint32_t *address_be);
+
 /* ---- errors ---- */
+
+/* Whether a replica has reported an error that was not told. Takes no lock. */
+bool datagram_failing(const struct sock *s)
+{
+    for (unsigned r = 0; s->binding && r < neat.replicas; r++) {
+        const struct sock *leg = s->udp->leg[r];
+        if (leg && load_acquire(&leg->remote->listener) != load_relaxed(&leg->program->scratch[SCRATCH_ERRORS]))
+            return true;
+    }
+    return false;
+}
 
 /* The pending error, which is told once: positive, 0 for none. The socket is locked. */
 int datagram_error(struct sock *s)
 {
+    for (unsigned r = 0; s->binding && r < neat.replicas; r++) {
+        const struct sock *leg = s->udp->leg[r];
+        uint32_t count = load_acquire(&leg->remote->listener);
+        if (likely(count == leg->program->scratch[SCRATCH_ERRORS]))
+            continue;
+        leg->program->scratch[SCRATCH_ERRORS] = count;
+        s->error = (int)load_relaxed(&leg->remote->error);
+    }
     int error = s->error;
     s->error = 0;
     return error;
 }
 
-/* recvmsg() with MSG_ERRQUEUE. */
+/* News of an error had its turn among the datagrams: it is kept until somebody asks, or newer ones need its place. */
+void datagram_keep_error(struct sock *s, const struct sock *leg, const struct neat_datagram *d, uint32_t at)
+{
+    struct datagrams *u = s->udp;
+
+    if (!u->want_errors)
+        return;
+    if (u->failure_count == MOST_ERRORS)
+        memmove(u->failures, u->failures + 1, --u->failure_count * sizeof *u->failures);
+    struct failure *f = &u->failures[u->failure_count++];
+    f->about = *d;
+    if (f->about.length > MOST_QUOTED)
+        f->about.length = MOST_QUOTED;
+    take_bytes(f->quoted, leg, at, f->about.length);
+}
+
+static bool next_failure(struct sock *s, struct failure *f)
+{
+    struct datagrams *u = s->udp;
+    uint32_t at;
+
+    if (u->failure_count) {
+        *f = u->failures[0];
+        memmove(u->failures, u->failures + 1, --u->failure_count * sizeof *u->failures);
+        return true;
+    }
+    struct sock *leg = datagram_find_error(s, &f->about, &at);
+    if (!leg)
+        return false;
+    if (f->about.length > MOST_QUOTED)
+        f->about.length = MOST_QUOTED;
+    take_bytes(f->quoted, leg, at, f->about.length);
+    return true;
+}
+
+/* recvmsg() with MSG_ERRQUEUE: what was sent, to whom, and what became of it. */
 ssize_t datagram_receive_error(struct sock *s, struct msghdr *message)
 {
-    (void)s;
-    (void)message;
-    return -EAGAIN;
+    struct failure f;
+    struct {
+        struct sock_extended_err error;
+        struct sockaddr_in offender;
+    } told = {.error = {.ee_origin = SO_EE_ORIGIN_ICMP}, .offender = {.sin_family = AF_INET}};
+
+    if (!next_failure(s, &f))
+        return -EAGAIN;
+    told.error.ee_errno = f.about.error;
+    told.error.ee_type = f.about.icmp_type;
+    told.error.ee_code = f.about.icmp_code;
+    told.error.ee_info = f.about.mtu;
+    told.offender.sin_addr.s_addr = mapped_address(f.about.local);
+    size_t copied = scatter(f.quoted, f.about.length, message->msg_iov, message->msg_iovlen);
+    message->msg_flags = MSG_ERRQUEUE | (copied < f.about.length ? MSG_TRUNC : 0);
+    if (message->msg_name)
+        put_address(message->msg_name, &message->msg_namelen, mapped_address(f.about.remote), f.about.remote_port_be);
+    struct writer w = {message, 0};
+    add(&w, IPPROTO_IP, IP_RECVERR, &told, sizeof told);
+    message->msg_controllen = w.used;
+    return (ssize_t)copied;
+}
+
+size_t scatter(const uint8_t *from, size_t length, const struct iovec *iov, size_t count)
+{
+    size_t done = 0;
+    for (size_t i = 0; i < count && done < length; i++) {
+        size_t piece = iov[i].iov_len < length - done ? iov[i].iov_len : length - done;
+        memcpy(iov[i].iov_base, from + done, piece);
+        done += piece;
+    }
+    return done;
+}
+
+/* ---- groups ---- */
+
+/* IP_ADD_MEMBERSHIP and IP_DROP_MEMBERSHIP: a struct ip_mreq or ip_mreqn. The socket is locked. 0 or -errno. */
+int datagram_group(struct sock *s, const void *value, socklen_t length, bool leave)
+{
+    struct datagrams *u = s->udp;
+    uint32_t group_be, interface_be, i = 0;
+
+    if (length < sizeof(struct ip_mreq))
+        return -EINVAL;
+    memcpy(&group_be, value, sizeof group_be);
+    int error = IN_MULTICAST(ntohl(group_be)) ? read_interface(value, length, &interface_be) : -EINVAL;
+    while (i < u->group_count && u->groups[i] != group_be)
+        i++;
+    if (error == -EADDRNOTAVAIL && !leave)
+        error = -ENODEV;
+    if (!error && leave && i == u->group_count)
+        error = -EADDRNOTAVAIL;
+    if (!error && !leave && i < u->group_count)
+        error = -EADDRINUSE;
+    if (!error && !leave && i == MOST_GROUPS)
+        error = -ENOBUFS;
+    if (!error && s->binding)
+        error = manager_group(s->binding, group_be, leave);
+    if (error)
+        return error;
+    if (leave)
+        u->groups[i] = u->groups[--u->group_count];
+    else
+        u->groups[u->group_count++] = group_be;
+    return 0;
 }
 
 /* ---- options ---- */
@@ -244,6 +362,8 @@ int datagram_set_option(struct sock *s, int level, int name, const void *value, 
         u->multicast_if_be = error ? u->multicast_if_be : address_be;
         return error;
     }
+    if (level == IPPROTO_IP && (name == IP_ADD_MEMBERSHIP || name == IP_DROP_MEMBERSHIP))
+        return datagram_group(s, value, length, name == IP_DROP_MEMBERSHIP);
     if (level == IPPROTO_IP && length == 1)
         number = *(const uint8_t *)value;
     else if (length >= sizeof number)

@@ -351,6 +351,18 @@ int manager_listen(struct sock *s, uint32_t backlog)
     return error;
 }
 
+/* A UDP socket joins or leaves a group of hosts. 0 or -errno. */
+int manager_group(uint32_t binding, uint32_t group_be, bool leave)
+{
+    struct neat_request request = {
+        .op = leave ? NEAT_REQUEST_LEAVE : NEAT_REQUEST_JOIN, .binding = binding, .address_be = group_be};
+    struct answer answer;
+    int error = ask(&request, &answer, false);
+    if (!error)
+        close_passed(&answer);
+    return error;
+}
+
 void manager_close(uint32_t binding)
 {
     struct neat_request request = {.op = NEAT_REQUEST_CLOSE, .binding = binding};

@@ -17,6 +17,8 @@ UNPRIVILEGED = 1024  # ip_unprivileged_port_start's default
 MOST_BINDINGS = 16384
 MOST_LISTENERS = 1024  # MAX_LISTENERS of a replica
 MOST_PER_PROGRAM = 2048
+MOST_GROUPS = 256  # GROUPS of a replica
+MOST_GROUPS_OF_SOCKET = 20  # igmp_max_memberships' default
 
 
 class Refused(Exception):
@@ -43,6 +45,7 @@ class Binding:
     datagram: bool = False  # UDP, whose ports are others than TCP's
     channel: int = 0  # of UDP: the program in whose memory it lives, and its name for it
     cookie: int = 0
+    groups: list[IPv4Address] = field(default_factory=list)  # that it has joined
     backlog: int | None = None  # None: not listening
     holders: dict[int, int] = field(default_factory=dict)  # channel -> how many sockets of its program
 
@@ -70,6 +73,7 @@ class Binding:
             "datagram": self.datagram,
             "channel": self.channel,
             "cookie": self.cookie,
+            "groups": [str(group) for group in self.groups],
             "backlog": self.backlog,
             "holders": sorted(self.holders.items()),
         }
@@ -77,6 +81,7 @@ class Binding:
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> "Binding":
         values = {**data, "address": IPv4Address(data["address"]), "holders": dict(data["holders"])}
+        values["groups"] = [IPv4Address(group) for group in data["groups"]]
         return cls(**values)
 
 
@@ -146,6 +151,27 @@ class Ports:
             if sum(b.listening for b in self.bindings.values()) >= MOST_LISTENERS:
                 raise Refused(errno.ENOBUFS)
         binding.backlog = backlog
+        return binding
+
+    def join(self, channel: int, number: int, group: IPv4Address) -> Binding:
+        """The UDP socket joins a group of hosts. Raises Refused with the errno of IP_ADD_MEMBERSHIP."""
+        binding = self.held(channel, number)
+        if not binding.datagram or not group.is_multicast:
+            raise Refused(errno.EINVAL)
+        if group in binding.groups:
+            raise Refused(errno.EADDRINUSE)
+        everybody = {each for other in self.bindings.values() for each in other.groups}
+        if len(binding.groups) >= MOST_GROUPS_OF_SOCKET or (group not in everybody and len(everybody) >= MOST_GROUPS):
+            raise Refused(errno.ENOBUFS)
+        binding.groups.append(group)
+        return binding
+
+    def leave(self, channel: int, number: int, group: IPv4Address) -> Binding:
+        """The same for IP_DROP_MEMBERSHIP."""
+        binding = self.held(channel, number)
+        if group not in binding.groups:
+            raise Refused(errno.EADDRNOTAVAIL)
+        binding.groups.remove(group)
         return binding
 
     def held(self, channel: int, number: int) -> Binding:

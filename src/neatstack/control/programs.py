@@ -153,6 +153,7 @@ class Programs:
                 yield from listen_requests(binding)
             elif binding.datagram:
                 yield bind_request(binding)
+                yield from (Told({"op": "join", "group": str(group)}) for group in binding.groups)
 
     def resume(self, channels: Iterable[Entry]) -> None:
         """A restarted manager has found these in the keeper."""
@@ -228,6 +229,12 @@ class Programs:
         self._store_binding(binding)
         await self.replicas.answers(self.replicas.tell(*listen_requests(binding)))
         return binding
+
+    async def join(self, program: Program, number: int, group: IPv4Address, *, leave: bool) -> None:
+        """The UDP socket joins, or leaves, a group of hosts. Raises Refused."""
+        change = self.ports.leave if leave else self.ports.join
+        self._store_binding(change(program.channel, number, group))
+        await self.replicas.answers(self.replicas.tell(Told({"op": "leave" if leave else "join", "group": str(group)})))
 
     async def close(self, program: Program, number: int) -> None:
         """The program holds the binding no longer. Raises Refused."""
@@ -317,6 +324,8 @@ class Programs:
             request = {"op": "unbind" if binding.datagram else "unlisten", **which}
         # replicas first: a manager that dies in between finds the binding still stored, and releases it again
         told = self.replicas.tell(Told(request)) if binding.told else []
+        if not binding.holders:
+            told += self.replicas.tell(*(Told({"op": "leave", "group": str(group)}) for group in binding.groups))
         if binding.holders:
             self._store_binding(binding)
         else:

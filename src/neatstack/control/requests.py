@@ -39,6 +39,8 @@ class Op(IntEnum):
     BIND = 5
     LISTEN = 6
     CLOSE = 7
+    JOIN = 8
+    LEAVE = 9
 
 
 class BindFlag(IntFlag):
@@ -181,6 +183,9 @@ class Connection:
                 return Reply(binding=binding.number, address=binding.address, port=binding.port)
             case Op.CLOSE:
                 await programs.close(program, request.binding)
+                return Reply()
+            case Op.JOIN | Op.LEAVE:
+                await programs.join(program, request.binding, request.address, leave=request.op == Op.LEAVE)
                 return Reply()
         raise Refused(errno.EINVAL)
 

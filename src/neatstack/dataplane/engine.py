@@ -75,7 +75,12 @@ from cython.cimports.neatstack.dataplane.stack import (
 )
 from cython.cimports.neatstack.dataplane.tcp import table, timers
 from cython.cimports.neatstack.dataplane.tcp.listen import listen
-from cython.cimports.neatstack.dataplane.udp.endpoint import destroy_datagrams, init_datagrams
+from cython.cimports.neatstack.dataplane.udp.endpoint import (
+    destroy_datagrams,
+    init_datagrams,
+    join_group,
+    leave_group,
+)
 
 from neatstack.dataplane.channel.region import region_size
 from neatstack.dataplane.journal import Point
@@ -468,6 +473,14 @@ class Engine:
         check(bind_datagrams(self.s, number, channel, cookie, address_be(address), port_be, flags), f"socket {number}")
         for holder in holders:
             check(hold_datagrams(self.s, number, holder), f"socket {number}, channel {holder}")
+
+    def join(self, group: str) -> None:
+        """One more UDP socket has joined a group of hosts. OSError: too many groups."""
+        check(join_group(self.s, address_be(group)), f"group {group}")
+
+    def leave(self, group: str) -> None:
+        """One less is in it."""
+        leave_group(self.s, address_be(group))
 
     def release(self, number: int, channel: int) -> None:
         """A program holds the UDP socket no longer, others do. ValueError: no such socket or channel."""

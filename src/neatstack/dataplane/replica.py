@@ -50,7 +50,7 @@ from neatstack.dataplane.sandbox import enter_isolation, filter_calls, name_proc
 from neatstack.dataplane.version import VERSION, state
 
 OF_REPLICAS = frozenset((
-    *("channel", "drop", "listen", "unlisten", "grant", "revoke", "bind", "release", "unbind"),
+    *("channel", "drop", "listen", "unlisten", "grant", "revoke", "bind", "release", "unbind", "join", "leave"),
     *("run", "settle", "fault", "capture", "uncapture"),
 ))  # fmt: skip
 DESCRIPTORS = ("control", "stack_page", "neighbours")
@@ -370,6 +370,10 @@ class Replica:
                 engine.release(message["binding"], message["channel"])
             case "unbind":
                 engine.unbind(message["binding"])
+            case "join":
+                engine.join(message["group"])
+            case "leave":
+                engine.leave(message["group"])
             case "run":
                 return self._run()
             case "settle":

@@ -32,6 +32,7 @@ cdef enum:
     CAPTURES = 4             # that can be under way at one time
     MAX_ENDPOINTS = 16384    # UDP sockets and one
     ENDPOINT_HEADS = 8192    # of each of the lookup tables of UDP sockets; a power of two
+    GROUPS = 256             # of hosts, that are joined at one time
     PARKED = 64              # datagrams that wait for the next hop's hardware address
 
 cdef enum Drop:              # reasons for counting a frame and forgetting it
@@ -252,6 +253,7 @@ cdef struct Endpoint:        # private; a UDP socket, told by the manager. What 
     uint8_t attached
     uint8_t connected
     uint8_t closing          # unbound: only what was sent before is still to go
+    uint8_t deaf             # not found by port any more: closing, or its program will have it so
     uint8_t sending          # on that list
     uint8_t news             # enum EndpointNews; not 0: on that list
     uint32_t address_be      # bound to; 0 any
@@ -294,6 +296,9 @@ cdef struct Datagrams:       # private; all that UDP has
     uint32_t sending         # list of those whose send rings are to be looked at
     uint32_t last_sending
     uint32_t told            # list of those that have news
+    uint32_t groups[GROUPS]  # those that sockets have joined
+    uint32_t members[GROUPS] # how many have
+    uint32_t group_count
     Parked parked[PARKED]
     uint32_t parked_count
     uint32_t parked_bytes

@@ -1,5 +1,6 @@
 """UDP in one replica: what arrives, whom it is for, what leaves (RFC 768, RFC 1122 section 4.1)."""
 
+import errno
 import struct
 
 import pytest
@@ -248,6 +249,7 @@ def test_broadcast_and_multicast():
     lab = Lab()
     first, second = lab.datagram_socket(5353), lab.datagram_socket(5353, flags=neat.BIND_REUSEADDR)
     elsewhere = lab.datagram_socket(5353, STACK)
+    lab.engine.join("224.0.0.251")
     for group, mac in (
         ("255.255.255.255", b"\xff" * 6),
         ("10.0.0.255", b"\xff" * 6),
@@ -432,3 +434,65 @@ def test_more_than_the_outbox_holds():
     assert [d.payload for d in lab.datagrams[:1200]] == [struct.pack("!H", n) for n in range(1200)]
     assert len(lab.datagrams) == 1200 + 10 * 120
     assert lab.engine.counters()["datagrams_out"] == 1200 + 10 * 120
+
+
+def test_only_groups_that_somebody_has_joined():
+    """RFC 1112 section 7.2; all hosts (224.0.0.1) is everybody's."""
+    lab = Lab()
+    s = lab.datagram_socket(5353)
+
+    def arrives(group: str) -> bool:
+        d = Datagram(source=PEER, destination=group, source_port=9, destination_port=5353, payload=b"x")
+        mac = b"\1\0\x5e" + bytes([address(group)[1] & 0x7F]) + address(group)[2:]
+        lab.inject_frame(build_datagram(d, source_mac=PEER_MAC, destination_mac=mac))
+        return len(s.recv_all()) == 1
+
+    assert arrives("224.0.0.1") and not arrives("239.1.2.3")
+    for _ in range(2):
+        lab.engine.join("239.1.2.3")
+    assert arrives("239.1.2.3") and not arrives("239.1.2.4")
+    lab.engine.leave("239.1.2.3")
+    assert arrives("239.1.2.3")
+    lab.engine.leave("239.1.2.3")
+    lab.engine.leave("239.1.2.3")
+    assert not arrives("239.1.2.3")
+    for number in range(256):
+        lab.engine.join(f"239.0.0.{number}")
+    with pytest.raises(OSError, match="group"):
+        lab.engine.join("239.1.0.0")
+
+
+def test_a_closed_port_of_our_own():
+    """A connected socket is told, as by an ICMP error; one that wants to know everything, of every datagram."""
+    lab = Lab()
+    plain, connected, curious = (lab.datagram_socket() for _ in range(3))
+    curious.slot.set(flags=neat.FLAG_ERRORS)
+    connected.connect("127.0.0.1", 99)
+    lab.run()
+    lab.program.events()
+    for s in (plain, connected, curious):
+        s.send(b"anybody?", "127.0.0.1", 99)
+    lab.run()
+    assert [(s.slot.error, s.slot.replica.listener) for s in (plain, connected, curious)] == [
+        (0, 0), (errno.ECONNREFUSED, 1), (errno.ECONNREFUSED, 1),
+    ]  # fmt: skip
+    assert {socket for _, socket, _ in lab.program.events()} == {connected.slot.number, curious.slot.number}
+    news = curious.recv()
+    assert (news.flags, news.error, news.payload) == (neat.DATAGRAM_ERROR, errno.ECONNREFUSED, b"anybody?")
+    assert (news.source, news.destination[0]) == (("127.0.0.1", 99), "127.0.0.1")
+    assert not plain.waiting and not connected.waiting
+
+
+def test_a_socket_that_its_program_has_closed_is_deaf_before_the_manager_says_so():
+    lab = Lab()
+    s = lab.datagram_socket(7)
+    s.send(b"still goes", PEER, 9)
+    s.slot.set(shut=neat.SHUT_ABORT)
+    s.connect(PEER, 9)
+    lab.run()
+    lab.inject_datagram(b"late", 7, peer_port=9)
+    assert not s.waiting and lab.drops("udp_port") == 1
+    assert [d.payload for d in lab.datagrams] == [b"still goes"]
+    s.close()
+    lab.run()
+    assert s.slot.is_free

@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #define NEAT_MAGIC 0x5441454eu /* "NEAT" */
-#define NEAT_LAYOUT_VERSION 3u
+#define NEAT_LAYOUT_VERSION 4u
 #define NEAT_MAX_REPLICAS 16
 #define NEAT_MAX_CHANNELS 256 /* programs at one time; a program has the same channel number in every replica */
 #define NEAT_BUCKETS 256      /* of the indirection table */
@@ -134,7 +134,8 @@ enum neat_role {
     NEAT_ROLE_DATAGRAM = 4, /* the part of a UDP socket that this replica has, see below */
 };
 
-enum neat_shut { NEAT_SHUT_READ = 1, NEAT_SHUT_WRITE = 2, NEAT_SHUT_ABORT = 4 }; /* abort: reset at once (SO_LINGER 0) */
+enum neat_shut { NEAT_SHUT_READ = 1, NEAT_SHUT_WRITE = 2, NEAT_SHUT_ABORT = 4 }; /* abort: reset at once (SO_LINGER 0);
+                                                                           UDP: receive nothing more, the socket is closed */
 
 enum neat_flag {
     NEAT_FLAG_NODELAY = 1,
@@ -142,6 +143,7 @@ enum neat_flag {
     NEAT_FLAG_KEEPALIVE = 4,
     NEAT_FLAG_QUICKACK = 8,
     NEAT_FLAG_TAKEN = 16, /* accept() has returned this connection */
+    NEAT_FLAG_ERRORS = 32, /* UDP: every error is put into the receive ring (IP_RECVERR) */
 };
 
 enum neat_state {
@@ -180,6 +182,7 @@ enum neat_datagram_flag {
     NEAT_DATAGRAM_LOOP = 1,  /* sent to a group: a copy to our own members (IP_MULTICAST_LOOP) */
     NEAT_DATAGRAM_DONT_FRAGMENT = 2,
     NEAT_DATAGRAM_ERROR = 4, /* received: no datagram but news of one that was sent; the payload is what ICMP has quoted of it */
+    NEAT_DATAGRAM_TAKEN = 8, /* the library's own mark in its receive ring: that error was read before its turn */
 };
 
 struct neat_datagram {
@@ -229,7 +232,7 @@ struct neat_socket_replica { /* writer: the replica */
     uint32_t rx_head;    /* bytes ever received in order */
     uint32_t rx_base;
     uint32_t tx_tail;    /* bytes acknowledged by the peer: their room in the send ring is free */
-    uint32_t listener;
+    uint32_t listener;   /* UDP: errors ever, of which `error` is the last */
     uint32_t pad1[9];
     /* second line: for getsockname, getpeername and TCP_INFO */
     uint32_t local_be, remote_be;
@@ -265,6 +268,8 @@ enum neat_request_op {
     NEAT_REQUEST_BIND = 5,   /* address, port (0: choose), flags; of a UDP socket its cookie as binding. Reply: binding, port */
     NEAT_REQUEST_LISTEN = 6, /* binding, backlog: from now on every replica accepts on it. Reply: listener number = binding */
     NEAT_REQUEST_CLOSE = 7,  /* binding: this program no longer holds it */
+    NEAT_REQUEST_JOIN = 8,   /* binding of a UDP socket, address of a group: it receives what is sent there */
+    NEAT_REQUEST_LEAVE = 9,  /* the same: no longer */
 };
 
 enum neat_bind_flag { NEAT_BIND_REUSEADDR = 1, NEAT_BIND_REUSEPORT = 2, NEAT_BIND_DATAGRAM = 4 };

@@ -40,6 +40,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         NEAT_FLAG_KEEPALIVE
         NEAT_FLAG_QUICKACK
         NEAT_FLAG_TAKEN
+        NEAT_FLAG_ERRORS
     enum:
         NEAT_STATE_FREE
         NEAT_STATE_POSTED

@@ -33,6 +33,7 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
     NEAT_DATAGRAM_LARGEST,
     NEAT_OP_LOOK,
     NEAT_ROLE_DATAGRAM,
+    NEAT_SHUT_ABORT,
     NEAT_STATE_FREE,
     NEAT_STATE_OPEN,
     Datagram,
@@ -227,6 +228,8 @@ def attach(s: cython.pointer[Stack], i: uint32_t, socket: uint32_t) -> cython.vo
         e.rx_head = load32(cython.address(r.rx_head)) & ~cython.cast(uint32_t, NEAT_DATAGRAM_ALIGN - 1)
         e.rx_base = load32(cython.address(r.rx_base)) & ~cython.cast(uint32_t, NEAT_DATAGRAM_ALIGN - 1)
         e.tx_tail = load32(cython.address(r.tx_tail))
+    else:
+        r.listener = 0  # no error yet
     e.tx_next = e.tx_tail
     e.tx_base = load32(cython.address(ch.sockets[socket].program.tx_base))
     e.generation = load32(cython.address(ch.sockets[socket].program.generation)) - 1
@@ -319,8 +322,7 @@ def evict_endpoints(s: cython.pointer[Stack], channel: uint32_t) -> cython.void:
     for i in range(1, s.udp.used):
         e: cython.pointer[Endpoint] = cython.address(s.udp.ends[i])
         if e.number and e.channel == channel:
-            if not e.closing:
-                hide_endpoint(s, i)
+            hide_endpoint(s, i)
             unlist(s, i)
             detach(s, i)
             remove_endpoint(s, i)
@@ -339,6 +341,8 @@ def look_at_endpoint(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         e.generation = generation
         connect(s, i, load32(cython.address(p.remote_be)), load16(cython.address(p.remote_port_be)))
         store_release(cython.address(ch.sockets[e.socket].replica.generation), generation)
+    if load8(cython.address(p.shut)) & NEAT_SHUT_ABORT:
+        hide_endpoint(s, i)  # the program has closed it, and the manager will say so too
     enlist(s, i)
 
 

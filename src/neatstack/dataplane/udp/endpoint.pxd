@@ -22,3 +22,6 @@ cdef uint32_t find_endpoint(Stack *s, uint32_t local_be, uint16_t local_port_be,
 cdef uint32_t next_member(Stack *s, uint32_t i, uint32_t group_be, uint16_t local_port_be, uint32_t remote_be,
                           uint16_t remote_port_be) noexcept nogil
 cdef void told(Stack *s, uint32_t i, uint8_t news) noexcept nogil
+cdef bint joined(Stack *s, uint32_t group_be) noexcept nogil
+cdef int join_group(Stack *s, uint32_t group_be) noexcept nogil      # 0, or -ENOBUFS
+cdef void leave_group(Stack *s, uint32_t group_be) noexcept nogil

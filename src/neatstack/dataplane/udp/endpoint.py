@@ -5,15 +5,17 @@ connected, by peer: lists whose newest member comes first.
 """
 
 import cython
-from cython.cimports.libc.errno import ENOMEM
+from cython.cimports.libc.errno import ENOBUFS, ENOMEM
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_BIND_REUSEPORT
 from cython.cimports.neatstack.dataplane.driver.flowhash import flow_hash
-from cython.cimports.neatstack.dataplane.stack import ENDPOINT_HEADS, MAX_ENDPOINTS, Datagrams, Endpoint, Stack
+from cython.cimports.neatstack.dataplane.ip.output import is_multicast
+from cython.cimports.neatstack.dataplane.stack import ENDPOINT_HEADS, GROUPS, MAX_ENDPOINTS, Datagrams, Endpoint, Stack
 
 PORTS = cython.declare(uint32_t, 65536)
+ALL_HOSTS_BE = cython.declare(uint32_t, 0x010000E0)  # 224.0.0.1
 
 
 def init_datagrams(s: cython.pointer[Stack]) -> cython.int:
@@ -116,6 +118,9 @@ def hide_endpoint(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """It is not found by its port nor by its peer any more."""
     e: cython.pointer[Endpoint] = cython.address(s.udp.ends[i])
     at: cython.pointer[uint32_t] = cython.address(s.udp.by_port[e.port_be])
+    if e.deaf:
+        return
+    e.deaf = 1
     leave_peer(s, i)
     while at[0] and at[0] != i:
         at = cython.address(s.udp.ends[at[0]].next_of_port)
@@ -152,7 +157,7 @@ def connect_endpoint(
     e.local_be = local_be
     e.remote_be = remote_be
     e.remote_port_be = remote_port_be
-    if not remote_be or e.closing:
+    if not remote_be or e.deaf:
         return
     e.connected = 1
     head = head_of_peer(e.port_be, remote_be, remote_port_be)
@@ -276,3 +281,52 @@ def next_member(
             break
         i = e.next_of_port
     return i
+
+
+# ---- groups of hosts ----
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def group_at(u: cython.pointer[Datagrams], group_be: uint32_t) -> uint32_t:
+    """Its place, or the first after all."""
+    k: uint32_t = 0
+    while k < u.group_count and u.groups[k] != group_be:
+        k += 1
+    return k
+
+
+def joined(s: cython.pointer[Stack], group_be: uint32_t) -> cython.bint:
+    """Whether what is sent to a group is for us at all: broadcast, all hosts (RFC 1112 section 4), or joined."""
+    if not is_multicast(group_be) or group_be == ALL_HOSTS_BE:
+        return True
+    return group_at(s.udp, group_be) < s.udp.group_count
+
+
+def join_group(s: cython.pointer[Stack], group_be: uint32_t) -> cython.int:
+    """One more socket is a member. 0, or -ENOBUFS: too many groups."""
+    u: cython.pointer[Datagrams] = s.udp
+    k: uint32_t = group_at(u, group_be)
+    if k == u.group_count:
+        if k == GROUPS:
+            return -ENOBUFS
+        u.groups[k] = group_be
+        u.members[k] = 0
+        u.group_count += 1
+    u.members[k] += 1
+    return 0
+
+
+def leave_group(s: cython.pointer[Stack], group_be: uint32_t) -> cython.void:
+    """One socket less."""
+    u: cython.pointer[Datagrams] = s.udp
+    k: uint32_t = group_at(u, group_be)
+    if k == u.group_count:
+        return
+    u.members[k] -= 1
+    if not u.members[k]:
+        u.group_count -= 1
+        u.groups[k] = u.groups[u.group_count]
+        u.members[k] = u.members[u.group_count]

@@ -14,7 +14,8 @@ from cython.cimports.neatstack.dataplane.channel.layout import NEAT_DATAGRAM_ALI
 from cython.cimports.neatstack.dataplane.ip.output import is_group
 from cython.cimports.neatstack.dataplane.stack import Channel, Drop, Endpoint, Stack
 from cython.cimports.neatstack.dataplane.udp.address import put_address
-from cython.cimports.neatstack.dataplane.udp.endpoint import ENDPOINT_RECEIVED, find_endpoint, next_member, told
+from cython.cimports.neatstack.dataplane.udp.endpoint import ENDPOINT_RECEIVED, find_endpoint, joined, next_member, told
+from cython.cimports.neatstack.dataplane.udp.error import PORT, UNREACHABLE, datagram_failed
 from cython.cimports.neatstack.dataplane.wire.bytes import get16, raw16, raw32
 from cython.cimports.neatstack.dataplane.wire.checksum import add, fold, pseudo_header
 from cython.cimports.neatstack.dataplane.wire.headers import PROTOCOL_UDP, UDP_HEADER
@@ -64,6 +65,9 @@ def datagram_arrives(
     put_address(d.remote, remote_be)
     put_address(d.local, local_be)
     if cython.unlikely(is_group(s, local_be)):
+        if not joined(s, local_be):
+            drop(s, Drop.DROP_NOT_OURS)
+            return
         i = next_member(s, 0, local_be, d.local_port_be, remote_be, d.remote_port_be)
         while i:
             deliver(s, i, cython.address(d), udp + UDP_HEADER)
@@ -74,11 +78,10 @@ def datagram_arrives(
         deliver(s, i, cython.address(d), udp + UDP_HEADER)
     else:
         drop(s, Drop.DROP_UDP_PORT)
+        if loopback:
+            datagram_failed(s, packet, length, UNREACHABLE, PORT, local_be, 0)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def deliver(
     s: cython.pointer[Stack],
     i: uint32_t,

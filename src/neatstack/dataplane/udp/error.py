@@ -1,0 +1,115 @@
+"""Programs hear what ICMP says of their datagrams (RFC 1122 section 4.1.3.3).
+
+A connected socket is told of what is final; with IP_RECVERR every socket is told of everything, and may read the whole
+story from its receive ring.
+"""
+
+import cython
+from cython.cimports.libc.errno import (
+    ECONNREFUSED,
+    EHOSTDOWN,
+    EHOSTUNREACH,
+    EMSGSIZE,
+    ENETUNREACH,
+    ENOPROTOOPT,
+    EOPNOTSUPP,
+    EPROTO,
+)
+from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
+from cython.cimports.libc.string import memset
+from cython.cimports.neatstack.dataplane.channel.atomic import load16, load32, store_release
+from cython.cimports.neatstack.dataplane.channel.layout import (
+    NEAT_DATAGRAM_ERROR,
+    NEAT_FLAG_ERRORS,
+    Datagram,
+    Socket,
+)
+from cython.cimports.neatstack.dataplane.stack import Endpoint, Stack
+from cython.cimports.neatstack.dataplane.udp.address import put_address
+from cython.cimports.neatstack.dataplane.udp.endpoint import ENDPOINT_RECEIVED, find_endpoint, told
+from cython.cimports.neatstack.dataplane.udp.error import (
+    HOST,
+    PARAMETER_PROBLEM,
+    PORT,
+    PROTOCOL,
+    TIME_EXCEEDED,
+    TOO_LONG,
+    UNREACHABLE,
+)
+from cython.cimports.neatstack.dataplane.udp.input import deliver
+from cython.cimports.neatstack.dataplane.wire.bytes import raw16, raw32
+from cython.cimports.neatstack.dataplane.wire.headers import UDP_HEADER
+
+MOST_QUOTED = cython.declare(uint32_t, 512)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def errno_of(kind: uint8_t, code: uint8_t) -> uint16_t:
+    """What Linux makes of it (icmp_err_convert); 0: nothing."""
+    if kind == TIME_EXCEEDED:
+        return EHOSTUNREACH
+    if kind == PARAMETER_PROBLEM:
+        return EPROTO
+    if kind != UNREACHABLE or code > 15:
+        return 0
+    if code == PORT:
+        return ECONNREFUSED
+    if code == PROTOCOL:
+        return ENOPROTOOPT
+    if code == TOO_LONG:
+        return EMSGSIZE
+    if code == 5:
+        return EOPNOTSUPP
+    if code == 7:
+        return EHOSTDOWN
+    return ENETUNREACH if code in (0, 6, 9, 11) else EHOSTUNREACH
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def is_final(kind: uint8_t, code: uint8_t) -> cython.bint:
+    """Sending on will not help."""
+    return kind == PARAMETER_PROBLEM or (kind == UNREACHABLE and code not in (0, HOST, 5, 11, 12))
+
+
+def datagram_failed(
+    s: cython.pointer[Stack],
+    packet: cython.pointer[cython.const[uint8_t]],
+    length: uint32_t,
+    kind: uint8_t,
+    code: uint8_t,
+    offender_be: uint32_t,
+    mtu: uint32_t,
+) -> cython.void:
+    """ICMP says that a datagram of ours came to nothing. What does not concern any socket is forgotten."""
+    udp: cython.pointer[cython.const[uint8_t]] = packet + ((packet[0] & 15) << 2)
+    header: uint32_t = cython.cast(uint32_t, udp - packet) + UDP_HEADER
+    number: uint16_t = errno_of(kind, code)
+    i: uint32_t = find_endpoint(s, raw32(packet + 12), raw16(udp), raw32(packet + 16), raw16(udp + 2))
+    e: cython.pointer[Endpoint] = cython.address(s.udp.ends[i])
+    lines: cython.pointer[Socket]
+    d: Datagram
+    if not i or not number or not e.attached:
+        return
+    lines = cython.address(s.channels[e.channel].sockets[e.socket])
+    if load16(cython.address(lines.program.flags)) & NEAT_FLAG_ERRORS:
+        memset(cython.address(d), 0, cython.sizeof(d))
+        d.flags = NEAT_DATAGRAM_ERROR
+        d.length = length - header if length - header < MOST_QUOTED else MOST_QUOTED
+        d.error = number
+        d.icmp_type = kind
+        d.icmp_code = code
+        d.mtu = mtu
+        d.time_ns = s.now
+        d.remote_port_be = raw16(udp + 2)
+        put_address(d.remote, raw32(packet + 16))
+        put_address(d.local, offender_be)
+        deliver(s, i, cython.address(d), packet + header)
+    elif not e.connected or not is_final(kind, code):
+        return
+    lines.replica.error = number
+    store_release(cython.address(lines.replica.listener), load32(cython.address(lines.replica.listener)) + 1)
+    told(s, i, ENDPOINT_RECEIVED)
