@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from neatstack.experiment.netns import LabError
 from neatstack.experiment.sides import IPERF, Place, cpu_ns
 from neatstack.experiment.wrk import CONNECTIONS, clean, wrk
+
+UDP_ECHO, UDP_PORT = Path(__file__).parent / "udp_echo.py", 5300
 
 
 def keepalive(place: Place, seconds: float) -> float:
@@ -33,6 +37,19 @@ def bulk(place: Place, seconds: float, *options: object) -> float:
     if "error" in told:
         raise LabError(f"iperf3: {told['error']}")
     return float(told["end"]["sum_received"]["bits_per_second"]) / 1e9
+
+
+def datagrams(place: Place, seconds: float) -> float:
+    """Requests a second that a UDP echo server has answered."""
+    server = place.server.spawn(sys.executable, UDP_ECHO, "server", "0.0.0.0", UDP_PORT, cpu=place.cores.server)
+    try:
+        argv = [sys.executable, UDP_ECHO, "client", place.server.address, UDP_PORT, f"{seconds:g}"]
+        told = json.loads(place.run(*argv, timeout=seconds + 20))
+    finally:
+        server.stop()
+    if told["lost"]:
+        raise LabError(f"{told['lost']} datagrams were lost")
+    return float(told["rate"])
 
 
 def idle_cpu(place: Place, seconds: float) -> float:
@@ -79,6 +96,7 @@ METRICS = [
     Metric("latency_p99", "latency of one connection, p99", "µs", None, at_least=False),
     Metric("bulk_in", "bulk to the server", "Gbit/s", 0.7, at_least=True),
     Metric("bulk_out", "bulk from the server", "Gbit/s", 0.7, at_least=True),
+    Metric("datagrams", "UDP echo, 64 requests under way", "requests/s", None, at_least=True),
     Metric("idle_cpu", "idle CPU of all processes", "% of a core", 1.0, at_least=False, absolute=True),
     Metric("journal", "keep-alive", "requests/s", 0.95, at_least=True, against="no journal", paired=True),
     Metric("adoption", "100,000 connections adopted", "ms", 100, at_least=False, absolute=True, against=""),
@@ -103,6 +121,7 @@ RUNS: dict[str, dict[tuple[str, ...], Run]] = {
         ("latency_p50", "latency_p99"): latency,
         ("bulk_in",): lambda place, seconds: (bulk(place, seconds),),
         ("bulk_out",): lambda place, seconds: (bulk(place, seconds, "-R"),),
+        ("datagrams",): lambda place, seconds: (datagrams(place, seconds),),
         ("idle_cpu",): lambda place, seconds: (idle_cpu(place, seconds),),
     },
     "no journal": {
