@@ -72,7 +72,11 @@ class Lab:
     def run(self) -> None:
         self.engine.run()
         assert self.engine.damaged() == [], "a connection was changed without the journal's knowledge"
-        for frame, gso_size in self.engine.output():
+        self.collect(self.engine.output())
+
+    def collect(self, frames: list[tuple[bytes, int]]) -> None:
+        """Look at frames that an engine has sent."""
+        for frame, gso_size in frames:
             if is_udp(frame):
                 self._datagram(frame)
                 continue
