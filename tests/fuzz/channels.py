@@ -7,10 +7,12 @@ its own connections; it must not harm another program or the replica.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import random
 
-from tests.support.lab import Connection, Lab
+from tests.support.datagrams import DatagramSocket, Record, mapped
+from tests.support.lab import PEER, STACK, Connection, Lab
 from tests.support.layout import neat
 from tests.support.program import Program, Socket
 
@@ -24,6 +26,7 @@ class Hostility:
         self.random = random.Random(seed)
         self.lab = Lab(max_tcbs=512, sockets=64, rings=8192)
         self.honest = self.lab.accepted(80)
+        self.datagrams = self.lab.datagram_socket(7)
         self.listeners = [self.honest.listener, self.lab.listening(81, backlog=16, post=8)]
         self.channel = 2
         self.attach()
@@ -34,6 +37,7 @@ class Hostility:
         self.lab.run()
         self.port = 90 + self.channel
         self.peers: list[Connection] = []
+        self.bound: list[DatagramSocket] = []
 
     def rounds(self, count: int) -> None:
         for n in range(count):
@@ -70,6 +74,13 @@ class Hostility:
         assert b"".join(s.payload for s in honest.receives()) == word
         honest.sends(ack=honest.heard)
         assert honest.socket.unacknowledged == 0
+        lab.inject_datagram(word[:1400], 7)
+        assert self.datagrams.recv_all() == [word[:1400]]
+        lab.datagrams.clear()
+        self.datagrams.send(word[:1400], PEER, 7000)
+        lab.run()
+        assert [d.payload for d in lab.datagrams if d.destination_port == 7000] == [word[:1400]]
+        lab.other_frames.clear()
         lab.program.events()
         lab.left = [s for s in lab.left if s.source_port == self.port]
 
@@ -77,6 +88,9 @@ class Hostility:
         """The manager sees the program's end: nothing of it stays behind."""
         self.lab.engine.drop_channel(self.channel)
         self.lab.engine.unlisten(self.number)
+        for s in self.bound:
+            with contextlib.suppress(ValueError):  # dropped with its program
+                self.lab.engine.unbind(s.number)
         self.lab.run()
         for listener in self.listeners:  # it has connected to the honest program, too
             while (socket := self.lab.program.accept(listener)) is not None:
@@ -163,6 +177,26 @@ class Hostility:
             socket.mine.role, socket.mine.generation = role, (generation + 1) & 0xFFFFFFFF
             self.put(neat.OP_LOOK, socket.number, self.channel)
 
+    def use_datagrams(self) -> None:
+        """A UDP socket of its own, what is sent to it, and records in its send ring that are anything."""
+        if len(self.bound) < 8 and (free := [s for s in self.bad.sockets if s.is_free]):
+            try:
+                self.bound.append(DatagramSocket(self.bad, 1000 + len(self.bound), slot=self.random.choice(free)))
+            except AssertionError:  # its command ring is full
+                return
+        for s in self.bound:
+            self.lab.inject_datagram(self.random.randbytes(self.random.randrange(1400)), s.port)
+            record = bytearray(self.random.randbytes(64))
+            if self.random.random() < 0.8:
+                sane = Record(length=self.random.choice([0, 1, 1400, 5000, self.value(4)]), segment=self.value(2) % 700)
+                sane.remote[:], sane.remote_port_be = (
+                    mapped(self.random.choice([PEER, "127.0.0.1", STACK, "10.0.0.77"])),
+                    9,
+                )
+                record = bytearray(bytes(sane))
+            s.raw(bytes(record), self.random.choice([64, 128, 1472, 5120, self.value(4)]))
+            self.put(neat.OP_LOOK, s.slot.number, self.channel)
+
     def put(self, op: int, socket: int, channel: int) -> None:
         """An entry where the replica will look, whatever the cursors say."""
         head = self.bad.lines.commands_head
@@ -184,6 +218,7 @@ class Hostility:
         flood,
         behave,
         behave,
+        use_datagrams,
     )
 
 

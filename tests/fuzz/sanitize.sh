@@ -16,4 +16,4 @@ export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_erro
 "$python" -m tests.fuzz.frames --count "${FRAMES:-60000}" --seed "${SEED:-1}"
 "$python" -m tests.fuzz.channels --rounds "${ROUNDS:-800}" --seed "${SEED:-1}"
 "$python" -m pytest -q -m "not heavy" -p no:cacheprovider tests/dataplane/tcp tests/dataplane/socket tests/dataplane/channel \
-    tests/dataplane/test_ip.py tests/dataplane/test_transfer.py
+    tests/dataplane/udp tests/dataplane/test_ip.py tests/dataplane/test_transfer.py

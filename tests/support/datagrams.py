@@ -8,7 +8,7 @@ import itertools
 from dataclasses import dataclass
 
 from tests.support.layout import STRUCTURES, neat
-from tests.support.program import Program, address_be, port_be
+from tests.support.program import Program, Socket, address_be, port_be
 
 Record = STRUCTURES["neat_datagram"]
 ALIGN = neat.DATAGRAM_ALIGN
@@ -44,12 +44,19 @@ class DatagramSocket:
     """One slot, of one replica. `number` is the manager's; `attach` False: the manager is not asked."""
 
     def __init__(
-        self, program: Program, port: int = 0, address: str = "0.0.0.0", *, flags: int = 0, bind: bool = True
+        self,
+        program: Program,
+        port: int = 0,
+        address: str = "0.0.0.0",
+        *,
+        flags: int = 0,
+        bind: bool = True,
+        slot: Socket | None = None,
     ) -> None:
         self.program, self.flags = program, flags
         self.port, self.address = port or next(_ports), address
         self.number = next(_numbers)
-        self.slot = program.free_slot()
+        self.slot = slot or program.free_slot()
         self.cookie = self.number
         self.told_at = 0  # position after our last command
         self.slot.open(neat.ROLE_DATAGRAM, listener=self.cookie)
@@ -88,6 +95,13 @@ class DatagramSocket:
         if (self.program.replica.commands_tail - self.told_at) & 0x80000000 == 0:  # the last command was taken
             self.slot.look()
             self.told_at = self.program.lines.commands_head
+
+    def raw(self, record: bytes, advance: int) -> None:
+        """As put(), of a program that does not care where it writes, nor how far."""
+        mine = self.slot.mine
+        _, size = self.slot._ring(sending=True)
+        self._put((mine.tx_head - mine.tx_base) % size, record)
+        mine.tx_head = (mine.tx_head + advance) & 0xFFFFFFFF
 
     def send(
         self, payload: bytes, address: str, port: int, *, source: str = "", tos: int = 0, ttl: int = 0,

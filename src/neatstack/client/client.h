@@ -456,7 +456,7 @@ uint32_t mapped_address(const uint8_t from[16]);
 ssize_t datagram_send(struct sock *s, const struct msghdr *message, int flags);
 ssize_t datagram_receive(struct sock *s, struct msghdr *message, int flags);
 uint32_t datagram_waiting(struct sock *s);
-uint32_t datagram_unsent(const struct sock *s);
+uint32_t datagram_unsent(struct sock *s);
 int datagram_read_control(const struct msghdr *message, struct sending *how);
 void datagram_write_control(const struct sock *s, struct msghdr *message, const struct neat_datagram *d, uint32_t segment);
 int datagram_error(struct sock *s);

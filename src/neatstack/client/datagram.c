@@ -231,14 +231,17 @@ int datagram_name(const struct sock *s, bool peer, uint32_t *address_be, uint16_
     return 0;
 }
 
-/* ---- readiness ---- */
+/* ---- readiness: without a lock, so that a leg may go away under it; its memory stays, and whoever closes wakes who waits ---- */
 
 /* Linux calls a socket writable when a third of its buffer is free; here that of any replica may be wanted next. */
 static bool roomy(const struct sock *s)
 {
     for (unsigned r = 0; r < neat.replicas; r++) {
-        const struct sock *leg = s->udp->leg[r];
-        uint32_t used = load_relaxed(&leg->program->tx_head) - load_acquire(&leg->remote->tx_tail);
+        const struct sock *leg = load_relaxed(&s->udp->leg[r]);
+        const struct neat_socket_program *p = leg ? load_relaxed(&leg->program) : NULL;
+        if (!p)
+            continue;
+        uint32_t used = load_relaxed(&p->tx_head) - load_acquire(&leg->remote->tx_tail);
         if (unlikely(leg->tx_mask + 1 - used < (leg->tx_mask + 1) / 3))
             return false;
     }
@@ -267,10 +270,12 @@ uint32_t datagram_readiness(const struct sock *s)
 /* For edge-triggered epoll: changes with every datagram. */
 uint32_t datagram_arrivals(const struct sock *s)
 {
+    const struct sock *leg;
     uint32_t sum = 0;
+
     for (unsigned r = 0; s->binding && r < neat.replicas; r++)
-        if (s->udp->leg[r])
-            sum += load_relaxed(&s->udp->leg[r]->remote->rx_head);
+        if ((leg = load_relaxed(&s->udp->leg[r])) && leg->remote)
+            sum += load_relaxed(&leg->remote->rx_head);
     return sum;
 }
 
@@ -295,12 +300,12 @@ int datagram_shutdown(struct sock *s, uint8_t bits)
     return datagram_peer(s, &address_be, &port_be) ? 0 : -ENOTCONN;
 }
 
-/* The last descriptor is closed. The socket is locked, and has no shared lock any more at the end. */
+/* The last descriptor is closed. The socket is locked, and has no shared lock any more at the end. Other threads may still look at
+ * what was s->udp, until the memory of the socket is used again. */
 void datagram_close(struct sock *s)
 {
     unbind(s);
     datagrams_free(s->udp);
-    s->udp = NULL;
 }
 
 /* In a forked child that has no channels: what it has inherited is dead. */

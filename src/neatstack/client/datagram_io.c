@@ -257,10 +257,14 @@ bool datagram_waits(const struct sock *s, bool error)
     uint32_t at;
 
     for (unsigned r = 0; s->binding && r < neat.replicas; r++) {
-        const struct sock *leg = s->udp->leg[r];
-        if (!leg || load_acquire(&leg->remote->rx_head) == load_relaxed(&leg->program->rx_tail))
+        const struct sock *leg = load_relaxed(&s->udp->leg[r]);
+        const struct neat_socket_program *p = leg ? load_relaxed(&leg->program) : NULL;
+        if (!p || load_acquire(&leg->remote->rx_head) == load_relaxed(&p->rx_tail))
             continue;
-        if (likely(!s->udp->want_errors) || find_record(leg, error, &d, &at))
+        if (likely(!s->udp->want_errors))
+            return true;
+        struct sock copy = *leg; /* which no other thread takes out of its slot */
+        if (copy.program && find_record(&copy, error, &d, &at))
             return true;
     }
     return false;
@@ -399,10 +403,13 @@ uint32_t datagram_waiting(struct sock *s)
     return length;
 }
 
-uint32_t datagram_unsent(const struct sock *s)
+uint32_t datagram_unsent(struct sock *s)
 {
     uint32_t sum = 0;
+
+    sock_lock(s);
     for (unsigned r = 0; s->binding && r < neat.replicas; r++)
         sum += load_relaxed(&s->udp->leg[r]->program->tx_head) - load_acquire(&s->udp->leg[r]->remote->tx_tail);
+    sock_unlock(s);
     return sum;
 }

@@ -144,8 +144,9 @@ static int read_interface(const void *value, socklen_t length, uint32_t *address
 bool datagram_failing(const struct sock *s)
 {
     for (unsigned r = 0; s->binding && r < neat.replicas; r++) {
-        const struct sock *leg = s->udp->leg[r];
-        if (leg && load_acquire(&leg->remote->listener) != load_relaxed(&leg->program->scratch[SCRATCH_ERRORS]))
+        const struct sock *leg = load_relaxed(&s->udp->leg[r]);
+        const struct neat_socket_program *p = leg ? load_relaxed(&leg->program) : NULL;
+        if (p && load_acquire(&leg->remote->listener) != load_relaxed(&p->scratch[SCRATCH_ERRORS]))
             return true;
     }
     return false;

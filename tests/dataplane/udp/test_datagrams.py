@@ -1,6 +1,7 @@
 """UDP in one replica: what arrives, whom it is for, what leaves (RFC 768, RFC 1122 section 4.1)."""
 
 import errno
+import random
 import struct
 
 import pytest
@@ -496,3 +497,25 @@ def test_a_socket_that_its_program_has_closed_is_deaf_before_the_manager_says_so
     s.close()
     lab.run()
     assert s.slot.is_free
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_frames_with_bits_turned_over(seed):
+    """Each is delivered or dropped, and counted; none harms the socket."""
+    chance = random.Random(seed)
+    lab = Lab()
+    s = lab.datagram_socket(7)
+    got = 0
+    for _ in range(500):
+        d = Datagram(source=PEER, destination=STACK, source_port=9, destination_port=7, payload=chance.randbytes(50))
+        frame = bytearray(build_datagram(d, source_mac=PEER_MAC, destination_mac=STACK_MAC))
+        for _ in range(chance.randrange(1, 4)):
+            frame[chance.randrange(len(frame))] ^= 1 << chance.randrange(8)
+        length = chance.choice([len(frame), chance.randrange(len(frame))])
+        lab.inject_frame(bytes(frame[:length]), checked=chance.random() < 0.5)
+        got += len(s.recv_all())
+    counters = lab.engine.counters()
+    assert got + sum(n for name, n in counters.items() if name.startswith("drop_")) == 500 == counters["packets_in"]
+    assert 0 < got < 300
+    lab.inject_datagram(b"fine", 7)
+    assert s.recv_all() == [b"fine"]
