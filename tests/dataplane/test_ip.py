@@ -123,7 +123,7 @@ def test_fragments(lab, c, fragment):
     refused(lab, c, ethernet(ip(c, fragment=fragment)), "fragment")
 
 
-@pytest.mark.parametrize("protocol", [0, 1, 41, 255])
+@pytest.mark.parametrize("protocol", [0, 2, 41, 255])
 def test_other_protocols(lab, c, protocol):
     refused(lab, c, ethernet(ip(c, protocol=protocol)), "protocol")
 

@@ -117,7 +117,8 @@ class Storm:
         frames = engine.output()
         if frames:
             frame, gso_size = self.random.choice(frames)
-            parse(frame, mtu=None if gso_size else 1500)
+            if frame[23] == 6:  # and no ICMP error
+                parse(frame, mtu=None if gso_size else 1500)
         after = self.counted()
         assert after[0] - before[0] == BATCH, "every frame is counted"
         dropped = after[1] - before[1]

@@ -23,6 +23,23 @@ def test_echo(pair: Pair, kind: str, bound: str) -> None:
     assert told == {"answers": 200, "sources": [[pair.address, pair.port]]}
 
 
+REFUSED = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(5)
+s.connect((sys.argv[1], int(sys.argv[2])))
+s.send(b"anybody?")
+try:
+    s.recv(10)
+except ConnectionRefusedError:
+    print("refused")
+"""
+
+
+def test_a_closed_port(pair: Pair) -> None:
+    assert pair.client.run(sys.executable, "-c", REFUSED, pair.address, pair.port).strip() == "refused"
+
+
 def test_a_replica_dies_under_load(stack: Stack, port: int) -> None:
     """The sockets go on; what is lost is what was under way."""
     with stack.lab.scope():

@@ -20,6 +20,7 @@ TYPES = {"check", "stack", "tcp.tcb", "tcp.state", "driver.device", "channel.lay
 UPWARD = {
     ("ip.input", "tcp.segment"),  # run to completion: a packet is handed on by a call
     ("ip.input", "udp.input"),
+    ("ip.icmp", "udp.error"),
 }
 
 

@@ -58,7 +58,7 @@ class Lab:
         )
         self.left: list[Segment] = []  # what has left the stack and was not yet expected
         self.datagrams: list[Datagram] = []  # the same of UDP
-        self.other_frames: list[bytes] = []  # to a group of hosts, or fragments
+        self.other_frames: list[bytes] = []  # to a group of hosts, fragments, and ICMP
         self.captured: list[Segment] | None = None  # everything that ever left, when a test wants it
         self._peer_ports = iter(range(40000, 60000))
 
@@ -77,7 +77,7 @@ class Lab:
     def collect(self, frames: list[tuple[bytes, int]]) -> None:
         """Look at frames that an engine has sent."""
         for frame, gso_size in frames:
-            if is_udp(frame):
+            if is_udp(frame) or frame[23] == 1:  # ICMP
                 self._datagram(frame)
                 continue
             if frame[:12] != PEER_MAC + STACK_MAC:
@@ -90,7 +90,7 @@ class Lab:
                     self.captured.append(segment)
 
     def _datagram(self, frame: bytes) -> None:
-        if frame[20] & 0x3F or frame[21] or frame[:6] != PEER_MAC:
+        if not is_udp(frame) or frame[20] & 0x3F or frame[21] or frame[:6] != PEER_MAC:
             self.other_frames.append(frame)
         else:
             self.datagrams.append(parse_datagram(frame, at=self.time, mtu=self.mtu))

@@ -247,6 +247,13 @@ def build_datagram(d: Datagram, *, source_mac: bytes, destination_mac: bytes, ch
     return build_ethernet(packet, source=source_mac, destination=destination_mac)
 
 
+def build_icmp(kind: int, code: int, quoted: bytes, *, source: str, destination: str, rest: int = 0) -> bytes:
+    """An IPv4 packet with an ICMP message; `rest` is its second word."""
+    icmp = struct.pack("!BBHI", kind, code, 0, rest) + quoted
+    icmp = icmp[:2] + struct.pack("!H", checksum(icmp)) + icmp[4:]
+    return build_ip(icmp, source=source, destination=destination, protocol=1)
+
+
 def is_udp(frame: bytes) -> bool:
     return frame[12:14] == b"\x08\x00" and frame[23] == 17
 

@@ -43,6 +43,7 @@ DROP_NAMES = (
     "udp_checksum",
     "udp_port",
     "udp_full",
+    "icmp",
     "udp_send",
 )
 STATE_NAMES = {int(state): state.name for state in State}

@@ -63,6 +63,7 @@ cdef enum Drop:              # reasons for counting a frame and forgetting it
     DROP_UDP_CHECKSUM
     DROP_UDP_PORT            # no socket for a datagram
     DROP_UDP_FULL            # no room in a socket's receive ring
+    DROP_ICMP                # no error that can concern us
     DROP_UDP_SEND            # a program's datagram that cannot be sent: no way there, or too long
     DROPS
 
@@ -371,6 +372,8 @@ cdef struct Stack:
     uint64_t random          # xorshift state
     uint32_t challenge_second
     uint32_t challenges      # sent in that second
+    uint32_t errors_second   # of ICMP errors, the same
+    uint32_t errors_sent
     uint16_t ip_id
     # next hops whose hardware address is not known: replica.py asks link for them and empties the list
     uint32_t wanted[WANTED]

@@ -4,6 +4,7 @@ import cython
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.libc.string import memcmp
 from cython.cimports.neatstack.dataplane.driver.device import Frame
+from cython.cimports.neatstack.dataplane.ip.icmp import error_arrives
 from cython.cimports.neatstack.dataplane.ip.output import is_group
 from cython.cimports.neatstack.dataplane.stack import Drop, Stack
 from cython.cimports.neatstack.dataplane.tcp.segment import segment_arrives
@@ -16,6 +17,7 @@ from cython.cimports.neatstack.dataplane.wire.headers import (
     IP_HEADER,
     IP_MF,
     IP_OFFSET,
+    PROTOCOL_ICMP,
     PROTOCOL_TCP,
     PROTOCOL_UDP,
 )
@@ -42,14 +44,16 @@ def frame_arrives(s: cython.pointer[Stack], frame: cython.pointer[Frame]) -> cyt
         reason = refuse_addresses(s, raw32(packet + 12), raw32(packet + 16), group)
     if reason < 0 and get16(packet + 6) & (IP_MF | IP_OFFSET):
         reason = cython.cast(cython.int, Drop.DROP_FRAGMENT)
-    if reason < 0 and packet[9] != PROTOCOL_TCP and packet[9] != PROTOCOL_UDP:
+    if reason < 0 and packet[9] not in (PROTOCOL_TCP, PROTOCOL_UDP, PROTOCOL_ICMP):
         reason = cython.cast(cython.int, Drop.DROP_PROTOCOL)
     if reason >= 0:
         s.counters.drops[reason] += 1
     elif packet[9] == PROTOCOL_TCP:
         segment_arrives(s, packet, get16(packet + 2), frame.checked, False)
-    else:
+    elif packet[9] == PROTOCOL_UDP:
         datagram_arrives(s, packet, get16(packet + 2), frame.checked, False)
+    else:
+        error_arrives(s, packet, get16(packet + 2))
 
 
 def loopback_arrives(s: cython.pointer[Stack], frame: cython.pointer[Frame]) -> cython.void:

@@ -4,15 +4,6 @@ from libc.stdint cimport uint8_t, uint32_t
 
 from neatstack.dataplane.stack cimport Stack
 
-cdef enum:
-    UNREACHABLE = 3          # ICMP types
-    TIME_EXCEEDED = 11
-    PARAMETER_PROBLEM = 12
-    HOST = 1                 # codes of UNREACHABLE
-    PROTOCOL = 2
-    PORT = 3
-    TOO_LONG = 4
-
 # `packet` is what the error quotes: an IPv4 packet of ours with a UDP header, of which `length` bytes are there, at least that header.
 # `offender_be` has reported the error; `mtu` of its next hop, when it says so.
 cdef void datagram_failed(Stack *s, const uint8_t *packet, uint32_t length, uint8_t kind, uint8_t code, uint32_t offender_be,

@@ -24,10 +24,7 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
     Datagram,
     Socket,
 )
-from cython.cimports.neatstack.dataplane.stack import Endpoint, Stack
-from cython.cimports.neatstack.dataplane.udp.address import put_address
-from cython.cimports.neatstack.dataplane.udp.endpoint import ENDPOINT_RECEIVED, find_endpoint, told
-from cython.cimports.neatstack.dataplane.udp.error import (
+from cython.cimports.neatstack.dataplane.ip.icmp import (
     HOST,
     PARAMETER_PROBLEM,
     PORT,
@@ -36,6 +33,9 @@ from cython.cimports.neatstack.dataplane.udp.error import (
     TOO_LONG,
     UNREACHABLE,
 )
+from cython.cimports.neatstack.dataplane.stack import Endpoint, Stack
+from cython.cimports.neatstack.dataplane.udp.address import put_address
+from cython.cimports.neatstack.dataplane.udp.endpoint import ENDPOINT_RECEIVED, find_endpoint, told
 from cython.cimports.neatstack.dataplane.udp.input import deliver
 from cython.cimports.neatstack.dataplane.wire.bytes import raw16, raw32
 from cython.cimports.neatstack.dataplane.wire.headers import UDP_HEADER

@@ -11,11 +11,12 @@ from cython.cimports.neatstack.dataplane.channel.atomic import load32, store32, 
 from cython.cimports.neatstack.dataplane.channel.buffers import ring_write
 from cython.cimports.neatstack.dataplane.channel.channel import rx_ring
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_DATAGRAM_ALIGN, Datagram, SocketReplica
+from cython.cimports.neatstack.dataplane.ip.icmp import PORT, UNREACHABLE, send_unreachable
 from cython.cimports.neatstack.dataplane.ip.output import is_group
 from cython.cimports.neatstack.dataplane.stack import Channel, Drop, Endpoint, Stack
 from cython.cimports.neatstack.dataplane.udp.address import put_address
 from cython.cimports.neatstack.dataplane.udp.endpoint import ENDPOINT_RECEIVED, find_endpoint, joined, next_member, told
-from cython.cimports.neatstack.dataplane.udp.error import PORT, UNREACHABLE, datagram_failed
+from cython.cimports.neatstack.dataplane.udp.error import datagram_failed
 from cython.cimports.neatstack.dataplane.wire.bytes import get16, raw16, raw32
 from cython.cimports.neatstack.dataplane.wire.checksum import add, fold, pseudo_header
 from cython.cimports.neatstack.dataplane.wire.headers import PROTOCOL_UDP, UDP_HEADER
@@ -80,6 +81,8 @@ def datagram_arrives(
         drop(s, Drop.DROP_UDP_PORT)
         if loopback:
             datagram_failed(s, packet, length, UNREACHABLE, PORT, local_be, 0)
+        else:  # RFC 1122 section 4.1.3.1
+            send_unreachable(s, packet, length, PORT)
 
 
 def deliver(

@@ -8,6 +8,7 @@ cdef enum:
     TCP_HEADER = 20
     ETHERTYPE_IPV4 = 0x0800
     UDP_HEADER = 8
+    PROTOCOL_ICMP = 1
     PROTOCOL_TCP = 6
     PROTOCOL_UDP = 17
     IP_DF = 0x4000

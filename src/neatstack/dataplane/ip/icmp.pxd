@@ -1,0 +1,17 @@
+"""ICMP errors (RFC 792), both ways. Echo is link's."""
+
+from libc.stdint cimport uint8_t, uint32_t
+
+from neatstack.dataplane.stack cimport Stack
+
+cdef enum:
+    UNREACHABLE = 3          # types
+    TIME_EXCEEDED = 11
+    PARAMETER_PROBLEM = 12
+    HOST = 1                 # codes of UNREACHABLE
+    PROTOCOL = 2
+    PORT = 3
+    TOO_LONG = 4
+
+cdef void error_arrives(Stack *s, const uint8_t *packet, uint32_t length) noexcept nogil
+cdef void send_unreachable(Stack *s, const uint8_t *packet, uint32_t length, uint8_t code) noexcept nogil

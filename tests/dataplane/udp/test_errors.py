@@ -1,0 +1,115 @@
+"""ICMP errors about UDP, both ways (RFC 792, RFC 1122 sections 3.2.2.1, 4.1.3.1 and 4.1.3.3)."""
+
+from __future__ import annotations
+
+import errno
+import struct
+
+import pytest
+
+from tests.support.lab import PEER, PEER_MAC, STACK, STACK_MAC, Lab
+from tests.support.layout import neat
+from tests.support.packet import (
+    Datagram,
+    address,
+    build_datagram,
+    build_ethernet,
+    build_icmp,
+    build_ip,
+    build_udp,
+    is_sound,
+)
+
+
+def test_a_closed_port_is_unreachable():
+    lab = Lab()
+    lab.inject_datagram(bytes(range(200)), 99, peer_port=4444)
+    [frame] = lab.other_frames
+    ip, icmp = frame[14:34], frame[34:]
+    assert frame[:12] == PEER_MAC + STACK_MAC and is_sound(ip) and is_sound(icmp)
+    assert (ip[9], ip[12:16], ip[16:20]) == (1, address(STACK), address(PEER))
+    assert struct.unpack_from("!H", ip, 2)[0] == len(frame) - 14
+    assert icmp[:2] == b"\x03\x03" and icmp[4:8] == bytes(4)
+    quoted = icmp[8:]
+    assert len(quoted) >= 28 and quoted[12:20] == address(PEER) + address(STACK)
+    assert struct.unpack_from("!HH", quoted, 20) == (4444, 99)
+
+
+def test_no_error_is_sent_to_or_about_a_group_nor_for_what_is_damaged():
+    lab = Lab()
+    for group, mac in (("255.255.255.255", b"\xff" * 6), ("224.0.0.1", b"\1\0\x5e\0\0\1")):
+        d = Datagram(source=PEER, destination=group, source_port=9, destination_port=99, payload=b"x")
+        lab.inject_frame(build_datagram(d, source_mac=PEER_MAC, destination_mac=mac))
+    d = Datagram(source=PEER, destination=STACK, source_port=9, destination_port=99, payload=b"x")
+    lab.inject_frame(build_datagram(d, source_mac=PEER_MAC, destination_mac=STACK_MAC)[:-1] + b"y")
+    assert not lab.other_frames
+
+
+def test_errors_are_limited():
+    lab = Lab()
+    for _ in range(1000):
+        lab.inject_datagram(b"x", 99)
+    assert len(lab.other_frames) == 200
+    lab.wait(1)
+    lab.inject_datagram(b"x", 99)
+    assert len(lab.other_frames) == 201
+
+
+def quote(
+    port: int, remote_port: int, payload: bytes = b"what we sent", source: str = STACK, protocol: int = 17
+) -> bytes:
+    d = Datagram(
+        source=source, destination=PEER, source_port=port, destination_port=remote_port, payload=b"what we sent"
+    )
+    return build_ip(build_udp(d), source=source, destination=PEER, protocol=protocol)
+
+
+def reports(lab: Lab, kind: int, code: int, quoted: bytes, *, rest: int = 0, damage: bool = False) -> None:
+    packet = build_icmp(kind, code, quoted, source="10.0.0.99", destination=STACK, rest=rest)
+    if damage:
+        packet = packet[:-1] + bytes([packet[-1] ^ 1])
+    lab.inject_frame(build_ethernet(packet, source=PEER_MAC, destination=STACK_MAC))
+
+
+@pytest.mark.parametrize(("kind", "code", "number", "final"), [
+    (3, 0, errno.ENETUNREACH, False), (3, 1, errno.EHOSTUNREACH, False), (3, 2, errno.ENOPROTOOPT, True),
+    (3, 3, errno.ECONNREFUSED, True), (3, 4, errno.EMSGSIZE, True), (3, 10, errno.EHOSTUNREACH, True),
+    (3, 13, errno.EHOSTUNREACH, True), (11, 0, errno.EHOSTUNREACH, False), (12, 0, errno.EPROTO, True),
+    (3, 99, 0, False), (5, 0, 0, False), (4, 0, 0, False), (8, 0, 0, False),
+])  # fmt: skip
+def test_what_an_error_means(kind, code, number, final):
+    lab = Lab()
+    plain, connected, curious = (lab.datagram_socket(port) for port in (7, 8, 9))
+    connected.connect(PEER, 53)
+    curious.slot.set(flags=neat.FLAG_ERRORS)
+    lab.run()
+    for port in (7, 8, 9):
+        reports(lab, kind, code, quote(port, 53), rest=1400)
+    assert plain.slot.error == 0 and not plain.waiting
+    assert connected.slot.error == (number if final else 0) and not connected.waiting
+    news = curious.recv()
+    if not number:
+        assert news is None
+        return
+    assert (news.flags, news.error, news.payload) == (neat.DATAGRAM_ERROR, number, b"what we sent")
+    assert (news.source, news.destination[0]) == ((PEER, 53), "10.0.0.99")
+
+
+def test_what_cannot_be_about_us_is_dropped():
+    lab = Lab()
+    connected = lab.datagram_socket(8)
+    connected.connect(PEER, 53)
+    lab.run()
+    good = quote(8, 53)
+    reports(lab, 3, 3, good, damage=True)
+    reports(lab, 3, 3, good[:27])
+    reports(lab, 3, 3, quote(8, 53, source="10.0.0.77"))
+    reports(lab, 3, 3, b"\x65" + good[1:])
+    reports(lab, 3, 3, good[:6] + b"\x00\x10" + good[8:])
+    assert lab.drops("icmp") == 5
+    reports(lab, 3, 3, quote(8, 54))  # another peer
+    reports(lab, 3, 3, quote(99, 53))  # no such socket
+    reports(lab, 3, 3, quote(8, 53, protocol=6))
+    assert connected.slot.error == 0
+    reports(lab, 3, 3, good[:28])
+    assert connected.slot.error == errno.ECONNREFUSED
