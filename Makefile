@@ -1,9 +1,10 @@
-# make demo | test | bench | recovery | elasticity | screenshots | lint: each sets up what it needs first; the second time
+# make demo | test | fuzz | bench | recovery | elasticity | screenshots | lint: each sets up what it needs first; the second time
 # it starts at once.
 #
 #   PYTHON=python3.12   the interpreter that .venv is made with
 #   ARGS="-k redis"     more for pytest (test) or bench (bench)
 #   ROUNDS=5            of make bench
+#   SECONDS=600         of make fuzz, for all targets together
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,14 +15,15 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 PYTHON ?= python3
 ROUNDS ?= 5
+SECONDS ?= 600
 ARGS ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
 SOURCES := $(shell find src -name '*.py' -o -name '*.pxd' -o -name '*.[ch]' -o -name '*.def')
 
-.PHONY: help setup demo test bench recovery elasticity screenshots lint clean root
+.PHONY: help setup demo test fuzz bench recovery elasticity screenshots lint clean root
 help:
-	@echo "make setup, demo, test, bench, recovery, elasticity, screenshots, lint or clean; README.md says what they do"
+	@echo "make setup, demo, test, fuzz, bench, recovery, elasticity, screenshots, lint or clean; README.md says what they do"
 
 setup: build/.built
 	@echo "setup: ready"
@@ -33,6 +35,10 @@ demo: root setup
 test: root setup
 	@echo "test: pytest"
 	$(RUN) -m pytest $(ARGS) </dev/null
+
+fuzz: setup
+	@echo "fuzz: $(SECONDS) seconds of guided inputs; what is found is put into build/fuzz/crashes, new inputs into tests/fuzz/corpus"
+	MERGE=1 SECONDS_EACH=$$(( $(SECONDS) / 5 )) tests/fuzz/fuzz.sh $(RUN) </dev/null
 
 bench: root setup
 	@echo "bench: the kernel's stack and this one alternately, $(ROUNDS) rounds; then what recovery and elasticity cost"

@@ -39,6 +39,9 @@ DIRECTIVES = {
     "warn.maybe_uninitialized": True,
 }
 SOURCE = Path("src/neatstack")
+if BUILD == "asan":  # by clang, with the coverage that its fuzzer is guided by (tests/fuzz)
+    os.environ.update(CC="clang", LDSHARED="clang -shared")
+COVERAGE = ["-fsanitize=fuzzer-no-link", "-Wno-unknown-warning-option"] if BUILD == "asan" else []
 HEADERS = sorted(str(p) for p in SOURCE.rglob("*") if p.suffix in (".h", ".def"))
 
 
@@ -50,7 +53,7 @@ def modules() -> list[Extension]:
             [str(p)],
             include_dirs=["src"],
             depends=HEADERS,
-            extra_compile_args=[*FLAGS, *CRC32C, *QUIET],
+            extra_compile_args=[*FLAGS, *COVERAGE, *CRC32C, *QUIET],
             extra_link_args=SANITIZE,
         )
         for p in files

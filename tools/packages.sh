@@ -30,6 +30,11 @@ if command -v gcc >/dev/null; then
     header libelf-dev libelf.h
     header zlib1g-dev zlib.h
 fi
+if ! [ -e "$(clang -print-runtime-dir 2>/dev/null)/libclang_rt.fuzzer-$(uname -m).a" ] &&
+    ! [ -e "$(clang -print-file-name="libclang_rt.fuzzer-$(uname -m).a" 2>/dev/null)" ]; then
+    version=$(clang -dumpversion 2>/dev/null || echo 14) # of Debian 12
+    packages+=("libclang-rt-${version%%.*}-dev")
+fi
 need iproute2 - ip ss
 need util-linux - taskset setsid
 need curl - curl

@@ -5,13 +5,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${1:-.venv/bin/python}
-tree=build/asan/lib
+. tests/fuzz/build.sh
 
-NEAT_BUILD=asan "$python" setup.py -q build_py --build-lib "$tree" build_ext --build-lib "$tree" --build-temp build/asan/temp
-
-export PYTHONPATH="$tree:." PYTHONMALLOC=malloc
-export LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
-export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+runtime=$(clang -print-file-name=libclang_rt.asan-$(uname -m).so)
+export LD_PRELOAD=$runtime
 "$python" -c 'import neatstack.dataplane.engine as e; assert "build/asan" in e.__file__, e.__file__'
 "$python" -m tests.fuzz.frames --count "${FRAMES:-60000}" --seed "${SEED:-1}"
 "$python" -m tests.fuzz.channels --rounds "${ROUNDS:-800}" --seed "${SEED:-1}"

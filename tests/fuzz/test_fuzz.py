@@ -9,8 +9,10 @@ import pytest
 
 from tests.fuzz.channels import Hostility
 from tests.fuzz.frames import Storm
+from tests.fuzz.targets import TARGETS
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -46,6 +48,19 @@ def test_hostile_programs(seed):
     assert hostility.lab.drops("command") > 0
 
 
+@pytest.mark.parametrize("name", TARGETS)
+def test_inputs_that_were_found(name):
+    """The corpus, which reaches all that the fuzzer has ever reached, and what has once failed: crashes/TARGET."""
+    files = sorted((HERE / "corpus" / name).iterdir()) + sorted((HERE / "crashes" / name).glob("*"))
+    assert files
+    for file in files:
+        try:
+            TARGETS[name](file.read_bytes())
+        except BaseException:
+            print(f"input: {file}")
+            raise
+
+
 @pytest.mark.heavy
 def test_the_same_in_the_sanitized_build():
     """AddressSanitizer and UndefinedBehaviorSanitizer, in a tree of its own (see sanitize.sh)."""
@@ -58,3 +73,18 @@ def test_the_same_in_the_sanitized_build():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "runtime error" not in done.stderr
+
+
+@pytest.mark.heavy
+def test_guided_by_coverage():
+    """Some seconds for each target; `make fuzz` gives it more."""
+    done = subprocess.run(
+        [ROOT / "tests/fuzz/fuzz.sh", sys.executable],
+        cwd=ROOT,
+        env=os.environ | {"SECONDS_EACH": "4"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("fuzz: ") == len(TARGETS)
+    print(done.stdout)

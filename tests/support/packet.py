@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import struct
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ def is_sound(data: bytes) -> bool:
     return checksum(data) == 0
 
 
+@functools.cache
 def address(text: str) -> bytes:
     return ipaddress.IPv4Address(text).packed
 
