@@ -89,6 +89,7 @@ class End:
     eof: bool = False
     error: int = 0
     closed: bool = False
+    urgent: int = 0  # the sender's tx_urgent, as it was last told
     leaving: bool = False  # nobody holds it any more, and the peer does not have all of it yet
 
     @property
@@ -398,7 +399,8 @@ class Mirror:
     @staticmethod
     def _rewind(lines: Any) -> None:
         """A slot is used anew."""
-        lines.rx_head = lines.rx_base = lines.tx_tail = lines.remote_port_be = lines.seen = lines.error = 0
+        lines.rx_head = lines.rx_base = lines.tx_tail = lines.tx_sent = 0
+        lines.remote_port_be = lines.seen = lines.error = 0
 
     def _offer(self, listener: Listener, end: End) -> None:
         replica = end.peer.channel.replica if end.peer and end.peer.channel else 0
@@ -426,7 +428,7 @@ class Mirror:
         lines = end.lines
         lines.local_be, lines.local_port_be = end.local
         lines.remote_be, lines.remote_port_be = end.remote
-        lines.seen = end.eof * neat.SEEN_EOF | bool(end.error) * neat.SEEN_RESET
+        lines.seen = end.eof * neat.SEEN_EOF | bool(end.error) * neat.SEEN_RESET | lines.seen & neat.SEEN_URGENT
         lines.error, lines.mss, lines.tcp_state = end.error, 1460, 7 if end.closed else 1
         lines.state = neat.STATE_CLOSED if end.closed else neat.STATE_OPEN
         lines.generation = end.channel.sockets[end.slot].program.generation
@@ -463,6 +465,11 @@ class Mirror:
         count = min(program.tx_head - lines.tx_tail & MASK, room)
         last = end.leaving or program.shut & neat.SHUT_WRITE
         fin = bool(last) and program.tx_head == (lines.tx_tail + count & MASK) and not peer.eof
+        if program.flags & neat.FLAG_URGENT and program.tx_urgent != peer.urgent:
+            peer.urgent = program.tx_urgent
+            peer.lines.rx_urgent = program.tx_urgent - 1 & MASK
+            peer.lines.seen |= neat.SEEN_URGENT
+            self._tell(peer)
         source, target = self._ring(end, False), self._ring(peer, True)
         for _ in range(3):  # where either ring wraps
             start, to = lines.tx_tail - program.tx_base & RING - 1, peer.lines.rx_head - peer.lines.rx_base & RING - 1
@@ -470,7 +477,7 @@ class Mirror:
             memory = end.channel.memory[source + start : source + start + piece]
             peer.channel.memory[target + to : target + to + piece] = memory
             peer.lines.rx_head = peer.lines.rx_head + piece & MASK
-            lines.tx_tail = lines.tx_tail + piece & MASK
+            lines.tx_tail = lines.tx_sent = lines.tx_tail + piece & MASK
             count -= piece
             if piece:
                 self._tell(end)

@@ -53,6 +53,8 @@
 #define MOST_GROUPS 20             /* Linux's igmp_max_memberships */
 #define MOST_ERRORS 4              /* that a UDP socket keeps apart */
 #define MOST_QUOTED 512
+#define SCRATCH_URGENT 2           /* whether an urgent byte was taken apart from the rest, and */
+#define SCRATCH_URGENT_AT 3        /* which: its cursor */
 #define PLACE_KERNEL 1             /* place_wait(): the nested epoll has something */
 #define IOCTL_KERNEL 1             /* sock_ioctl(): not for us */
 #define OPTION_COMMON 1            /* of UDP: as for streams */
@@ -87,9 +89,11 @@ struct options { /* what setsockopt() has been told */
     uint8_t tos, ttl;
     uint32_t keep_idle_s, keep_interval_s, keep_count, user_timeout_ms;
     uint32_t receive_buffer, send_buffer, low_water; /* 0: default */
+    uint32_t window_clamp, unsent_most;
     uint16_t mss;
-    bool reuse_address, reuse_port, linger, broadcast, oob_inline, dont_route, timestamp;
-    int linger_s, priority, mark, defer_accept, fastopen;
+    uint8_t syn_retries, fin_wait_s, defer; /* as in layout.h */
+    bool reuse_address, reuse_port, linger, broadcast, oob_inline, dont_route, timestamp, slow_ack, fastopen_connect;
+    int linger_s, priority, mark, fastopen;
     int64_t receive_timeout_ns, send_timeout_ns; /* 0: none */
 };
 
@@ -152,6 +156,10 @@ struct sock {
     uint32_t told_at; /* position after our last NEAT_OP_LOOK in the command ring */
     /* its name */
     uint32_t binding; /* the manager's number; 0: not bound */
+    uint32_t backlog; /* of listen() */
+    bool deferred;    /* TCP_FASTOPEN_CONNECT: connect() was called, and its SYN waits for the first text to go with it */
+    uint32_t deferred_be;
+    uint16_t deferred_port_be;
     uint32_t local_be;
     uint16_t local_port_be;
     /* who waits for it, under neat.lock */
@@ -416,6 +424,11 @@ int descriptor_duplicated(int fd, struct file *file);
 /* ---- connect.c, accept.c ---- */
 void settle_connect(struct sock *s);
 int sock_connect(struct sock *s, const struct sockaddr *address, socklen_t length);
+struct text { /* what a SYN shall take along; NULL: nothing */
+    const struct iovec *iov;
+    int count;
+};
+int sock_connect_with(struct sock *s, const struct sockaddr *address, socklen_t length, const struct text *text, bool wait);
 void post_answered(struct sock *post);
 void listener_interest(struct sock *listener);
 void listener_withdraw(struct sock *listener);
@@ -426,9 +439,16 @@ int sock_accept(struct sock *listener, struct sockaddr *address, socklen_t *leng
 
 /* ---- io.c, message.c ---- */
 uint32_t waiting_bytes(const struct sock *s);
+uint32_t readable_bytes(const struct sock *s);
 uint32_t unsent_bytes(const struct sock *s);
+uint32_t fresh_bytes(const struct sock *s);
+bool urgent_ahead(const struct sock *s, uint32_t *distance);
+bool urgent_taken(const struct sock *s, uint32_t distance);
 ssize_t sock_receive(struct sock *s, const struct iovec *iov, int count, int flags);
 ssize_t sock_send(struct sock *s, const struct iovec *iov, int count, int flags);
+ssize_t sock_send_to(struct sock *s, const struct iovec *iov, int count, int flags, const struct sockaddr *address,
+                     socklen_t length);
+void put_first(struct sock *s, const struct text *text);
 ssize_t sock_sendfile(struct sock *s, int from, off_t *offset, size_t count);
 ssize_t sent_result(ssize_t result, int flags);
 ssize_t sock_receive_message(struct sock *s, struct msghdr *message, int flags);

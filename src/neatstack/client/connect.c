@@ -117,7 +117,7 @@ void settle_connect(struct sock *s)
 }
 
 /* The socket is locked. 0 or -errno. */
-static int start_connect(struct sock *s, const struct flow *f)
+static int start_connect(struct sock *s, const struct flow *f, const struct text *text)
 {
     unsigned replica = is_steered(f) ? steered_replica(f) : random_replica();
 
@@ -131,6 +131,8 @@ static int start_connect(struct sock *s, const struct flow *f)
     s->program->local_port_be = f->local_port_be;
     s->program->remote_be = f->remote_be;
     s->program->remote_port_be = f->remote_port_be;
+    if (text)
+        put_first(s, text);
     s->error = 0;
     s->phase = PHASE_CONNECTING;
     slot_start(s, NEAT_ROLE_CONNECT);
@@ -141,11 +143,11 @@ static int start_connect(struct sock *s, const struct flow *f)
 
 /* The replica had no port because it takes no new connections any more, or because the bucket of ours has moved: connect where
  * it is right by now. True: that is under way. The socket is locked. */
-static bool started_anew(struct sock *s, const struct flow *f)
+static bool started_anew(struct sock *s, const struct flow *f, const struct text *text)
 {
     if (s->phase != PHASE_FRESH || s->error != EADDRNOTAVAIL || is_right(s->replica, f))
         return false;
-    int error = start_connect(s, f);
+    int error = start_connect(s, f, text);
     s->error = -error;
     return !error;
 }
@@ -161,6 +163,7 @@ static int disconnect(struct sock *s)
         sock_leave_slot(s);
     }
     s->phase = PHASE_FRESH;
+    s->deferred = false;
     return 0;
 }
 
@@ -172,7 +175,7 @@ static struct flow flow_under_way(const struct sock *s)
 
 /* Wait for the outcome, at most `timeout_ns` (0: as long as it takes). The socket is locked, and is so again at the end unless the
  * result is -EBADF. */
-static int await_connect(struct sock *s, int64_t timeout_ns)
+static int await_connect(struct sock *s, int64_t timeout_ns, const struct text *text)
 {
     uint32_t serial = s->file.serial;
     int64_t deadline = deadline_after(timeout_ns ? timeout_ns : -1);
@@ -186,7 +189,7 @@ static int await_connect(struct sock *s, int64_t timeout_ns)
         if (gone)
             return gone;
         settle_connect(s);
-        if (tries && started_anew(s, &f)) {
+        if (tries && started_anew(s, &f, text)) {
             tries--;
             continue;
         }
@@ -205,15 +208,21 @@ static int await_connect(struct sock *s, int64_t timeout_ns)
 
 /* Without blocking: but a replica that has stopped taking new connections while we asked it may refuse this one for that alone,
  * and would be quick to. It looks at all that it was asked before it stops, so we need not wait if it has not stopped yet. */
-static int leave_connecting(struct sock *s)
+static int leave_connecting(struct sock *s, const struct text *text)
 {
     struct flow f = flow_under_way(s);
     if (likely(is_right(s->replica, &f)))
         return -EINPROGRESS;
-    return await_connect(s, MOVE_LOOKS * MOVE_LOOK_NS);
+    return await_connect(s, MOVE_LOOKS * MOVE_LOOK_NS, text);
 }
 
 int sock_connect(struct sock *s, const struct sockaddr *address, socklen_t length)
+{
+    return sock_connect_with(s, address, length, NULL, true);
+}
+
+/* connect(), with text for the SYN. `wait`: as the socket says, else not. */
+int sock_connect_with(struct sock *s, const struct sockaddr *address, socklen_t length, const struct text *text, bool wait)
 {
     uint32_t remote_be;
     uint16_t remote_port_be;
@@ -244,12 +253,20 @@ int sock_connect(struct sock *s, const struct sockaddr *address, socklen_t lengt
         error = -take_error(s);
     else if (s->phase == PHASE_FRESH) {
         struct flow f = flow_to(s, remote_be, remote_port_be);
-        error = start_connect(s, &f);
+        if (s->options.fastopen_connect && !text && !s->deferred) {
+            s->deferred_be = remote_be;
+            s->deferred_port_be = remote_port_be;
+            s->deferred = true;
+            goto out;
+        }
+        error = s->deferred ? -EISCONN : start_connect(s, &f, text);
     }
-    if (!error && s->nonblocking)
-        error = under_way ? -EALREADY : leave_connecting(s);
+    if (!error && under_way && text)
+        error = -EALREADY;
+    else if (!error && (s->nonblocking || !wait))
+        error = under_way ? -EALREADY : leave_connecting(s, text);
     else if (!error)
-        error = await_connect(s, s->options.send_timeout_ns);
+        error = await_connect(s, s->options.send_timeout_ns, text);
     if (error == -EBADF)
         return error;
 out:

@@ -86,6 +86,57 @@ static ssize_t receive_unconnected(struct sock *s)
     return error ? -error : -ENOTCONN;
 }
 
+/* ---- urgent data (RFC 9293 section 3.8.5, RFC 6093; as Linux, one byte of it at most) ---- */
+
+/* Whether the peer has told of an urgent byte that was not read past yet, and how many bytes lie before it. */
+bool urgent_ahead(const struct sock *s, uint32_t *distance)
+{
+    if (likely(!(load_acquire(&s->remote->seen) & NEAT_SEEN_URGENT)))
+        return false;
+    *distance = load_relaxed(&s->remote->rx_urgent) - load_relaxed(&s->program->rx_tail);
+    return (int32_t)*distance >= 0;
+}
+
+/* Whether recv(MSG_OOB) has taken it. */
+bool urgent_taken(const struct sock *s, uint32_t distance)
+{
+    const struct neat_socket_program *p = s->program;
+    return p->scratch[SCRATCH_URGENT] && p->scratch[SCRATCH_URGENT_AT] == load_relaxed(&p->rx_tail) + distance;
+}
+
+/* recv(MSG_OOB): 1, 0 at the end, -EAGAIN when the byte is announced but has not come, -EINVAL when there is none. */
+static ssize_t receive_urgent(struct sock *s, struct cursor *at, int flags)
+{
+    uint32_t distance;
+    uint8_t *piece;
+
+    settle_connect(s);
+    if (s->phase != PHASE_OPEN)
+        return s->phase == PHASE_LISTENING ? -EINVAL : receive_unconnected(s);
+    if (s->options.oob_inline || !urgent_ahead(s, &distance) || urgent_taken(s, distance))
+        return -EINVAL;
+    uint32_t place = s->program->rx_tail + distance;
+    if ((int32_t)(load_acquire(&s->remote->rx_head) - place) <= 0)
+        return load_acquire(&s->remote->seen) & NEAT_SEEN_EOF ? 0 : -EAGAIN;
+    if (!next_piece(at, 1, &piece))
+        return 0;
+    *piece = s->rx[(place - load_relaxed(&s->remote->rx_base)) & s->rx_mask];
+    if (!(flags & MSG_PEEK)) {
+        s->program->scratch[SCRATCH_URGENT] = 1;
+        s->program->scratch[SCRATCH_URGENT_AT] = place;
+    }
+    return 1;
+}
+
+/* What FIONREAD says: up to the urgent byte, which has to be asked for apart. */
+uint32_t readable_bytes(const struct sock *s)
+{
+    uint32_t waiting = waiting_bytes(s), distance;
+    if (waiting && !s->options.oob_inline && urgent_ahead(s, &distance) && distance < waiting)
+        return distance;
+    return waiting;
+}
+
 /* The replica offers window as room appears by itself when it next acknowledges something; it must be told only if so much
  * was waiting that the peer may have stopped. */
 static void took(struct sock *s, uint32_t tail, uint32_t was_waiting)
@@ -98,8 +149,33 @@ static void took(struct sock *s, uint32_t tail, uint32_t was_waiting)
         tell(s);
 }
 
-/* Receive what is there. Bytes, 0 at the end, -EAGAIN or an error. */
-static ssize_t receive_now(struct sock *s, struct cursor *at, size_t most, int flags, uint32_t peeked)
+/* A read ends before the urgent byte, and the next begins behind it, or with it if SO_OOBINLINE says so. How many bytes
+ * fewer are waiting: 1 when the byte was passed over. */
+static uint32_t stop_at_urgent(struct sock *s, int flags, uint32_t peeked, bool started, uint32_t *tail, size_t *most)
+{
+    uint32_t distance;
+    if (!urgent_ahead(s, &distance) || distance < peeked)
+        return 0;
+    distance -= peeked;
+    if (distance) {
+        if (*most > distance)
+            *most = distance;
+        return 0;
+    }
+    if (started) {
+        *most = 0;
+        return 0;
+    }
+    if (s->options.oob_inline)
+        return 0;
+    *tail += 1;
+    if (!(flags & MSG_PEEK))
+        store_release(&s->program->rx_tail, *tail);
+    return 1;
+}
+
+/* Receive what is there. Bytes, 0 at the end, -EAGAIN or an error. `started`: something was received by this call. */
+static ssize_t receive_now(struct sock *s, struct cursor *at, size_t most, int flags, uint32_t peeked, bool started)
 {
     if (unlikely(s->phase != PHASE_OPEN)) {
         settle_connect(s);
@@ -114,10 +190,14 @@ static ssize_t receive_now(struct sock *s, struct cursor *at, size_t most, int f
     uint8_t *piece;
     size_t length, copied = 0;
 
+    if (unlikely(seen & NEAT_SEEN_URGENT) && waiting)
+        waiting -= stop_at_urgent(s, flags, peeked, started, &tail, &most);
     if (waiting == 0)
         return nothing_to_receive(s, state, seen);
     if (most > waiting)
         most = waiting;
+    if (most == 0 && started) /* at the mark */
+        return -EAGAIN;
     uint32_t base = load_relaxed(&s->remote->rx_base);
     if (flags & MSG_TRUNC) { /* throw away: RFC-less, as tcp(7) says */
         copied = most;
@@ -140,6 +220,13 @@ static int wait_for_more(int64_t deadline)
     return syscall(SYS_nanosleep, &(struct timespec){.tv_nsec = PEEK_LOOK_NS}, NULL) < 0 ? -errno : 0;
 }
 
+/* A read that has begun does not go on beyond the urgent byte, whatever MSG_WAITALL says. */
+static bool at_mark(const struct sock *s)
+{
+    uint32_t distance;
+    return s->program && urgent_ahead(s, &distance) && distance == 0;
+}
+
 /* All of the recv() family. Bytes or -errno. */
 ssize_t sock_receive(struct sock *s, const struct iovec *iov, int count, int flags)
 {
@@ -150,19 +237,22 @@ ssize_t sock_receive(struct sock *s, const struct iovec *iov, int count, int fla
     int64_t deadline = 0;
     ssize_t n;
 
-    if (flags & MSG_OOB)
-        return -EINVAL; /* no urgent data is ever delivered apart */
     if (flags & MSG_ERRQUEUE)
         return -EAGAIN;
     sock_lock(s);
+    if (flags & MSG_OOB) {
+        n = receive_urgent(s, &at, flags);
+        sock_unlock(s);
+        return n;
+    }
     uint32_t serial = s->file.serial;
     for (;;) {
-        n = receive_now(s, &at, wanted - done, flags, flags & MSG_PEEK ? (uint32_t)done : 0);
+        n = receive_now(s, &at, wanted - done, flags, flags & MSG_PEEK ? (uint32_t)done : 0, done != 0);
         if (n > 0)
             done += (size_t)n;
         if (n == 0 || (n < 0 && n != -EAGAIN) || (n > 0 && done == wanted))
             break;
-        if (done && !(flags & MSG_WAITALL))
+        if (done && (!(flags & MSG_WAITALL) || at_mark(s)))
             break;
         if (n > 0)
             continue;
@@ -189,6 +279,12 @@ ssize_t sock_receive(struct sock *s, const struct iovec *iov, int count, int fla
 uint32_t unsent_bytes(const struct sock *s)
 {
     return s->program && answered(s) ? load_relaxed(&s->program->tx_head) - load_acquire(&s->remote->tx_tail) : 0;
+}
+
+/* Those of them that were never sent: what TCP_NOTSENT_LOWAT limits. */
+uint32_t fresh_bytes(const struct sock *s)
+{
+    return s->program && answered(s) ? load_relaxed(&s->program->tx_head) - load_acquire(&s->remote->tx_sent) : 0;
 }
 
 /* Why nothing can be sent, or 0 when something can. */
@@ -219,6 +315,10 @@ static uint32_t send_room(struct sock *s)
         store_relaxed(&s->program->tx_base, head);
     if (used > s->tx_mask)
         s->space_edges++;
+    if (unlikely(s->options.unsent_most) && fresh_bytes(s) >= s->options.unsent_most) {
+        s->space_edges++;
+        return 0;
+    }
     return s->tx_mask + 1 - used;
 }
 
@@ -226,7 +326,11 @@ static uint32_t send_room(struct sock *s)
 static void put_out(struct sock *s, size_t length, int flags)
 {
     uint16_t wanted = (uint16_t)(s->options.flags | (flags & MSG_MORE ? NEAT_FLAG_CORK : 0));
-    wanted |= s->program->flags & NEAT_FLAG_TAKEN;
+    wanted |= s->program->flags & (NEAT_FLAG_TAKEN | NEAT_FLAG_URGENT);
+    if (unlikely(flags & MSG_OOB)) {
+        store_relaxed(&s->program->tx_urgent, s->program->tx_head + (uint32_t)length);
+        wanted |= NEAT_FLAG_URGENT;
+    }
     if (unlikely(wanted != s->program->flags))
         store_relaxed(&s->program->flags, wanted);
     store_release(&s->program->tx_head, s->program->tx_head + (uint32_t)length);
@@ -285,8 +389,6 @@ ssize_t sock_send(struct sock *s, const struct iovec *iov, int count, int flags)
     int64_t deadline = 0;
     ssize_t n;
 
-    if (flags & MSG_OOB)
-        return -EOPNOTSUPP;
     sock_lock(s);
     uint32_t serial = s->file.serial;
     for (;;) {
@@ -305,6 +407,50 @@ ssize_t sock_send(struct sock *s, const struct iovec *iov, int count, int flags)
     }
     sock_unlock(s);
     return done ? (ssize_t)done : n;
+}
+
+/* What may go with the SYN: into the ring of a slot that was just taken. What does not fit is sent later. */
+void put_first(struct sock *s, const struct text *text)
+{
+    struct cursor at = {text->iov, text->count, 0};
+    uint8_t *piece;
+    size_t length;
+    uint32_t copied = 0;
+
+    while (copied <= s->tx_mask && (length = next_piece(&at, s->tx_mask + 1 - copied, &piece)) != 0) {
+        memcpy(s->tx + copied, piece, length);
+        copied += (uint32_t)length;
+    }
+    s->program->flags |= NEAT_FLAG_FASTOPEN;
+    store_relaxed(&s->program->tx_head, copied);
+}
+
+/* sendto() of a stream: the address counts only with MSG_FASTOPEN (RFC 7413), which connects with the text. Bytes or -errno;
+ * unlike on Linux also where no cookie is known yet: the text is in the ring then and follows the handshake. */
+ssize_t sock_send_to(struct sock *s, const struct iovec *iov, int count, int flags, const struct sockaddr *address,
+                     socklen_t length)
+{
+    struct sockaddr_in deferred = {.sin_family = AF_INET};
+    struct text text = {iov, count};
+    size_t wanted = total_length(iov, count), first;
+
+    if (likely((!(flags & MSG_FASTOPEN) && !s->deferred) || s->udp))
+        return sock_send(s, iov, count, flags);
+    if (__atomic_exchange_n(&s->deferred, false, __ATOMIC_ACQ_REL)) {
+        deferred.sin_addr.s_addr = s->deferred_be;
+        deferred.sin_port = s->deferred_port_be;
+        address = (const struct sockaddr *)&deferred;
+        length = sizeof deferred;
+    } else if (!address) {
+        return s->phase == PHASE_FRESH ? -EINVAL : -EISCONN;
+    } else if (address->sa_family == AF_UNSPEC) {
+        return -EOPNOTSUPP;
+    }
+    int error = sock_connect_with(s, address, length, &text, !(flags & MSG_DONTWAIT));
+    if (error && error != -EINPROGRESS)
+        return error;
+    first = s->tx_mask + 1; /* a send that is cut short is completed by the caller, as ever */
+    return (ssize_t)(wanted < first ? wanted : first);
 }
 
 /* Read from a file straight into the ring. Bytes, 0 at the end of the file, -EAGAIN or an error. */
@@ -339,10 +485,12 @@ ssize_t sock_sendfile(struct sock *s, int from, off_t *offset, size_t count)
 {
     size_t done = 0;
     int64_t deadline = 0;
-    ssize_t n = 0;
+    ssize_t n = s->deferred ? sock_send_to(s, NULL, 0, 0, NULL, 0) : 0;
 
     if (s->udp)
         return -EINVAL; /* programs fall back to read and write */
+    if (n < 0)
+        return n;
     sock_lock(s);
     uint32_t serial = s->file.serial;
     while (done < count) {

@@ -343,7 +343,14 @@ int manager_bind(struct sock *s, uint32_t address_be, uint16_t port_be)
 
 int manager_listen(struct sock *s, uint32_t backlog)
 {
-    struct neat_request request = {.op = NEAT_REQUEST_LISTEN, .binding = s->binding, .backlog = backlog};
+    const struct options *o = &s->options;
+    struct neat_request request = {.op = NEAT_REQUEST_LISTEN,
+                                   .binding = s->binding,
+                                   .backlog = backlog,
+                                   .mss = o->mss,
+                                   .defer = o->defer,
+                                   .syn_retries = o->syn_retries,
+                                   .fastopen = (uint32_t)o->fastopen};
     struct answer answer;
     int error = ask(&request, &answer, false);
     if (!error)

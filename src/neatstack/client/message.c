@@ -33,7 +33,8 @@ ssize_t sock_send_message(struct sock *s, const struct msghdr *message, int flag
         return -EMSGSIZE;
     if (s->udp)
         return sent_result(datagram_send(s, message, flags), flags);
-    return sent_result(sock_send(s, message->msg_iov, (int)message->msg_iovlen, flags), flags);
+    return sent_result(sock_send_to(s, message->msg_iov, (int)message->msg_iovlen, flags, message->msg_name,
+                                    message->msg_namelen), flags);
 }
 
 /* recvmmsg(): the timeout is only looked at between messages, as on Linux. */

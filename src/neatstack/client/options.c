@@ -15,6 +15,12 @@
 #define DEFAULT_KEEP_IDLE_S 7200
 #define DEFAULT_KEEP_INTERVAL_S 75
 #define DEFAULT_KEEP_COUNT 9
+#define DEFAULT_SYN_RETRIES 6
+#define DEFAULT_FIN_WAIT_S 60
+#define MOST_FIN_WAIT_S 120
+#define FIRST_RTO_S 1 /* of a SYN-ACK */
+#define MOST_RTO_S 120
+#define MOST_FASTOPEN 4096 /* Linux: somaxconn */
 
 /* ---- setting ---- */
 
@@ -42,8 +48,37 @@ static int set_linger(struct options *o, const void *value, socklen_t length)
         return -EINVAL;
     memcpy(&linger, value, sizeof linger);
     o->linger = linger.l_onoff;
-    o->linger_s = linger.l_linger;
+    if (linger.l_onoff)
+        o->linger_s = linger.l_linger;
     return 0;
+}
+
+/* TCP_DEFER_ACCEPT: how many times a SYN-ACK is sent until so many seconds have passed, and back. */
+static uint8_t seconds_to_tries(int seconds)
+{
+    int period = FIRST_RTO_S, timeout = FIRST_RTO_S;
+    uint8_t tries = 1;
+
+    if (seconds <= 0)
+        return 0;
+    while (seconds > period && tries < 255) {
+        tries++;
+        timeout = 2 * timeout > MOST_RTO_S ? MOST_RTO_S : 2 * timeout;
+        period += timeout;
+    }
+    return tries;
+}
+
+static int tries_to_seconds(uint8_t tries)
+{
+    int period = tries ? FIRST_RTO_S : 0, timeout = FIRST_RTO_S;
+
+    while (tries > 1) {
+        tries--;
+        timeout = 2 * timeout > MOST_RTO_S ? MOST_RTO_S : 2 * timeout;
+        period += timeout;
+    }
+    return period;
 }
 
 /* As Linux: what is asked for is doubled, within limits. */
@@ -119,6 +154,7 @@ static int set_tcp_int(struct options *o, int name, int value)
         return 0;
     case TCP_QUICKACK:
         flag(o, NEAT_FLAG_QUICKACK, value);
+        o->slow_ack = !value;
         return 0;
     case TCP_KEEPIDLE:
         o->keep_idle_s = (uint32_t)value;
@@ -136,17 +172,27 @@ static int set_tcp_int(struct options *o, int name, int value)
         o->user_timeout_ms = (uint32_t)value;
         return within(value, 0, INT_MAX);
     case TCP_DEFER_ACCEPT:
-        o->defer_accept = value;
+        o->defer = seconds_to_tries(value);
         return 0;
     case TCP_FASTOPEN:
-        o->fastopen = value;
-        return 0;
+        o->fastopen = value < MOST_FASTOPEN ? value : MOST_FASTOPEN;
+        return within(value, 0, INT_MAX);
     case TCP_SYNCNT:
+        o->syn_retries = (uint8_t)value;
+        return within(value, 1, 127);
     case TCP_LINGER2:
-    case TCP_WINDOW_CLAMP:
-    case TCP_NOTSENT_LOWAT:
-    case TCP_FASTOPEN_CONNECT:
+        o->fin_wait_s = (uint8_t)(value < 0 ? NEAT_NO_FIN_WAIT : value > MOST_FIN_WAIT_S ? MOST_FIN_WAIT_S : value);
         return 0;
+    case TCP_WINDOW_CLAMP: /* 0 only of a socket in CLOSED: see option_set() */
+        o->window_clamp = value == 0 ? 0 : value < LEAST_BUFFER / 2 ? LEAST_BUFFER / 2 : (uint32_t)value;
+        return 0;
+    case TCP_NOTSENT_LOWAT:
+        o->unsent_most = (uint32_t)value;
+        flag(o, NEAT_FLAG_UNSENT_MOST, value);
+        return 0;
+    case TCP_FASTOPEN_CONNECT: /* only before connect(): see option_set() */
+        o->fastopen_connect = value;
+        return within(value, 0, 1);
     default:
         return -ENOPROTOOPT;
     }
@@ -213,12 +259,22 @@ int option_set(struct sock *s, int level, int name, const void *value, socklen_t
     int error = s->udp ? datagram_set_option(s, level, name, value, length) : OPTION_COMMON;
     if (error == OPTION_COMMON)
         error = set_option(&changed, level, name, value, length);
+    if (!error && s->phase != PHASE_FRESH && level == IPPROTO_TCP &&
+        ((name == TCP_WINDOW_CLAMP && !changed.window_clamp) || name == TCP_FASTOPEN_CONNECT))
+        error = -EINVAL;
+    if (!s->udp)
+        changed.tos &= (uint8_t)~3; /* the last two bits are TCP's own (RFC 3168) */
     bool differs = !error && memcmp(&changed, &s->options, sizeof changed);
     bool flushes = !error && level == IPPROTO_TCP && name == TCP_NODELAY && (changed.flags & NEAT_FLAG_NODELAY);
+    bool listens = s->phase == PHASE_LISTENING &&
+                   (changed.mss != s->options.mss || changed.defer != s->options.defer ||
+                    changed.syn_retries != s->options.syn_retries || changed.fastopen != s->options.fastopen);
     if (differs)
         s->options = changed;
     if (s->udp)
         datagram_apply_options(s);
+    if (differs && listens)
+        error = manager_listen(s, s->backlog);
     if (s->program && (differs || flushes)) {
         apply_options(s);
         if (flushes) /* tcp(7): what waits goes, even if it is corked; the next send holds back again */
@@ -330,7 +386,7 @@ static int get_tcp_int(struct sock *s, int name, int *value)
         *value = !!(o->flags & NEAT_FLAG_CORK);
         return 0;
     case TCP_QUICKACK:
-        *value = !!(o->flags & NEAT_FLAG_QUICKACK);
+        *value = !o->slow_ack;
         return 0;
     case TCP_KEEPIDLE:
         *value = o->keep_idle_s ? (int)o->keep_idle_s : DEFAULT_KEEP_IDLE_S;
@@ -348,7 +404,22 @@ static int get_tcp_int(struct sock *s, int name, int *value)
         *value = (int)o->user_timeout_ms;
         return 0;
     case TCP_DEFER_ACCEPT:
-        *value = o->defer_accept;
+        *value = tries_to_seconds(o->defer);
+        return 0;
+    case TCP_SYNCNT:
+        *value = o->syn_retries ? o->syn_retries : DEFAULT_SYN_RETRIES;
+        return 0;
+    case TCP_LINGER2:
+        *value = o->fin_wait_s == NEAT_NO_FIN_WAIT ? -1 : o->fin_wait_s ? o->fin_wait_s : DEFAULT_FIN_WAIT_S;
+        return 0;
+    case TCP_WINDOW_CLAMP:
+        *value = (int)o->window_clamp;
+        return 0;
+    case TCP_NOTSENT_LOWAT:
+        *value = (int)o->unsent_most;
+        return 0;
+    case TCP_FASTOPEN_CONNECT:
+        *value = o->fastopen_connect;
         return 0;
     case TCP_FASTOPEN:
         *value = o->fastopen;
@@ -431,7 +502,11 @@ static int get_option(struct sock *s, int level, int name, void *value, socklen_
         error = get_ip_int(s, name, &number);
     else
         error = -EOPNOTSUPP;
-    return error ? error : give(value, length, &number, sizeof number);
+    if (error)
+        return error;
+    if (level == IPPROTO_IP && *length > 0 && *length < sizeof number && number >= 0 && number <= 255)
+        return give(value, length, &number, 1); /* as Linux: a small number in a byte */
+    return give(value, length, &number, sizeof number);
 }
 
 int option_get(struct sock *s, int level, int name, void *value, socklen_t *length)
@@ -449,17 +524,22 @@ int option_get(struct sock *s, int level, int name, void *value, socklen_t *leng
 /* ioctl() on a socket of ours. 0, -errno, or IOCTL_KERNEL: the placeholder can answer. */
 int sock_ioctl(struct sock *s, unsigned long request, void *argument)
 {
+    uint32_t distance;
+
     switch (request) {
     case FIONREAD:
         if (s->phase == PHASE_LISTENING)
             return -EINVAL;
-        *(int *)argument = (int)(s->udp ? datagram_waiting(s) : waiting_bytes(s));
+        *(int *)argument = (int)(s->udp ? datagram_waiting(s) : readable_bytes(s));
         return 0;
     case SIOCOUTQ:
         *(int *)argument = (int)(s->udp ? datagram_unsent(s) : unsent_bytes(s));
         return 0;
     case SIOCATMARK:
-        *(int *)argument = 0;
+        *(int *)argument = s->program && urgent_ahead(s, &distance) && distance == 0;
+        return 0;
+    case SIOCOUTQNSD:
+        *(int *)argument = (int)fresh_bytes(s);
         return 0;
     case FIONBIO:
         s->nonblocking = *(int *)argument;

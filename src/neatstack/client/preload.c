@@ -175,7 +175,7 @@ EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t length, size_t size, 
 static ssize_t send_one(struct sock *s, const void *buffer, size_t length, int flags)
 {
     struct iovec iov = {(void *)buffer, length};
-    return result(sent_result(sock_send(s, &iov, 1, flags), flags));
+    return result(sent_result(sock_send_to(s, &iov, 1, flags, NULL, 0), flags));
 }
 
 EXPORT ssize_t write(int fd, const void *buffer, size_t length)
@@ -191,7 +191,7 @@ EXPORT ssize_t writev(int fd, const struct iovec *iov, int count)
         return real()->writev(fd, iov, count);
     if (count < 0 || count > IOV_MAX)
         return result(-EINVAL);
-    return result(sent_result(sock_send(s, iov, count, 0), 0));
+    return result(sent_result(sock_send_to(s, iov, count, 0, NULL, 0), 0));
 }
 
 EXPORT ssize_t send(int fd, const void *buffer, size_t length, int flags)
@@ -204,13 +204,15 @@ EXPORT ssize_t sendto(int fd, const void *buffer, size_t length, int flags, cons
                       socklen_t address_length)
 {
     struct sock *s = sock_of(fd); /* a connected stream ignores the address, as on Linux */
+    struct iovec iov = {(void *)buffer, length};
     if (s && s->udp) {
-        struct iovec iov = {(void *)buffer, length};
         struct msghdr message = {
             .msg_name = (void *)address, .msg_namelen = address_length, .msg_iov = &iov, .msg_iovlen = 1};
         return result(sent_result(datagram_send(s, &message, flags), flags));
     }
-    return s ? send_one(s, buffer, length, flags) : real()->sendto(fd, buffer, length, flags, address, address_length);
+    if (!s)
+        return real()->sendto(fd, buffer, length, flags, address, address_length);
+    return result(sent_result(sock_send_to(s, &iov, 1, flags, address, address_length), flags));
 }
 
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)

@@ -145,8 +145,10 @@ int sock_listen(struct sock *s, int backlog)
         error = -EINVAL;
     if (!error && !s->binding)
         error = manager_bind(s, INADDR_ANY, 0);
-    if (!error)
-        error = manager_listen(s, (uint32_t)backlog > most ? most : (uint32_t)backlog);
+    if (!error) {
+        s->backlog = (uint32_t)backlog > most ? most : (uint32_t)backlog;
+        error = manager_listen(s, s->backlog);
+    }
     if (!error && s->phase == PHASE_FRESH) {
         s->phase = PHASE_LISTENING;
         if (s->items) /* it was put into an epoll set before listen(): as good as after */
@@ -207,13 +209,18 @@ void apply_options(struct sock *s)
     struct neat_socket_program *p = s->program;
     const struct options *o = &s->options;
 
-    p->flags = (uint16_t)((p->flags & NEAT_FLAG_TAKEN) | o->flags);
+    p->flags = (uint16_t)((p->flags & (NEAT_FLAG_TAKEN | NEAT_FLAG_URGENT)) | o->flags);
     p->keep_idle_s = o->keep_idle_s;
     p->keep_interval_s = o->keep_interval_s;
     p->keep_count = o->keep_count;
     p->user_timeout_ms = o->user_timeout_ms;
     p->receive_buffer = o->receive_buffer;
+    if (o->window_clamp && (!o->receive_buffer || o->window_clamp < o->receive_buffer))
+        p->receive_buffer = o->window_clamp;
     p->mss = o->mss;
+    p->syn_retries = o->syn_retries;
+    p->fin_wait_s = o->fin_wait_s;
+    p->unsent_most = o->unsent_most;
     p->tos = o->tos;
     p->ttl = o->ttl;
 }

@@ -14,6 +14,8 @@
 static uint32_t readiness_unconnected(const struct sock *s)
 {
     uint32_t events = EPOLLOUT | EPOLLWRNORM | EPOLLHUP;
+    if (s->deferred)
+        return EPOLLOUT | EPOLLWRNORM;
     if (s->error)
         events |= EPOLLERR | EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;
     return events;
@@ -23,7 +25,23 @@ static uint32_t readiness_unconnected(const struct sock *s)
 static bool roomy(const struct sock *s)
 {
     uint32_t used = load_relaxed(&s->program->tx_head) - load_acquire(&s->remote->tx_tail);
+    if (unlikely(s->options.unsent_most) && fresh_bytes(s) >= s->options.unsent_most)
+        return false;
     return s->tx_mask + 1 - used >= (s->tx_mask + 1) / 3;
+}
+
+/* EPOLLPRI while the urgent byte waits to be taken apart; it alone is nothing to read. */
+static uint32_t readiness_urgent(const struct sock *s, uint32_t events)
+{
+    uint32_t distance, waiting = load_acquire(&s->remote->rx_head) - load_relaxed(&s->program->rx_tail);
+
+    if (!urgent_ahead(s, &distance) || distance >= waiting)
+        return events;
+    if (!urgent_taken(s, distance))
+        events |= EPOLLPRI;
+    if (distance == 0 && waiting == 1 && !s->options.oob_inline && !(events & EPOLLRDHUP))
+        events &= ~(uint32_t)(EPOLLIN | EPOLLRDNORM);
+    return events;
 }
 
 static uint32_t readiness_connected(struct sock *s)
@@ -46,6 +64,8 @@ static uint32_t readiness_connected(struct sock *s)
         events |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;
     else if (load_acquire(&s->remote->rx_head) != load_relaxed(&s->program->rx_tail))
         events |= EPOLLIN | EPOLLRDNORM;
+    if (unlikely(seen & NEAT_SEEN_URGENT))
+        events = readiness_urgent(s, events);
     if (in_shut && out_shut)
         events |= EPOLLHUP;
     if (out_shut || roomy(s))

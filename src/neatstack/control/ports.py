@@ -6,7 +6,7 @@ Pure bookkeeping: no system calls, no replicas. Addresses are `IPv4Address`, por
 import errno
 import secrets
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -29,6 +29,16 @@ class Refused(Exception):
         self.errno = number
 
 
+@dataclass(frozen=True)
+class ListenOptions:
+    """What a listener's options are to the replicas, as struct neat_request in layout.h has them; 0: not set."""
+
+    mss: int = 0
+    defer: int = 0
+    syn_retries: int = 0
+    fastopen: int = 0
+
+
 @dataclass
 class Binding:
     """One bound socket, possibly held by several programs after fork(); or all that share a port by SO_REUSEPORT.
@@ -48,6 +58,7 @@ class Binding:
     groups: list[IPv4Address] = field(default_factory=list)  # that it has joined
     backlog: int | None = None  # None: not listening
     holders: dict[int, int] = field(default_factory=dict)  # channel -> how many sockets of its program
+    options: ListenOptions = ListenOptions()
 
     @property
     def listening(self) -> bool:
@@ -75,6 +86,7 @@ class Binding:
             "cookie": self.cookie,
             "groups": [str(group) for group in self.groups],
             "backlog": self.backlog,
+            "options": asdict(self.options),
             "holders": sorted(self.holders.items()),
         }
 
@@ -82,6 +94,7 @@ class Binding:
     def from_data(cls, data: dict[str, Any]) -> "Binding":
         values = {**data, "address": IPv4Address(data["address"]), "holders": dict(data["holders"])}
         values["groups"] = [IPv4Address(group) for group in data["groups"]]
+        values["options"] = ListenOptions(**data.get("options", {}))
         return cls(**values)
 
 
@@ -135,8 +148,8 @@ class Ports:
         self._by_port.setdefault((datagram, binding.port), []).append(binding)
         return binding
 
-    def listen(self, channel: int, number: int, backlog: int) -> Binding:
-        """The binding accepts from now on, or has a new backlog. Raises Refused with listen(2)'s errno.
+    def listen(self, channel: int, number: int, backlog: int, options: ListenOptions = ListenOptions()) -> Binding:
+        """The binding accepts from now on, or has a new backlog and options. Raises Refused with listen(2)'s errno.
 
         Two sockets may share a port by SO_REUSEADDR while neither listens; when the second then wants to listen, it is
         too late: the check is made again, as Linux does.
@@ -151,6 +164,7 @@ class Ports:
             if sum(b.listening for b in self.bindings.values()) >= MOST_LISTENERS:
                 raise Refused(errno.ENOBUFS)
         binding.backlog = backlog
+        binding.options = options
         return binding
 
     def join(self, channel: int, number: int, group: IPv4Address) -> Binding:

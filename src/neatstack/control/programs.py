@@ -7,7 +7,7 @@ import mmap
 import os
 import secrets
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from neatstack.control import pages
 from neatstack.control.line import Answer
 from neatstack.control.lingering import Lingering, is_lingering
-from neatstack.control.ports import Binding, Ports, Refused
+from neatstack.control.ports import Binding, ListenOptions, Ports, Refused
 from neatstack.control.replicas import Replicas, Told
 from neatstack.control.store import Entry, Store
 
@@ -112,6 +112,7 @@ def listen_requests(binding: Binding) -> list[Told]:
     """What a replica is told of a listening binding: the listener, then who may accept."""
     address, port = str(binding.address), binding.port
     listen = {"op": "listen", "listener": binding.number, "address": address, "port": port, "backlog": binding.backlog}
+    listen.update(asdict(binding.options))
     grants = ({"op": "grant", "listener": binding.number, "channel": channel} for channel in sorted(binding.holders))
     return [Told(listen), *(Told(grant) for grant in grants)]
 
@@ -223,9 +224,9 @@ class Programs:
             await self.replicas.answers(self.replicas.tell(bind_request(binding)))
         return binding
 
-    async def listen(self, program: Program, number: int, backlog: int) -> Binding:
+    async def listen(self, program: Program, number: int, backlog: int, options: ListenOptions) -> Binding:
         """Every replica accepts on the binding from now on. Raises Refused."""
-        binding = self.ports.listen(program.channel, number, backlog)
+        binding = self.ports.listen(program.channel, number, backlog, options)
         self._store_binding(binding)
         await self.replicas.answers(self.replicas.tell(*listen_requests(binding)))
         return binding

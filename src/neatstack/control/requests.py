@@ -15,13 +15,13 @@ from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address
 
 from neatstack.control import pages
-from neatstack.control.ports import Refused
+from neatstack.control.ports import ListenOptions, Refused
 from neatstack.control.programs import Peer, Program, Programs
 from neatstack.control.replicas import ReplicaError
 
 log = logging.getLogger("neat.requests")
 
-REQUEST = struct.Struct("=4IQI2sHI28x")  # struct neat_request
+REQUEST = struct.Struct("=4IQI2sHIHBBI20x")  # struct neat_request
 REPLY = struct.Struct("=4IQI2s2xI28x")  # struct neat_reply
 CREDENTIALS = struct.Struct("=3i")  # struct ucred
 MOST_CONNECTIONS = 1024
@@ -63,17 +63,19 @@ class Request:
     port: int
     flags: int
     backlog: int
+    options: ListenOptions = ListenOptions()
 
     @classmethod
     def parse(cls, data: bytes) -> "Request":
         """Raises Refused for what is not a request."""
         if len(data) != REQUEST.size:
             raise Refused(errno.EINVAL)
-        magic, op, channel, binding, token, address, port, flags, backlog = REQUEST.unpack(data)
+        magic, op, channel, binding, token, address, port, flags, backlog, mss, defer, syn, fast = REQUEST.unpack(data)
         if magic != pages.MAGIC:
             raise Refused(errno.EINVAL)
         address = IPv4Address(address.to_bytes(4, "little"))
-        return cls(op, channel, binding, token, address, int.from_bytes(port, "big"), flags, backlog)
+        options = ListenOptions(mss, defer, syn, fast)
+        return cls(op, channel, binding, token, address, int.from_bytes(port, "big"), flags, backlog, options)
 
 
 @dataclass
@@ -179,7 +181,7 @@ class Connection:
                 return Reply(binding=binding.number, address=binding.address, port=binding.port)
             case Op.LISTEN:
                 backlog = min(max(request.backlog, 1), self.server.backlog_most)
-                binding = await programs.listen(program, request.binding, backlog)
+                binding = await programs.listen(program, request.binding, backlog, request.options)
                 return Reply(binding=binding.number, address=binding.address, port=binding.port)
             case Op.CLOSE:
                 await programs.close(program, request.binding)

@@ -47,6 +47,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_ACCEPTED,
     TCB_ACK_NOW,
     TCB_DETACHED,
+    TCB_FASTOPEN,
     TCB_HELD,
     TCB_LOOPBACK,
     TCB_PASSIVE,
@@ -170,14 +171,18 @@ def take_over(
 def count_in(s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]]) -> cython.void:
     """Count the connection in its listener's queues, which are told anew."""
     listener: cython.pointer[Listener]
-    if t.flags & (TCB_PASSIVE | TCB_ACCEPTED) != TCB_PASSIVE or t.state == State.CLOSED:
+    if not t.flags & TCB_PASSIVE or t.state == State.CLOSED:
         return
     if t.state == State.SYN_RECEIVED:
         s.half_open += 1
     listener = listener_numbered(s, t.listener)
     if listener == cython.NULL:
         return
-    if t.state == State.SYN_RECEIVED:
+    if t.state == State.SYN_RECEIVED and t.flags & TCB_FASTOPEN:
+        listener.fast_pending += 1
+    if t.flags & TCB_ACCEPTED:
+        return
+    if t.state == State.SYN_RECEIVED and not t.flags & TCB_FASTOPEN:
         listener.half_open += 1
     else:
         listener.waiting += 1
@@ -218,7 +223,8 @@ def unclaimed(t: cython.pointer[cython.const[Tcb]]) -> cython.bint:
     """Accepted by a listener, and given to no program."""
     return (
         t.flags & (TCB_PASSIVE | TCB_ACCEPTED) == TCB_PASSIVE
-        and t.state not in (State.SYN_RECEIVED, State.CLOSED)
+        and t.state != State.CLOSED
+        and (t.state != State.SYN_RECEIVED or t.flags & TCB_FASTOPEN)
         and not any_bit(t.holders)
         and not t.flags & TCB_DETACHED
     )

@@ -21,7 +21,15 @@ from cython.cimports.neatstack.dataplane.stack import (
 )
 from cython.cimports.neatstack.dataplane.tcp import table
 from cython.cimports.neatstack.dataplane.tcp.listen import listener_numbered
-from cython.cimports.neatstack.dataplane.tcp.tcb import NO_CHANNEL, TCB_ACCEPTED, TCB_HELD, TCB_PASSIVE, State, Tcb
+from cython.cimports.neatstack.dataplane.tcp.tcb import (
+    NO_CHANNEL,
+    TCB_ACCEPTED,
+    TCB_FASTOPEN,
+    TCB_HELD,
+    TCB_PASSIVE,
+    State,
+    Tcb,
+)
 from cython.cimports.neatstack.dataplane.tcp.timers import TICK_BITS
 from cython.cimports.neatstack.dataplane.wire.crc import checksum
 
@@ -79,6 +87,8 @@ def guard_of_listeners(s: cython.pointer[Stack]) -> uint64_t:
             total = total * 31 + checksum(entry.channels, cython.sizeof(entry.channels))
             total = total * 31 + (cython.cast(uint64_t, entry.number) << 32 | entry.address_be)
             total = total * 31 + (cython.cast(uint64_t, entry.port_be) << 32 | entry.backlog)
+            total = total * 31 + (cython.cast(uint64_t, entry.mss) << 16 | entry.defer << 8 | entry.syn_retries)
+            total = total * 31 + entry.fastopen
     return total | 1
 
 
@@ -157,7 +167,7 @@ def count_queues(s: cython.pointer[Stack]) -> cython.void:
             continue
         if listener_numbered(s, t.listener) == cython.NULL:
             continue
-        if t.state == State.SYN_RECEIVED:
+        if t.state == State.SYN_RECEIVED and not t.flags & TCB_FASTOPEN:
             half_open -= 1
         else:
             waiting -= 1

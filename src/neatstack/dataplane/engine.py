@@ -6,7 +6,7 @@ import os
 import cython
 from cython.cimports.cpython.buffer import PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cython.cimports.libc.errno import EBUSY, EINVAL
-from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.neatstack.dataplane.adopt import ADOPT_ALL, ADOPT_NOTHING, ADOPT_SUSPECT, Manner, Order, adopt_as
@@ -417,11 +417,23 @@ class Engine:
         """Numbers of the channels whose memory is in use."""
         return [number for number in range(MAX_CHANNELS) if self.s.channels[number].memory != cython.NULL]
 
-    def listen(self, number: int, address: str, port: int, backlog: int) -> None:
-        """Accept connections, or change the backlog. OSError: no room, or the address is taken."""
+    def listen(
+        self,
+        number: int,
+        address: str,
+        port: int,
+        backlog: int,
+        *,
+        mss: int = 0,
+        defer: int = 0,
+        syn_retries: int = 0,
+        fastopen: int = 0,
+    ) -> None:
+        """Accept connections, or change backlog and options. OSError: no room, or the address is taken."""
         self.s.listeners_guard = 0
-        port_be = int.from_bytes(port.to_bytes(2, "big"), "little")
-        check(listen(self.s, number, address_be(address), port_be, backlog), f"listener {number}")
+        be: uint32_t = address_be(address)
+        port_be: uint16_t = int.from_bytes(port.to_bytes(2, "big"), "little")
+        check(listen(self.s, number, be, port_be, backlog, mss, defer, syn_retries, fastopen), f"listener {number}")
 
     def unlisten(self, number: int) -> None:
         """Stop, and reset what no program has taken. ValueError: no such listener."""

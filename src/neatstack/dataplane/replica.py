@@ -352,7 +352,8 @@ class Replica:
             case "drop":
                 return self._drop(message["channel"])
             case "listen":
-                engine.listen(message["listener"], message["address"], message["port"], message["backlog"])
+                options = {name: message.get(name, 0) for name in ("mss", "defer", "syn_retries", "fastopen")}
+                engine.listen(message["listener"], message["address"], message["port"], message["backlog"], **options)
             case "unlisten":
                 engine.unlisten(message["listener"])
             case "grant":

@@ -29,6 +29,7 @@ cdef enum:
     POINTS = 32              # room for enum Point
     BOARD = 32               # ranges that the peer has acknowledged selectively; more are not believed
     STRAYS = 64              # flows remembered; a power of two
+    FAST_PEERS = 64          # places for cookies of TCP Fast Open; a power of two
     CAPTURES = 4             # that can be under way at one time
     MAX_ENDPOINTS = 16384    # UDP sockets and one
     ENDPOINT_HEADS = 8192    # of each of the lookup tables of UDP sockets; a power of two
@@ -95,8 +96,13 @@ cdef struct Listener:        # R
     uint32_t number          # the manager's binding number; 0: unused entry
     uint32_t address_be      # 0: any
     uint16_t port_be
-    uint16_t pad
+    uint16_t mss             # TCP_MAXSEG; 0: not set
     uint32_t backlog
+    uint8_t defer            # TCP_DEFER_ACCEPT: SYN-ACKs sent again before a bare ACK counts; 0: it does at once
+    uint8_t syn_retries      # TCP_SYNCNT; 0: default
+    uint8_t pad[2]
+    uint32_t fastopen        # TCP_FASTOPEN: most of fast_pending; 0: not allowed
+    uint32_t fast_pending    # connections in SYN-RECEIVED that have brought text (TCB_FASTOPEN)
     uint32_t half_open       # connections in SYN-RECEIVED
     uint32_t waiting         # established, not yet accept()ed
     uint64_t channels[4]     # bit n: the program with channel n may accept
@@ -113,6 +119,13 @@ cdef struct Retired:         # a slot that its connection has left
 cdef struct Strays:          # flows of segments that belong to no connection here, and are no SYNs
     uint64_t total           # ever; the last of them are in flow[]
     SteerFlow flow[STRAYS]
+
+cdef struct FastPeer:        # R; a peer whose cookie for TCP Fast Open we know (RFC 7413 section 4.1.3)
+    uint32_t remote_be
+    uint16_t mss             # that it announced
+    uint8_t length           # of its cookie; 0: none
+    uint8_t pad
+    uint8_t cookie[16]
 
 cdef struct RegionHeader:    # R, at offset 0
     uint32_t magic
@@ -136,6 +149,7 @@ cdef struct RegionHeader:    # R, at offset 0
     uint64_t frames_at
     uint64_t isn_key[2]      # RFC 6528: outlives the incarnation, so that sequence numbers go on; 0 0: not drawn yet
     uint64_t pressure_at     # ns: when a SYN was last answered with a cookie; 0: never
+    FastPeer fast_peers[FAST_PEERS]
     Tcb undo
     Inbox inbox              # the frames of the batch in hand; their bytes lie at frames_at
     Strays strays            # for the manager, who can see whether another replica has such a connection

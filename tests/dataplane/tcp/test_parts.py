@@ -12,7 +12,8 @@ from neatstack.dataplane.tcp.options import parse_bytes, syn_bytes
 from neatstack.dataplane.tcp.rtt import after_measurements
 
 NOTHING = {"mss": 0, "wscale": 0, "has_wscale": 0, "sack_permitted": 0, "has_timestamp": 0,
-           "tsval": 0, "tsecr": 0, "sack_at": 0, "sack_blocks": 0}  # fmt: skip
+           "tsval": 0, "tsecr": 0, "sack_at": 0, "sack_blocks": 0,
+           "has_fastopen": 0, "cookie_at": 0, "cookie_length": 0}  # fmt: skip
 MSS = b"\x02\x04\x05\xb4"
 WSCALE = b"\x03\x03\x07"
 
@@ -21,7 +22,7 @@ WSCALE = b"\x03\x03\x07"
 
 
 def test_options_of_a_linux_syn():
-    assert parse_bytes(MSS + b"\x04\x02" + b"\x08\x0a" + bytes(range(8)) + b"\x01" + WSCALE) == {
+    assert parse_bytes(MSS + b"\x04\x02" + b"\x08\x0a" + bytes(range(8)) + b"\x01" + WSCALE) == NOTHING | {
         "mss": 1460,
         "wscale": 7,
         "has_wscale": 1,

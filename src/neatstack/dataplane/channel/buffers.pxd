@@ -9,7 +9,7 @@ from libc.string cimport memcpy
 
 from neatstack.dataplane.channel.atomic cimport load32, load_acquire
 from neatstack.dataplane.stack cimport View
-from neatstack.dataplane.tcp.tcb cimport TCB_FIN_QUEUED, TCB_FIN_RECEIVED, TCB_READ_SHUT, Tcb
+from neatstack.dataplane.tcp.tcb cimport TCB_FIN_QUEUED, TCB_FIN_RECEIVED, TCB_READ_SHUT, State, Tcb
 
 
 cdef inline uint32_t rx_head(const Tcb *t) noexcept nogil:
@@ -22,10 +22,19 @@ cdef inline uint32_t rx_head(const Tcb *t) noexcept nogil:
 cdef inline uint32_t tx_tail(const View *v, const Tcb *t) noexcept nogil:
     """Send cursor before the first byte that is not acknowledged. Our SYN and FIN take sequence numbers but no bytes."""
     cdef uint32_t acked = t.snd.una - t.snd.iss
-    if not acked and not t.bytes_out:    # our SYN is not acknowledged
-        return 0
+    if not acked and (not t.bytes_out or t.state == State.SYN_SENT or t.state == State.SYN_RECEIVED):
+        return 0                         # our SYN is not acknowledged
     acked -= 1
     return v.tx_head if acked - v.tx_head == 1 else acked
+
+
+cdef inline uint32_t tx_sent(const View *v, const Tcb *t) noexcept nogil:
+    """Send cursor after the last byte that was ever sent."""
+    cdef uint32_t sent = t.snd.max - t.snd.iss
+    if sent < 2:
+        return 0 if not t.bytes_out else sent - 1
+    sent -= 1
+    return v.tx_head if sent - v.tx_head == 1 else sent
 
 
 cdef inline uint32_t rx_room(const View *v, const Tcb *t) noexcept nogil:

@@ -13,9 +13,10 @@
 #include <stdint.h>
 
 #define NEAT_MAGIC 0x5441454eu /* "NEAT" */
-#define NEAT_LAYOUT_VERSION 4u
+#define NEAT_LAYOUT_VERSION 6u
 #define NEAT_MAX_REPLICAS 16
 #define NEAT_MAX_CHANNELS 256 /* programs at one time; a program has the same channel number in every replica */
+#define NEAT_NO_FIN_WAIT 255
 #define NEAT_BUCKETS 256      /* of the indirection table */
 
 /* Entries of the stack page's table. A plain number: that replica has the bucket. While the bucket moves to another, nobody
@@ -144,6 +145,9 @@ enum neat_flag {
     NEAT_FLAG_QUICKACK = 8,
     NEAT_FLAG_TAKEN = 16, /* accept() has returned this connection */
     NEAT_FLAG_ERRORS = 32, /* UDP: every error is put into the receive ring (IP_RECVERR) */
+    NEAT_FLAG_FASTOPEN = 64, /* NEAT_ROLE_CONNECT: what is in the send ring may go with the SYN (RFC 7413) */
+    NEAT_FLAG_UNSENT_MOST = 128, /* see unsent_most */
+    NEAT_FLAG_URGENT = 256, /* urgent data was sent: see tx_urgent */
 };
 
 enum neat_state {
@@ -160,6 +164,7 @@ enum neat_seen {
     NEAT_SEEN_RESET = 2, /* the connection was reset or failed: see `error` */
     NEAT_SEEN_FIN_ACKED = 4, /* our FIN was acknowledged */
     NEAT_SEEN_DETACHED = 8,  /* no program holds it; NEAT_STATE_FREE follows when the send ring is not needed any more */
+    NEAT_SEEN_URGENT = 16,   /* the peer has sent urgent data that was not read yet: see rx_urgent, which may lie ahead of rx_head */
 };
 
 /* ---- UDP ----
@@ -219,7 +224,12 @@ struct neat_socket_program { /* writer: the program (processes that share a sock
     uint32_t receive_buffer;  /* bytes, SO_RCVBUF; 0: all of the ring */
     uint16_t mss;             /* TCP_MAXSEG; 0: default */
     uint8_t tos, ttl;         /* ttl 0: default */
-    uint32_t pad[7];
+    uint8_t syn_retries;      /* TCP_SYNCNT; 0: default */
+    uint8_t fin_wait_s;       /* TCP_LINGER2, seconds; 0: default; NEAT_NO_FIN_WAIT: a reset at once */
+    uint16_t pad0;
+    uint32_t unsent_most;     /* NEAT_FLAG_UNSENT_MOST: bytes, TCP_NOTSENT_LOWAT */
+    uint32_t tx_urgent;       /* NEAT_FLAG_URGENT: bytes put into the send ring up to the last urgent one */
+    uint32_t pad[4];
 };
 NEAT_SIZE(struct neat_socket_program, 128);
 
@@ -233,7 +243,9 @@ struct neat_socket_replica { /* writer: the replica */
     uint32_t rx_base;
     uint32_t tx_tail;    /* bytes acknowledged by the peer: their room in the send ring is free */
     uint32_t listener;   /* UDP: errors ever, of which `error` is the last */
-    uint32_t pad1[9];
+    uint32_t tx_sent;    /* bytes sent for the first time */
+    uint32_t rx_urgent;  /* NEAT_SEEN_URGENT: bytes received before the last urgent one */
+    uint32_t pad1[7];
     /* second line: for getsockname, getpeername and TCP_INFO */
     uint32_t local_be, remote_be;
     uint16_t local_port_be, remote_port_be;
@@ -283,7 +295,11 @@ struct neat_request {
     uint16_t port_be;
     uint16_t flags;
     uint32_t backlog;
-    uint32_t pad[7];
+    uint16_t mss;         /* LISTEN: TCP_MAXSEG; 0: default */
+    uint8_t defer;        /* TCP_DEFER_ACCEPT, in SYN-ACKs sent again; 0: not */
+    uint8_t syn_retries;  /* TCP_SYNCNT; 0: default */
+    uint32_t fastopen;    /* TCP_FASTOPEN: most connections at one time that have brought text and are half open; 0: none */
+    uint32_t pad[5];
 };
 NEAT_SIZE(struct neat_request, 64);
 

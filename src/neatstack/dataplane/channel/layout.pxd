@@ -9,6 +9,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         NEAT_MAX_REPLICAS
         NEAT_MAX_CHANNELS
         NEAT_BUCKETS
+        NEAT_NO_FIN_WAIT
         NEAT_TABLE_MOVING
         NEAT_TABLE_MOVED
         NEAT_DATAGRAM_ALIGN
@@ -41,6 +42,9 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         NEAT_FLAG_QUICKACK
         NEAT_FLAG_TAKEN
         NEAT_FLAG_ERRORS
+        NEAT_FLAG_URGENT
+        NEAT_FLAG_UNSENT_MOST
+        NEAT_FLAG_FASTOPEN
     enum:
         NEAT_STATE_FREE
         NEAT_STATE_POSTED
@@ -52,6 +56,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         NEAT_SEEN_RESET
         NEAT_SEEN_FIN_ACKED
         NEAT_SEEN_DETACHED
+        NEAT_SEEN_URGENT
 
     ctypedef struct StackPage "struct neat_stack_page":
         uint32_t magic, version, generation
@@ -105,12 +110,13 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         uint32_t keep_idle_s, keep_interval_s, keep_count
         uint32_t user_timeout_ms, receive_buffer
         uint16_t mss
-        uint8_t tos, ttl
+        uint8_t tos, ttl, syn_retries, fin_wait_s
+        uint32_t unsent_most, tx_urgent
 
     ctypedef struct SocketReplica "struct neat_socket_replica":
         uint32_t generation
         uint8_t state, seen, tcp_state
-        uint32_t error, rx_head, rx_base, tx_tail, listener
+        uint32_t error, rx_head, rx_base, tx_tail, listener, tx_sent, rx_urgent
         uint32_t local_be, remote_be
         uint16_t local_port_be, remote_port_be
         uint32_t mss, rtt_us, rttvar_us, rto_us, cwnd, ssthresh, retransmits, peer_window

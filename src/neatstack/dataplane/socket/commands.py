@@ -19,7 +19,9 @@ from cython.cimports.neatstack.dataplane.channel.atomic import (
 from cython.cimports.neatstack.dataplane.channel.buffers import refresh_rx, refresh_tx
 from cython.cimports.neatstack.dataplane.channel.channel import any_bit, clear_bit, holds_bit, set_bit
 from cython.cimports.neatstack.dataplane.channel.layout import (
+    NEAT_FLAG_FASTOPEN,
     NEAT_FLAG_TAKEN,
+    NEAT_FLAG_URGENT,
     NEAT_OP_DETACH,
     NEAT_OP_LOOK,
     NEAT_ROLE_ACCEPT,
@@ -70,6 +72,7 @@ from cython.cimports.neatstack.dataplane.tcp.user import (
     shutdown_read,
     shutdown_write,
     unread,
+    urge,
 )
 
 
@@ -249,6 +252,9 @@ def open_connection(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_
     bind_slot(s, i, channel, socket)
     set_bit(s.tcbs[i].holders, channel)
     apply_options(s, i)
+    v: cython.pointer[View] = cython.address(s.views[i])
+    if v.options & NEAT_FLAG_FASTOPEN and not refresh_tx(v, cython.address(s.tcbs[i])):
+        impossible(s)
     mark(s, i, NEWS_LINES)
 
 
@@ -330,6 +336,8 @@ def look(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         impossible(s)
     elif v.tx_head != tx_head:
         sent(s, i)
+    if cython.unlikely(v.options & NEAT_FLAG_URGENT):
+        urge(s, i, load32(cython.address(p.tx_urgent)))
     shut: uint32_t = load8(cython.address(p.shut))
     if shut:
         look_at_shutdown(s, i, shut)

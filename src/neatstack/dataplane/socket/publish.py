@@ -6,9 +6,10 @@ All of it is derived from TCBs that are committed, and may be done again without
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint32_t
 from cython.cimports.neatstack.dataplane.channel.atomic import fence, load32, store_release
-from cython.cimports.neatstack.dataplane.channel.buffers import tx_tail
+from cython.cimports.neatstack.dataplane.channel.buffers import tx_sent, tx_tail
 from cython.cimports.neatstack.dataplane.channel.channel import any_bit
 from cython.cimports.neatstack.dataplane.channel.hold import release_hold
+from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_UNSENT_MOST
 from cython.cimports.neatstack.dataplane.journal import POINT_EVENT, POINT_LINES, POINT_PUBLISHED, commit, point, touch
 from cython.cimports.neatstack.dataplane.socket.accept import arrived, leave_queue
 from cython.cimports.neatstack.dataplane.socket.datagrams import tell_datagrams
@@ -97,7 +98,11 @@ def made_room(v: cython.pointer[View], t: cython.pointer[Tcb]) -> cython.bint:
     v.tx_told = tail
     head: uint32_t = load32(cython.address(v.program.tx_head))
     enough: uint32_t = v.tx_size - v.tx_size // 3
-    return head - told > enough and head - tail <= enough
+    if head - told > enough and head - tail <= enough:
+        return True
+    if cython.likely(not v.options & NEAT_FLAG_UNSENT_MOST):
+        return False
+    return head - tx_sent(v, t) <= load32(cython.address(v.program.unsent_most)) // 2  # half of it, as Linux
 
 
 @cython.cfunc

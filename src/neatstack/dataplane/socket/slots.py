@@ -8,7 +8,7 @@ from cython.cimports.neatstack.dataplane.channel.atomic import (
     store8_release,
     store_release,
 )
-from cython.cimports.neatstack.dataplane.channel.buffers import rx_head, tx_tail
+from cython.cimports.neatstack.dataplane.channel.buffers import rx_head, tx_sent, tx_tail
 from cython.cimports.neatstack.dataplane.channel.channel import holds_bit, only_bit, rx_ring, tx_ring
 from cython.cimports.neatstack.dataplane.channel.layout import (
     NEAT_OP_LOOK,
@@ -16,6 +16,7 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
     NEAT_SEEN_EOF,
     NEAT_SEEN_FIN_ACKED,
     NEAT_SEEN_RESET,
+    NEAT_SEEN_URGENT,
     NEAT_STATE_CLOSED,
     NEAT_STATE_CONNECTING,
     NEAT_STATE_OPEN,
@@ -24,12 +25,14 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
 from cython.cimports.neatstack.dataplane.channel.rings import entry_bits, load_entry, store_entry
 from cython.cimports.neatstack.dataplane.channel.slot import retire
 from cython.cimports.neatstack.dataplane.stack import MAX_CHANNELS, Channel, Stack, View
+from cython.cimports.neatstack.dataplane.tcp.seq import before
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     NO_CHANNEL,
     TCB_DETACHED,
     TCB_FIN_RECEIVED,
     TCB_FIN_SENT,
     TCB_PASSIVE,
+    TCB_URGENT_IN,
     State,
     Tcb,
 )
@@ -105,6 +108,8 @@ def seen_of(v: cython.pointer[View], t: cython.pointer[Tcb]) -> uint8_t:
         seen |= NEAT_SEEN_DETACHED
     if t.state == State.CLOSED and t.error:
         seen |= NEAT_SEEN_RESET
+    if t.flags & TCB_URGENT_IN and not before(t.rcv.up, t.rcv.irs + 1 + v.rx_tail):
+        seen |= NEAT_SEEN_URGENT
     return cython.cast(uint8_t, seen)
 
 
@@ -121,6 +126,8 @@ def write_lines(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     r.rx_base = t.rcv.base
     store_release(cython.address(r.rx_head), rx_head(t))  # after the base and the bytes
     store_release(cython.address(r.tx_tail), tx_tail(v, t))
+    r.tx_sent = tx_sent(v, t)
+    r.rx_urgent = t.rcv.up - (t.rcv.irs + 1)
     store8_release(cython.address(r.seen), seen_of(v, t))  # after rx_head: who sees the end has seen the last byte
     r.local_be = t.local_be
     r.remote_be = t.remote_be

@@ -3,10 +3,12 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from neatstack.dataplane.stack cimport Stack
+from neatstack.dataplane.tcp.tcb cimport Tcb
 from neatstack.dataplane.wire.bytes cimport put16, put32, set16
 from neatstack.dataplane.wire.headers cimport Segment
 
 cdef void emit(Stack *s, uint32_t i, uint32_t seq, uint32_t length, uint8_t flags) noexcept nogil
+cdef void limit_mss(Tcb *t, uint16_t mss) noexcept nogil     # TCP_MAXSEG
 cdef bint emit_syn(Stack *s, uint32_t i) noexcept nogil
 cdef void emit_reset(Stack *s, uint32_t i) noexcept nogil
 cdef void emit_ack(Stack *s, uint32_t i) noexcept nogil

@@ -7,19 +7,23 @@ import cython
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.neatstack.dataplane.channel.atomic import load16
 from cython.cimports.neatstack.dataplane.channel.buffers import tx_span
+from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_FASTOPEN
 from cython.cimports.neatstack.dataplane.driver.device import Outgoing
 from cython.cimports.neatstack.dataplane.ip.output import TCP_AT, begin, commit, outbox_full
 from cython.cimports.neatstack.dataplane.stack import NEWS_OUTPUT, Stack, View
 from cython.cimports.neatstack.dataplane.tcp.emit import write_header
+from cython.cimports.neatstack.dataplane.tcp.fastopen import write_fast
 from cython.cimports.neatstack.dataplane.tcp.options import write_syn
 from cython.cimports.neatstack.dataplane.tcp.sack import write_sack
-from cython.cimports.neatstack.dataplane.tcp.seq import earlier, later, least
+from cython.cimports.neatstack.dataplane.tcp.seq import before, earlier, later, least
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_ACK_DELAYED,
     TCB_ACK_NOW,
+    TCB_COOKIE_OWED,
     TCB_SACK,
     TCB_TIMESTAMPS,
+    TCB_URGENT_OUT,
     TCB_WINDOW_SCALING,
     TIMER_DELAYED_ACK,
     State,
@@ -28,7 +32,8 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
 from cython.cimports.neatstack.dataplane.tcp.timers import clear_timer
 from cython.cimports.neatstack.dataplane.tcp.timestamps import STAMPS, write_stamps
 from cython.cimports.neatstack.dataplane.tcp.window import RECEIVE_SHIFT, offer, offer_in_syn
-from cython.cimports.neatstack.dataplane.wire.headers import ACK, FIN, RST, SYN, TCP_HEADER, Segment
+from cython.cimports.neatstack.dataplane.wire.bytes import put16
+from cython.cimports.neatstack.dataplane.wire.headers import ACK, FIN, RST, SYN, TCP_HEADER, URG, Segment
 
 LONGEST_HEADER = cython.declare(uint32_t, 60)  # of TCP, with options
 LEAST_MAXSEG = cython.declare(uint16_t, 88)  # bytes, as Linux's TCP_MAXSEG
@@ -55,6 +60,8 @@ def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t,
     if t.flags & TCB_SACK and length < t.snd.mss:
         header += write_sack(t, out.header + TCP_AT + header, least(t.snd.mss - length, LONGEST_HEADER - header))
     write_header(out.header + TCP_AT, t.local_port_be, t.remote_port_be, seq, t.rcv.nxt, header, flags | ACK, window)
+    if cython.unlikely(t.flags & TCB_URGENT_OUT):
+        point_to_urgent(t, out.header + TCP_AT, seq)
     if length:
         tx_span(
             v,
@@ -68,6 +75,21 @@ def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t,
             return
         out.second_length = length - out.first_length
     commit(s, out, header, length, t.snd.mss if length > t.snd.mss else 0)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def point_to_urgent(t: cython.pointer[Tcb], tcp: cython.pointer[uint8_t], seq: uint32_t) -> cython.void:
+    """Urgent data has not all been acknowledged: point behind its last byte (RFC 9293 section 3.8.5, RFC 6093).
+
+    What is too far for the pointer is announced as far as that goes.
+    """
+    if not before(t.snd.una, t.snd.up):
+        t.flags &= ~cython.cast(uint32_t, TCB_URGENT_OUT)
+    elif before(seq, t.snd.up):
+        tcp[13] |= URG
+        put16(tcp + 18, cython.cast(uint16_t, least(t.snd.up - seq, 65535)))
 
 
 def emit_ack(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
@@ -85,9 +107,6 @@ def emit_ack(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     emit(s, i, later(t.snd.nxt, earlier(t.snd.max, t.snd.una + t.snd.wnd)), 0, 0)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def limit_mss(t: cython.pointer[Tcb], mss: uint16_t) -> cython.void:
     """TCP_MAXSEG, which may lower what we announce, and so what we send; 0: not set."""
     if mss and mss < t.rcv.mss:
@@ -103,6 +122,7 @@ def emit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     sack: cython.bint = active or t.flags & TCB_SACK
     stamped: cython.bint = active or t.flags & TCB_TIMESTAMPS
     window: uint16_t
+    text: uint32_t = 0
     if active and t.snd.max == t.snd.iss and v.program != cython.NULL:
         limit_mss(t, load16(cython.address(v.program.mss)))
     window = offer_in_syn(v, t)
@@ -115,10 +135,12 @@ def emit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     if stamped:
         write_stamps(s, t, tcp + TCP_HEADER + 4)
     length = TCP_HEADER + write_syn(tcp + TCP_HEADER, t.rcv.mss, scaling, RECEIVE_SHIFT, sack, stamped)
+    if t.flags & TCB_COOKIE_OWED or v.options & NEAT_FLAG_FASTOPEN:
+        length = write_fast(s, i, out, length, cython.address(text))
     write_header(
         tcp, t.local_port_be, t.remote_port_be, t.snd.iss, t.rcv.nxt, length, SYN if active else SYN | ACK, window
     )
-    commit(s, out, length, 0, 0)
+    commit(s, out, length, text, 0)
     if not active:
         t.flags &= ~cython.cast(uint32_t, TCB_ACK_NOW | TCB_ACK_DELAYED)
     return True

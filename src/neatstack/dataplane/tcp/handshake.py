@@ -4,7 +4,7 @@ import cython
 from cython.cimports.libc.errno import ECONNREFUSED
 from cython.cimports.libc.stdint import int32_t, uint16_t, uint32_t
 from cython.cimports.neatstack.dataplane.channel.atomic import store64
-from cython.cimports.neatstack.dataplane.channel.layout import NEAT_TABLE_MOVED, NEAT_TABLE_MOVING
+from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_FASTOPEN, NEAT_TABLE_MOVED, NEAT_TABLE_MOVING
 from cython.cimports.neatstack.dataplane.driver.flowhash import bucket, flow_hash
 from cython.cimports.neatstack.dataplane.driver.maps import SteerFlow
 from cython.cimports.neatstack.dataplane.stack import (
@@ -26,7 +26,8 @@ from cython.cimports.neatstack.dataplane.tcp import congestion, rtt, table
 from cython.cimports.neatstack.dataplane.tcp.ack import round_trip, take_window
 from cython.cimports.neatstack.dataplane.tcp.bits import lowest
 from cython.cimports.neatstack.dataplane.tcp.cookies import answer_with_cookie, cookies_expected, take_cookie
-from cython.cimports.neatstack.dataplane.tcp.emit import refuse
+from cython.cimports.neatstack.dataplane.tcp.emit import limit_mss, refuse
+from cython.cimports.neatstack.dataplane.tcp.fastopen import forget, learn, open_fast, take_text_of_syn
 from cython.cimports.neatstack.dataplane.tcp.isn import initial_sequence, timestamp_offset
 from cython.cimports.neatstack.dataplane.tcp.listen import find_listener, listener_numbered
 from cython.cimports.neatstack.dataplane.tcp.options import parse
@@ -35,6 +36,8 @@ from cython.cimports.neatstack.dataplane.tcp.state import become, end, mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     NO_CHANNEL,
     TCB_ACK_NOW,
+    TCB_DEFERRED,
+    TCB_FASTOPEN,
     TCB_FIN_QUEUED,
     TCB_LOOPBACK,
     TCB_PASSIVE,
@@ -45,8 +48,8 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     State,
     Tcb,
 )
-from cython.cimports.neatstack.dataplane.tcp.timeouts import keepalive_start
-from cython.cimports.neatstack.dataplane.tcp.timers import clear_timer
+from cython.cimports.neatstack.dataplane.tcp.timeouts import keepalive_start, retransmission_timeout
+from cython.cimports.neatstack.dataplane.tcp.timers import clear_timer, set_timer
 from cython.cimports.neatstack.dataplane.tcp.timestamps import STAMPS
 from cython.cimports.neatstack.dataplane.tcp.window import RECEIVE_SHIFT
 from cython.cimports.neatstack.dataplane.wire.headers import (
@@ -167,7 +170,7 @@ def passive_open(
 ) -> cython.void:
     """Third: a SYN to a listener. SYN-RECEIVED, or if there is no room for more of these, only an answer with a cookie.
 
-    Text on the SYN is left for the peer to send again.
+    Text on the SYN is left for the peer to send again, but for TCP Fast Open.
     `least_iss` (0: any): our ISS shall lie beyond it, since the flow has just been used with numbers up to it.
     """
     i: uint32_t
@@ -193,9 +196,13 @@ def passive_open(
     t.snd.una = t.snd.nxt = t.snd.max = t.snd.small = t.cc.recover = t.snd.iss
     take_syn(s, t, seg)
     rtt.start(t)
+    if listener.fastopen and seg.options_length:
+        open_fast(s, t, listener, seg)
     table.insert(s, i)
     become(s, i, State.SYN_RECEIVED)
     mark(s, i, NEWS_OUTPUT)
+    if t.flags & TCB_FASTOPEN:
+        take_text_of_syn(s, i, seg)
 
 
 def new_connection(
@@ -215,6 +222,7 @@ def new_connection(
     t.last_received = s.now
     t.stamps.offset = timestamp_offset(s, t.local_be, t.local_port_be, t.remote_be, t.remote_port_be)
     t.rcv.mss = our_mss(s, seg.loopback)
+    limit_mss(t, listener.mss)
     t.rcv.wnd = first_room(s, listener)
 
 
@@ -323,6 +331,10 @@ def syn_sent(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]
         return False
     # Fourth, the SYN bit
     take_syn(s, t, seg)
+    if s.views[i].options & NEAT_FLAG_FASTOPEN:
+        learn(s, t, seg)
+        if t.snd.backoff and t.flags & TCB_FASTOPEN:
+            forget(s, t)
     seg.seq += 1
     seg.flags &= ~SYN
     if seg.flags & ACK:
@@ -346,9 +358,13 @@ def established(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.
     round_trip(s, i, ack)
     t.snd.una = ack
     t.snd.nxt = t.snd.max  # a retransmission that has not left yet is not needed any more
+    if t.flags & (TCB_FASTOPEN | TCB_PASSIVE) == TCB_FASTOPEN:  # but text on the SYN that was not taken is
+        t.snd.nxt = ack
     t.snd.backoff = 0
     t.cc.recover = ack
     clear_timer(s, i, TIMER_RETRANSMIT)
+    if ack != t.snd.max:
+        set_timer(s, i, TIMER_RETRANSMIT, s.now + retransmission_timeout(s, i))
     congestion.start(t)
     become(s, i, State.ESTABLISHED)
     if t.flags & TCB_FIN_QUEUED:  # CLOSE was called before (3.10.4, SYN-RECEIVED)
@@ -387,12 +403,16 @@ def syn_received(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cyth
     if not after(seg.ack, t.snd.una) or after(seg.ack, t.snd.max):
         refuse(s, seg, True)
         return False
-    if t.flags & TCB_PASSIVE:
+    if t.flags & (TCB_PASSIVE | TCB_FASTOPEN) == TCB_PASSIVE:
         listener = listener_numbered(s, t.listener)
         if listener != cython.NULL and listener.waiting > listener.backlog:
             # As Linux: forget the ACK; our SYN-ACK will be sent again, and by then a program may have accepted.
             s.counters.drops[cython.cast(cython.int, DROP_ACCEPT_QUEUE)] += 1
             listener.overflows += 1
+            return False
+        if listener != cython.NULL and t.snd.backoff < listener.defer and not seg.len and not seg.flags & FIN:
+            # TCP_DEFER_ACCEPT: no program need wake before there is text. As Linux, the ACK is forgotten but for this
+            t.flags |= TCB_DEFERRED
             return False
     established(s, i, seg.ack)
     take_window(s, i, seg)

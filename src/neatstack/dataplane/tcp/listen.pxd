@@ -1,10 +1,11 @@
 """Listeners: who accepts what."""
 
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from neatstack.dataplane.stack cimport Listener, Stack
 
-cdef int listen(Stack *s, uint32_t number, uint32_t address_be, uint16_t port_be, uint32_t backlog) noexcept nogil
+cdef int listen(Stack *s, uint32_t number, uint32_t address_be, uint16_t port_be, uint32_t backlog,
+                uint16_t mss, uint8_t defer, uint8_t syn_retries, uint32_t fastopen) noexcept nogil
 cdef void unlisten(Stack *s, uint32_t number) noexcept nogil
 cdef void index_listeners(Stack *s) noexcept nogil
 cdef Listener *find_listener(Stack *s, uint32_t address_be, uint16_t port_be) noexcept nogil

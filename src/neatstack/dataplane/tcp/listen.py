@@ -2,7 +2,7 @@
 
 import cython
 from cython.cimports.libc.errno import ECONNABORTED, ENOBUFS
-from cython.cimports.libc.stdint import uint16_t, uint32_t
+from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.libc.string import memset
 from cython.cimports.neatstack.dataplane.stack import LISTENER_SLOTS, MAX_LISTENERS, Listener, Stack
 from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_ACCEPTED, TCB_PASSIVE, State, Tcb
@@ -10,14 +10,39 @@ from cython.cimports.neatstack.dataplane.tcp.user import abort
 
 
 def listen(
-    s: cython.pointer[Stack], number: uint32_t, address_be: uint32_t, port_be: uint16_t, backlog: uint32_t
+    s: cython.pointer[Stack],
+    number: uint32_t,
+    address_be: uint32_t,
+    port_be: uint16_t,
+    backlog: uint32_t,
+    mss: uint16_t,
+    defer: uint8_t,
+    syn_retries: uint8_t,
+    fastopen: uint32_t,
 ) -> cython.int:
-    """Accept connections as listener `number`, or give it a new backlog. 0, or -ENOBUFS: too many listeners."""
+    """Accept connections as listener `number`, or change its backlog and options. 0; -ENOBUFS: too many listeners."""
     listener: cython.pointer[Listener] = listener_numbered(s, number)
+    if listener == cython.NULL:
+        listener = new_listener(s, number, address_be, port_be)
+        if listener == cython.NULL:
+            return -ENOBUFS
+    listener.backlog = backlog
+    listener.mss = mss
+    listener.defer = defer
+    listener.syn_retries = syn_retries
+    listener.fastopen = fastopen
+    return 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def new_listener(
+    s: cython.pointer[Stack], number: uint32_t, address_be: uint32_t, port_be: uint16_t
+) -> cython.pointer[Listener]:
+    """NULL: there is no room for another."""
+    listener: cython.pointer[Listener]
     k: uint32_t
-    if listener != cython.NULL:
-        listener.backlog = backlog
-        return 0
     for k in range(MAX_LISTENERS):
         listener = cython.address(s.listeners[k])
         if not listener.number:
@@ -25,10 +50,9 @@ def listen(
             listener.number = number
             listener.address_be = address_be
             listener.port_be = port_be
-            listener.backlog = backlog
             index_one(s, k)
-            return 0
-    return -ENOBUFS
+            return listener
+    return cython.NULL
 
 
 def unlisten(s: cython.pointer[Stack], number: uint32_t) -> cython.void:

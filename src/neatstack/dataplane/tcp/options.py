@@ -5,7 +5,7 @@ Window scale: RFC 7323 section 2; timestamps: its section 3, on every segment; S
 
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
-from cython.cimports.libc.string import memset
+from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.neatstack.dataplane.tcp.options import LONGEST_SHIFT
 from cython.cimports.neatstack.dataplane.wire.bytes import get16, get32, put16
 from cython.cimports.neatstack.dataplane.wire.headers import Options
@@ -17,6 +17,7 @@ WSCALE = cython.declare(uint8_t, 3)
 SACK_PERMITTED = cython.declare(uint8_t, 4)
 SACK = cython.declare(uint8_t, 5)
 TIMESTAMP = cython.declare(uint8_t, 8)
+FASTOPEN = cython.declare(uint8_t, 34)
 
 
 def parse(
@@ -57,7 +58,25 @@ def parse(
         elif kind == SACK and size > 2 and (size - 2) % 8 == 0:
             options.sack_at = cython.cast(uint8_t, at + 2)
             options.sack_blocks = cython.cast(uint8_t, (size - 2) // 8)
+        elif kind == FASTOPEN and (size == 2 or (6 <= size <= 18 and size % 2 == 0)):
+            options.has_fastopen = 1
+            options.cookie_at = cython.cast(uint8_t, at + 2)
+            options.cookie_length = cython.cast(uint8_t, size - 2)
         at += size
+
+
+def write_cookie(
+    to: cython.pointer[uint8_t], cookie: cython.pointer[cython.const[uint8_t]], length: uint32_t
+) -> uint32_t:
+    """Write the option of TCP Fast Open (RFC 7413 section 4.1.1), without a cookie a request; how many bytes."""
+    pad: uint32_t = (2 + length) & 2
+    n: uint32_t
+    for n in range(pad):
+        to[n] = NOP
+    to[pad] = FASTOPEN
+    to[pad + 1] = cython.cast(uint8_t, 2 + length)
+    memcpy(to + pad + 2, cookie, length)
+    return pad + 2 + length
 
 
 def write_syn(

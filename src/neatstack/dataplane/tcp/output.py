@@ -18,13 +18,16 @@ from cython.cimports.neatstack.dataplane.tcp.seq import after, before, later, le
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_ACK_NOW,
+    TCB_FASTOPEN,
     TCB_FIN_QUEUED,
     TCB_FIN_SENT,
     TCB_FORCE,
     TCB_HEARD,
+    TCB_PASSIVE,
     TCB_RECOVERY,
     TCB_RESET_OWED,
     TCB_RETRANSMIT,
+    TCB_URGENT_OUT,
     TIMER_PERSIST,
     TIMER_RETRANSMIT,
     Range,
@@ -46,6 +49,8 @@ def output(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         return
     if t.state == State.SYN_SENT or t.state == State.SYN_RECEIVED:
         output_syn(s, i)
+        if t.flags & (TCB_FASTOPEN | TCB_PASSIVE) == TCB_FASTOPEN | TCB_PASSIVE and t.snd.nxt != t.snd.iss:
+            output_text(s, i)  # RFC 7413 section 3: the answer need not wait for the handshake's last ACK
     elif t.state != State.FREE and t.state != State.TIME_WAIT:
         output_text(s, i)
     if t.flags & TCB_ACK_NOW:
@@ -172,6 +177,8 @@ def sendable(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> uint32_t:
     if not length:
         return 0
     if length > t.snd.mss:  # one division for as many segments as it carries
+        if cython.unlikely(t.flags & TCB_URGENT_OUT):  # the pointer counts from each segment's start
+            return t.snd.mss
         length = least(length, LONGEST_TEXT)
         tail = length % t.snd.mss
         return length - tail if length < waiting or held(v, t) else length
@@ -190,9 +197,9 @@ def held(v: cython.pointer[cython.const[View]], t: cython.pointer[cython.const[T
     """Whether a last piece shorter than a segment has to wait.
 
     TCP_CORK holds it; Nagle's algorithm does while an earlier short one is not acknowledged (Minshall's form, as Linux
-    has it: full segments on their way do not count). A FIN takes it along; an overdue or repeated one goes.
+    has it: full segments on their way do not count). A FIN takes it along; an overdue, repeated or urgent one goes.
     """
-    if t.flags & (TCB_FIN_QUEUED | TCB_FORCE) or before(t.snd.nxt, t.snd.max):
+    if t.flags & (TCB_FIN_QUEUED | TCB_FORCE | TCB_URGENT_OUT) or before(t.snd.nxt, t.snd.max):
         return False
     if v.options & NEAT_FLAG_CORK:
         return True
@@ -210,7 +217,7 @@ def fin_follows(t: cython.pointer[cython.const[Tcb]], at: uint32_t, end: uint32_
 
     It needs no buffer, so any window but a closed one has room for it.
     """
-    return t.flags & TCB_FIN_QUEUED and at == end and t.snd.wnd != 0
+    return t.flags & TCB_FIN_QUEUED and at == end and t.snd.wnd != 0 and t.state != State.SYN_RECEIVED
 
 
 @cython.cfunc
@@ -284,6 +291,8 @@ def mend(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython.bint:
             return False
         length = least(t.cc.cwnd - under_way, LONGEST_TEXT)
         length = least(hole.right - hole.left, length - length % t.snd.mss)
+        if t.flags & TCB_URGENT_OUT:
+            length = least(length, t.snd.mss)
         send(s, i, hole.left, length, 0, end)
         s.boards[i].again = hole.left + length
         under_way += length

@@ -33,9 +33,11 @@ from cython.cimports.neatstack.dataplane.tcp.state import TIME_WAIT_SECONDS, bec
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_ACK_NOW,
     TCB_DETACHED,
+    TCB_FASTOPEN,
     TCB_FIN_SEEN,
     TCB_PASSIVE,
     TCB_TIMESTAMPS,
+    TCB_URGENT_IN,
     TIMER_TIME_WAIT,
     State,
     Tcb,
@@ -208,9 +210,9 @@ def in_its_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segm
     if not seg.flags & ACK or not take_ack(s, i, seg):
         return
     take_stamp(s, t, seg.tsval, seq)  # only now: one that acknowledges what cannot be must not move the echo
-    # Sixth, the URG bit: the pointer is kept, the bytes are part of the stream (RFC 6093 section 3.2)
-    if seg.flags & URG and after(seg.seq + seg.up, t.rcv.up):
-        t.rcv.up = seg.seq + seg.up
+    # Sixth, the URG bit
+    if seg.flags & URG:
+        urgent(s, i, seq + (seg.up - 1 if seg.up else 0))
     take_text_and_fin(s, i, seg)
 
 
@@ -312,11 +314,11 @@ def reset(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.cons
         else:
             s.counters.drops[cython.cast(cython.int, DROP_SEQUENCE)] += 1
         return
-    if t.state == State.SYN_RECEIVED and t.flags & TCB_PASSIVE:
+    if t.state == State.SYN_RECEIVED and t.flags & (TCB_PASSIVE | TCB_FASTOPEN) == TCB_PASSIVE:
         end(s, i, 0)  # back to LISTEN; no program has heard of it
         return
     s.counters.connections_reset += 1
-    if t.state == State.SYN_RECEIVED:
+    if t.state == State.SYN_RECEIVED and not t.flags & TCB_PASSIVE:
         end(s, i, ECONNREFUSED)
     elif t.state == State.CLOSE_WAIT:
         end(s, i, EPIPE)  # as Linux: the peer's FIN has been seen, only our sending fails
@@ -352,6 +354,23 @@ def take_ack(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.c
         end(s, i, 0)
         return False
     return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def urgent(s: cython.pointer[Stack], i: uint32_t, last: uint32_t) -> cython.void:
+    """Sixth: the last urgent byte is `last`, the one before that which the pointer names (RFC 6093 section 2.1).
+
+    The program is told of it at once, also before it comes; the bytes are part of the stream (section 3.1).
+    """
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    known: cython.bint = t.flags & TCB_URGENT_IN and not before(t.rcv.up, t.rcv.nxt)
+    if not receives(t.state) or before(last, t.rcv.nxt) or (known and not after(last, t.rcv.up)):
+        return
+    t.rcv.up = last
+    t.flags |= TCB_URGENT_IN
+    mark(s, i, NEWS_LINES | NEWS_EVENT)
 
 
 @cython.cfunc

@@ -9,7 +9,14 @@ from cython.cimports.neatstack.dataplane.stack import NEWS_ACCEPT, NEWS_EVENT, N
 from cython.cimports.neatstack.dataplane.tcp import table, timers
 from cython.cimports.neatstack.dataplane.tcp.listen import listener_numbered
 from cython.cimports.neatstack.dataplane.tcp.state import TIME_WAIT_SECONDS, mark
-from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_ACCEPTED, TCB_PASSIVE, TIMER_TIME_WAIT, State, Tcb
+from cython.cimports.neatstack.dataplane.tcp.tcb import (
+    TCB_ACCEPTED,
+    TCB_FASTOPEN,
+    TCB_PASSIVE,
+    TIMER_TIME_WAIT,
+    State,
+    Tcb,
+)
 from cython.cimports.neatstack.dataplane.tcp.timers import SECOND, set_timer
 
 # RFC 9293 figure 5, and the edges that it leaves out: to CLOSED from everywhere (RST, ABORT, timeouts). LISTEN is not a
@@ -71,8 +78,10 @@ def count_queues(s: cython.pointer[Stack], i: uint32_t, old: uint8_t, state: Sta
     """Keep a listener's queues: half_open counts SYN-RECEIVED, waiting what is established and not accept()ed."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     listener: cython.pointer[Listener] = listener_numbered(s, t.listener)
+    fast: cython.bint = t.flags & TCB_FASTOPEN
     if state == State.ESTABLISHED:
         s.counters.connections_accepted += 1
+    if state == (State.SYN_RECEIVED if fast else State.ESTABLISHED):
         mark(s, i, NEWS_ACCEPT)
     if state == State.SYN_RECEIVED:
         s.half_open += 1
@@ -80,7 +89,14 @@ def count_queues(s: cython.pointer[Stack], i: uint32_t, old: uint8_t, state: Sta
         s.half_open -= 1
     if listener == cython.NULL:
         return
-    if state == State.SYN_RECEIVED:
+    if fast and state == State.SYN_RECEIVED:
+        listener.fast_pending += 1
+        listener.waiting += 1
+    elif fast and old == State.SYN_RECEIVED:
+        listener.fast_pending -= 1
+        if state == State.CLOSED and not t.flags & TCB_ACCEPTED:
+            listener.waiting -= 1
+    elif state == State.SYN_RECEIVED:
         listener.half_open += 1
     elif old == State.SYN_RECEIVED:
         listener.half_open -= 1

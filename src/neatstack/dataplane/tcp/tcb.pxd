@@ -55,6 +55,12 @@ cdef enum TcbFlag:
     TCB_HEARD = 262144       # text has come since we last sent some: more of it is the same request
     TCB_SACK = 524288        # both SYNs have said SACK-permitted
     TCB_TIMESTAMPS = 1048576 # both SYNs had timestamps
+    TCB_URGENT_OUT = 2097152 # urgent data ends before snd.up, and was not acknowledged yet
+    TCB_URGENT_IN = 4194304  # rcv.up is known: the peer's last urgent byte
+    TCB_FASTOPEN = 16777216  # its SYN had text and a good cookie (RFC 7413); of a listener: a program has it before the handshake
+                             # is over, and it counts as waiting, not as half open
+    TCB_COOKIE_OWED = 33554432  # our SYN-ACK brings a cookie
+    TCB_DEFERRED = 8388608   # SYN-RECEIVED: our SYN-ACK was acknowledged, but the listener wants text, too
 
 cdef struct Range:           # sequence numbers [left, right) received out of order, sitting in the receive ring
     uint32_t left
@@ -136,6 +142,8 @@ cdef struct Tcb:
     uint64_t stalled_at      # ns: since when the peer has not acknowledged what we repeat; 0: it has
     uint32_t keep_probes     # keepalive probes sent without answer
     uint32_t held            # TCB_HELD: checksum of the hold buffer
+    uint8_t fin_wait_s       # TCP_LINGER2 when the last program has closed, see layout.h
+    uint8_t pad[7]
     uint64_t holders[4]      # bit n: the program with channel n holds this socket
     uint64_t bytes_in
     uint64_t bytes_out

@@ -3,19 +3,22 @@
 import cython
 from cython.cimports.libc.errno import EHOSTUNREACH, ETIMEDOUT
 from cython.cimports.libc.stdint import uint32_t, uint64_t
-from cython.cimports.neatstack.dataplane.channel.atomic import load32
+from cython.cimports.neatstack.dataplane.channel.atomic import load8, load32
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_KEEPALIVE
 from cython.cimports.neatstack.dataplane.ip.output import outbox_full
-from cython.cimports.neatstack.dataplane.stack import NEWS_LINES, NEWS_OUTPUT, Stack, View
+from cython.cimports.neatstack.dataplane.stack import NEWS_LINES, NEWS_OUTPUT, Listener, Stack, View
 from cython.cimports.neatstack.dataplane.tcp import congestion, rtt
 from cython.cimports.neatstack.dataplane.tcp.emit import emit
+from cython.cimports.neatstack.dataplane.tcp.listen import listener_numbered
 from cython.cimports.neatstack.dataplane.tcp.rtt import RTO_MOST
 from cython.cimports.neatstack.dataplane.tcp.state import end, mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_ACK_DELAYED,
     TCB_ACK_NOW,
+    TCB_DEFERRED,
     TCB_DETACHED,
     TCB_FORCE,
+    TCB_PASSIVE,
     TCB_RECOVERY,
     TCB_RETRANSMIT,
     TIMER_DELAYED_ACK,
@@ -93,20 +96,49 @@ def retransmission_timeout(s: cython.pointer[Stack], i: uint32_t) -> uint64_t:
 def retransmit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """SYN or SYN-ACK was not answered, or could not leave yet because the next hop's hardware address is not known."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
-    active: cython.bint = t.state == State.SYN_SENT
     if t.snd.nxt == t.snd.iss:
         if s.now - t.last_received > ROUTE_PATIENCE * SECOND:
             end(s, i, EHOSTUNREACH)
             return
-    elif t.snd.backoff >= (SYN_RETRIES if active else SYN_ACK_RETRIES) or overdue(s, i):
+    elif t.snd.backoff >= syn_retries(s, i) or overdue(s, i):
         end(s, i, ETIMEDOUT)
         return
     else:
         stalled(s, i)
         t.snd.backoff += 1
-        t.snd.nxt = t.snd.iss
         rtt.stop_timing(t)
+        if t.flags & TCB_DEFERRED and t.snd.backoff < deferred(s, i):  # the peer has our SYN-ACK, and says nothing yet
+            set_timer(s, i, TIMER_RETRANSMIT, s.now + retransmission_timeout(s, i))
+            return
+        t.snd.nxt = t.snd.iss
     mark(s, i, NEWS_OUTPUT)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def syn_retries(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
+    """How often a SYN or SYN-ACK is sent again: TCP_SYNCNT, or Linux's defaults."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    listener: cython.pointer[Listener]
+    retries: uint32_t
+    if not t.flags & TCB_PASSIVE:
+        retries = load8(cython.address(s.views[i].program.syn_retries)) if s.views[i].program != cython.NULL else 0
+        return chosen(retries, SYN_RETRIES, MOST_PROBES)
+    listener = listener_numbered(s, t.listener)
+    if listener == cython.NULL:
+        return SYN_ACK_RETRIES
+    retries = chosen(listener.syn_retries, SYN_ACK_RETRIES, MOST_PROBES)
+    return retries if retries > listener.defer or not t.flags & TCB_DEFERRED else listener.defer
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def deferred(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
+    """TCP_DEFER_ACCEPT: from how many timeouts on a bare ACK will do."""
+    listener: cython.pointer[Listener] = listener_numbered(s, s.tcbs[i].listener)
+    return listener.defer if listener != cython.NULL else 0
 
 
 @cython.cfunc

@@ -9,6 +9,7 @@ cdef int connect(Stack *s, uint32_t channel, uint32_t socket, uint32_t local_be,
                  uint32_t remote_be, uint16_t remote_port_be) noexcept nogil
 cdef void accepted(Stack *s, uint32_t i) noexcept nogil         # accept() has returned it: Listener.waiting falls
 cdef void sent(Stack *s, uint32_t i) noexcept nogil
+cdef void urge(Stack *s, uint32_t i, uint32_t end) noexcept nogil
 cdef void received(Stack *s, uint32_t i) noexcept nogil
 cdef void shutdown_read(Stack *s, uint32_t i) noexcept nogil
 cdef void shutdown_write(Stack *s, uint32_t i) noexcept nogil

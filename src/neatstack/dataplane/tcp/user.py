@@ -3,7 +3,9 @@
 import cython
 from cython.cimports.libc.errno import EADDRNOTAVAIL, EINVAL, ENETUNREACH, ENOBUFS
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
-from cython.cimports.neatstack.dataplane.channel.buffers import refresh_rx, rx_head
+from cython.cimports.neatstack.dataplane.channel.atomic import load8
+from cython.cimports.neatstack.dataplane.channel.buffers import refresh_rx, rx_head, tx_tail
+from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_QUICKACK, NEAT_NO_FIN_WAIT
 from cython.cimports.neatstack.dataplane.ip.output import is_local, routable
 from cython.cimports.neatstack.dataplane.journal import touch
 from cython.cimports.neatstack.dataplane.stack import NEWS_OUTPUT, Listener, Stack, View
@@ -14,6 +16,7 @@ from cython.cimports.neatstack.dataplane.tcp.listen import listener_numbered
 from cython.cimports.neatstack.dataplane.tcp.state import become, end, mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_ACCEPTED,
+    TCB_ACK_DELAYED,
     TCB_ACK_NOW,
     TCB_DETACHED,
     TCB_FIN_QUEUED,
@@ -22,6 +25,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_PASSIVE,
     TCB_READ_SHUT,
     TCB_RESET_OWED,
+    TCB_URGENT_OUT,
     TIMER_TIME_WAIT,
     State,
     Tcb,
@@ -118,8 +122,22 @@ def received(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
 
 def options_changed(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """TCP_NODELAY or TCP_CORK may let something go; keepalive starts or stops; SO_RCVBUF may have opened the window."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     keepalive_start(s, i)
+    if s.views[i].options & NEAT_FLAG_QUICKACK and t.flags & TCB_ACK_DELAYED:
+        t.flags |= TCB_ACK_NOW
     mark(s, i, NEWS_OUTPUT)
+
+
+def urge(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython.void:
+    """SEND with the URGENT flag (3.10.2): urgent data ends before send cursor `end`, which may be acknowledged."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    tail: uint32_t = tx_tail(v, t)
+    if 0 < end - tail <= v.tx_head - tail and t.snd.up != t.snd.iss + 1 + end:
+        t.snd.up = t.snd.iss + 1 + end
+        t.flags |= TCB_URGENT_OUT
+        mark(s, i, NEWS_OUTPUT)
 
 
 # ---- 3.10.4 CLOSE ----
@@ -151,6 +169,8 @@ def close(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """No program holds the connection any more."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     t.flags |= TCB_DETACHED
+    if s.views[i].program != cython.NULL:
+        t.fin_wait_s = load8(cython.address(s.views[i].program.fin_wait_s))
     if t.state == State.CLOSED:
         return
     if t.state == State.SYN_SENT:
@@ -175,8 +195,15 @@ def unread(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
 
 
 def fin_wait_2_limit(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
-    """A peer may keep its side open for ever; when nobody listens here any more, we do not."""
-    set_timer(s, i, TIMER_TIME_WAIT, s.now + FIN_WAIT_2_SECONDS * SECOND)
+    """A peer may keep its side open for ever; when nobody listens here any more, we do not.
+
+    Not at all with a negative TCP_LINGER2, as Linux.
+    """
+    seconds: uint32_t = s.tcbs[i].fin_wait_s
+    if seconds == NEAT_NO_FIN_WAIT:
+        abort(s, i, 0)
+        return
+    set_timer(s, i, TIMER_TIME_WAIT, s.now + (seconds if seconds else FIN_WAIT_2_SECONDS) * SECOND)
 
 
 # ---- 3.10.5 ABORT ----

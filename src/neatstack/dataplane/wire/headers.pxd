@@ -36,6 +36,9 @@ cdef struct Options:                   # RFC 9293 section 3.2, RFC 7323
     uint32_t tsecr
     uint8_t sack_at                    # offset of the first block of selective acknowledgments
     uint8_t sack_blocks
+    uint8_t has_fastopen               # RFC 7413
+    uint8_t cookie_at                  # offset of the cookie
+    uint8_t cookie_length              # 0: it asks for one
 
 cdef struct Segment:                   # seg.* of RFC 9293 section 3.3.1
     uint32_t local_be                  # our side of the flow: the destination

@@ -1,0 +1,150 @@
+"""TCP Fast Open (RFC 7413).
+
+As a server: whoever asks is given a cookie, which only the stack can make and which is good for the peer's address at
+any replica; a SYN that brings it may bring text, too, and its connection goes to a program at once. As a client: each
+replica remembers the cookies that it was given in its region, in places that their addresses choose.
+"""
+
+import cython
+from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
+from cython.cimports.libc.string import memcmp, memcpy
+from cython.cimports.neatstack.dataplane.channel.buffers import tx_span
+from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_FASTOPEN
+from cython.cimports.neatstack.dataplane.driver.device import Outgoing
+from cython.cimports.neatstack.dataplane.ip.output import TCP_AT
+from cython.cimports.neatstack.dataplane.stack import FAST_PEERS, FastPeer, Listener, Stack, View
+from cython.cimports.neatstack.dataplane.tcp import congestion
+from cython.cimports.neatstack.dataplane.tcp.isn import siphash
+from cython.cimports.neatstack.dataplane.tcp.options import parse, write_cookie
+from cython.cimports.neatstack.dataplane.tcp.receive import text
+from cython.cimports.neatstack.dataplane.tcp.seq import least
+from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_COOKIE_OWED, TCB_FASTOPEN, State, Tcb
+from cython.cimports.neatstack.dataplane.wire.headers import DEFAULT_MSS, SYN, TCP_HEADER, Options, Segment
+
+COOKIE = cython.declare(uint32_t, 8)  # bytes of those that we give
+LONGEST_COOKIE = cython.declare(uint32_t, 16)  # RFC 7413 section 4.1.1
+
+
+# ---- server ----
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def cookie_for(s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]]) -> uint64_t:
+    """RFC 7413 section 4.1.2: of the peer's address, and ours, whatever the ports."""
+    word: uint64_t = cython.cast(uint64_t, t.local_be) << 32 | t.remote_be
+    return siphash(s.secret, cython.address(word), 1, cython.cast(uint64_t, 16) << 56)
+
+
+def open_fast(
+    s: cython.pointer[Stack],
+    t: cython.pointer[Tcb],
+    listener: cython.pointer[Listener],
+    seg: cython.pointer[cython.const[Segment]],
+) -> cython.void:
+    """What the SYN of a new connection says about Fast Open (section 4.2.2), to a listener that has it.
+
+    A cookie that is not good, or one too many of its kind, is answered as a SYN without text, and with a good one.
+    """
+    options: Options
+    cookie: uint64_t = cookie_for(s, t)
+    parse(seg.options, seg.options_length, cython.address(options))
+    if not options.has_fastopen:
+        return
+    if (
+        options.cookie_length == COOKIE
+        and not memcmp(cython.address(cookie), seg.options + options.cookie_at, COOKIE)
+        and listener.fast_pending < listener.fastopen
+    ):
+        t.flags |= TCB_FASTOPEN
+        congestion.start(t)
+        return
+    t.flags |= TCB_COOKIE_OWED
+
+
+def take_text_of_syn(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.void:
+    """The text on a SYN whose cookie was good."""
+    copy: Segment = seg[0]
+    copy.seq += 1
+    copy.flags &= ~SYN
+    if copy.len:
+        text(s, i, cython.address(copy))
+
+
+# ---- client ----
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def place_of(s: cython.pointer[Stack], remote_be: uint32_t) -> cython.pointer[FastPeer]:
+    word: uint64_t = remote_be
+    hashed: uint64_t = siphash(s.isn_key, cython.address(word), 1, cython.cast(uint64_t, 17) << 56)
+    return cython.address(s.region.fast_peers[hashed & (FAST_PEERS - 1)])
+
+
+def write_fast(
+    s: cython.pointer[Stack],
+    i: uint32_t,
+    out: cython.pointer[Outgoing],
+    length: uint32_t,
+    taken: cython.pointer[uint32_t],
+) -> uint32_t:
+    """Add to a SYN or SYN-ACK whose header has `length` bytes so far; how many it has now, and of text in `taken`.
+
+    Only a first SYN asks for a cookie, or has one and text: whatever was wrong with that, one that is sent again is
+    plain (section 4.1.3.1).
+    """
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    to: cython.pointer[uint8_t] = out.header + TCP_AT + length
+    cookie: uint64_t
+    peer: cython.pointer[FastPeer]
+    if t.flags & TCB_COOKIE_OWED:
+        cookie = cookie_for(s, t)
+        return length + write_cookie(to, cython.cast(cython.pointer[uint8_t], cython.address(cookie)), COOKIE)
+    if t.state != State.SYN_SENT or not v.options & NEAT_FLAG_FASTOPEN or t.snd.backoff:
+        return length
+    peer = place_of(s, t.remote_be)
+    if peer.remote_be != t.remote_be or not peer.length or peer.length > LONGEST_COOKIE:
+        return length + write_cookie(to, to, 0)
+    length += write_cookie(to, peer.cookie, peer.length)
+    taken[0] = least(v.tx_head, least(peer.mss, t.rcv.mss) - (length - TCP_HEADER))
+    if taken[0]:
+        t.flags |= TCB_FASTOPEN
+        tx_span(
+            v,
+            0,
+            taken[0],
+            cython.address(out.first),
+            cython.address(out.first_length),
+            cython.address(out.second),
+        )
+        out.second_length = taken[0] - out.first_length
+        t.snd.max = t.snd.iss + 1 + taken[0]
+        t.bytes_out = taken[0]
+    return length
+
+
+def learn(
+    s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]], seg: cython.pointer[cython.const[Segment]]
+) -> cython.void:
+    """A SYN-ACK to a SYN that asked for a cookie, or had one, brings a new one (section 4.1.3)."""
+    peer: cython.pointer[FastPeer] = place_of(s, t.remote_be)
+    options: Options
+    parse(seg.options, seg.options_length, cython.address(options))
+    if not options.has_fastopen or not options.cookie_length:
+        return
+    peer.length = 0  # a process that dies between two stores leaves no wrong cookie
+    peer.remote_be = t.remote_be
+    peer.mss = options.mss if options.mss else cython.cast(uint16_t, DEFAULT_MSS)
+    memcpy(peer.cookie, seg.options + options.cookie_at, options.cookie_length)
+    peer.length = options.cookie_length
+
+
+def forget(s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]]) -> cython.void:
+    """A SYN with text was lost, and one without has arrived: perhaps somebody on the way does not like it."""
+    peer: cython.pointer[FastPeer] = place_of(s, t.remote_be)
+    if peer.remote_be == t.remote_be:
+        peer.length = 0

@@ -1,0 +1,291 @@
+"""TCP Fast Open (RFC 7413), both sides, in virtual time."""
+
+import pytest
+
+from tests.support.lab import PEER, Connection, Lab
+from tests.support.layout import neat
+from tests.support.packet import NOP, mss, option, read_options
+from tests.support.wire import Faults, Wire
+
+SECRET = bytes(range(16))
+REQUEST = NOP + NOP + option(34)
+
+
+def carrying(cookie: bytes) -> bytes:
+    return NOP + NOP + option(34, cookie)
+
+
+def serving(**options: int) -> tuple[Lab, int, bytes]:
+    """A listener, and the cookie that the peer was given."""
+    lab = Lab(secret=SECRET)
+    listener = lab.listening(80, **{"fastopen": 8} | options)
+    c = lab.connection(80)
+    c.sends("S", options=mss(1460) + REQUEST)
+    cookie = read_options(c.expects("SA", ack=1).options)[34]
+    assert len(cookie) == 8
+    c.sends("A")
+    assert lab.program.accept(listener) is not None
+    c.sends("R")
+    return lab, listener, cookie
+
+
+# ---- server ----
+
+
+def test_text_on_the_syn_reaches_the_program_before_the_handshake_is_over():
+    """Section 3: request on the SYN, answer behind the SYN-ACK."""
+    lab, listener, cookie = serving()
+    c = lab.connection(80)
+    c.sends("S", data=b"GET /", options=mss(1460) + carrying(cookie))
+    c.expects("SA", seq=0, ack=6)
+    socket = lab.program.accept(listener)
+    assert socket.recv() == b"GET /" and c.state == "SYN_RECEIVED"
+    socket.send(b"answer")
+    lab.run()
+    assert c.expects("A", seq=1, ack=6, data=b"answer")
+    c.sends("A", ack=7)
+    assert c.state == "ESTABLISHED" and socket.unacknowledged == 0
+    c.sends(data=b"more")
+    assert socket.recv() == b"more"
+
+
+@pytest.mark.parametrize("cookie", [b"\0" * 8, b"x" * 4, b"x" * 16])
+def test_a_wrong_cookie_is_answered_with_a_good_one(cookie):
+    """Section 4.2.2: the text is not acknowledged, and comes again."""
+    lab, listener, good = serving()
+    c = lab.connection(80)
+    c.sends("S", data=b"GET /", options=mss(1460) + carrying(cookie))
+    answer = c.expects("SA", ack=1)
+    assert read_options(answer.options)[34] == good
+    assert lab.program.accept(listener) is None
+    c.sends("A", seq=1, data=b"GET /")
+    assert lab.program.accept(listener).recv() == b"GET /"
+
+
+def test_a_listener_without_it_does_not_answer_the_option():
+    lab, _, cookie = serving()
+    lab.listening(81)
+    for options in (REQUEST, carrying(cookie)):
+        c = lab.connection(81)
+        c.sends("S", data=b"early", options=mss(1460) + options)
+        assert 34 not in read_options(c.expects("SA", ack=1).options)
+
+
+def test_the_cookie_is_the_peers_and_every_replicas():
+    lab, _, cookie = serving()
+    other = Lab(secret=SECRET)
+    other.listening(80, fastopen=8)
+    stranger = "10.0.0.9"
+    other.engine.neighbour(stranger, bytes.fromhex("020000000001"))
+    for address, good in ((PEER, True), (stranger, False)):
+        c = Connection(other, 80, 5000, address=address)
+        c.sends("S", data=b"hi", options=mss(1460) + carrying(cookie))
+        c.expects("SA", ack=3 if good else 1)
+
+
+def test_only_so_many_at_a_time():
+    """Section 5.1: what a spoofed flood could use up is bounded; beyond, SYNs are as without Fast Open."""
+    lab, listener, cookie = serving(fastopen=3)
+    peers = [lab.connection(80) for _ in range(5)]
+    acks = []
+    for c in peers:
+        c.sends("S", data=b"hi", options=mss(1460) + carrying(cookie))
+        acks.append(c.expects("SA").ack)
+    assert acks == [3, 3, 3, 1, 1]
+    peers[0].sends("A", ack=1, seq=3)
+    late = lab.connection(80)
+    late.sends("S", data=b"hi", options=mss(1460) + carrying(cookie))
+    late.expects("SA", ack=3)
+
+
+def test_a_repeated_syn_is_answered_again_and_the_text_delivered_once():
+    lab, listener, cookie = serving()
+    c = lab.connection(80)
+    for _ in range(2):
+        c.sends("S", seq=0, data=b"once", options=mss(1460) + carrying(cookie))
+        c.expects("SA", seq=0, ack=5)
+    socket = lab.program.accept(listener)
+    c.sends("A", seq=5)
+    assert socket.recv() == b"once"
+
+
+def test_a_lost_syn_ack_is_sent_again_and_the_answer_after_it():
+    lab, listener, cookie = serving()
+    c = lab.connection(80)
+    c.sends("S", data=b"q", options=mss(1460) + carrying(cookie))
+    socket = lab.program.accept(listener)
+    socket.send(b"answer")
+    lab.run()
+    c.receives()
+    lab.wait(1.2)
+    assert [s.flags for s in c.receives()] == ["SA", "PA"]
+    c.sends("A", ack=7, seq=2)
+    assert c.state == "ESTABLISHED"
+
+
+def test_a_program_that_answers_and_closes_at_once():
+    lab, listener, cookie = serving()
+    c = lab.connection(80)
+    c.sends("S", data=b"q", options=mss(1460) + carrying(cookie))
+    c.expects("SA")
+    socket = lab.program.accept(listener)
+    assert socket.recv() == b"q"
+    socket.send(b"answer")
+    socket.close()
+    lab.run()
+    c.expects("A", data=b"answer")
+    c.sends("A", ack=7)
+    c.expects("FA", seq=7)
+    c.sends("FA", ack=8)
+    assert c.expects("A", ack=3) and c.state == "TIME_WAIT"
+
+
+def test_a_reset_before_the_end_of_the_handshake_is_told():
+    lab, listener, cookie = serving()
+    c = lab.connection(80)
+    c.sends("S", data=b"q", options=mss(1460) + carrying(cookie))
+    socket = lab.program.accept(listener)
+    c.sends("R", seq=2)
+    assert socket.state == neat.STATE_CLOSED and socket.error == 104  # ECONNRESET
+    assert lab.engine.listeners()[0]["waiting"] == 0
+
+
+def test_nobody_completes_and_the_program_never_accepts():
+    lab, listener, cookie = serving()
+    c = lab.connection(80)
+    c.sends("S", data=b"q", options=mss(1460) + carrying(cookie))
+    lab.until(300)
+    assert c.state == "CLOSED"
+    (told,) = lab.engine.listeners()
+    assert (told["waiting"], told["half_open"]) == (0, 0)
+
+
+def test_it_waits_when_no_slot_is_posted():
+    lab, listener, cookie = serving()
+    taken = [lab.program.withdraw(socket) for socket in lab.program.posted[listener]]
+    lab.run()
+    assert taken
+    lab.program.posted[listener].clear()
+    c = lab.connection(80)
+    c.sends("S", data=b"waits", options=mss(1460) + carrying(cookie))
+    c.expects("SA", ack=6)
+    lab.program.post(listener)
+    lab.run()
+    assert lab.program.accept(listener).recv() == b"waits"
+
+
+# ---- client ----
+
+
+def asking(lab: Lab, data: bytes = b"request") -> Connection:
+    """connect() with text in the send ring."""
+    socket = lab.program.free_slot()
+    at, _ = socket._ring(sending=True)
+    lab.program.memory[at : at + len(data)] = data
+    return lab.connecting(80, lines={"flags": neat.FLAG_FASTOPEN, "tx_head": len(data)})
+
+
+def taught(cookie: bytes = b"12345678") -> Lab:
+    """A client that has a cookie."""
+    lab = Lab()
+    c = asking(lab)
+    assert read_options(c.expects("S", length=0).options)[34] == b""
+    c.sends("SA", seq=0, ack=1, options=mss(1000) + carrying(cookie))
+    c.expects("A", seq=1, data=b"request")
+    c.sends("R", seq=1)
+    return lab
+
+
+@pytest.mark.parametrize("cookie", [b"1234", b"12345678", b"0123456789abcdef"])
+def test_text_goes_with_the_next_syn(cookie):
+    lab = taught(cookie)
+    c = asking(lab)
+    syn = c.expects("S", seq=0, data=b"request")
+    assert read_options(syn.options)[34] == cookie
+    c.sends("SA", seq=0, ack=8, data=b"", options=mss(1000))
+    c.expects("A", seq=8, ack=1)
+    assert c.socket.unacknowledged == 0
+    c.sends(data=b"answer")
+    assert c.socket.recv() == b"answer"
+
+
+def test_no_more_than_the_peer_takes_in_a_segment():
+    lab = taught()
+    c = asking(lab, b"x" * 3000)
+    syn = c.expects("S")
+    assert len(syn.payload) + len(syn.options) == 1000  # what it announced
+    c.sends("SA", seq=0, ack=1 + len(syn.payload), options=mss(1000))
+    sent = len(syn.payload)
+    while sent < 3000:
+        segment = c.expects()
+        sent += len(segment.payload)
+
+
+def test_text_that_is_not_taken_goes_again_at_once():
+    lab = taught()
+    c = asking(lab)
+    c.expects("S", data=b"request")
+    c.sends("SA", seq=0, ack=1, options=mss(1000))
+    c.expects("A", seq=1, ack=1, data=b"request")
+    c.sends(ack=8)
+    assert c.socket.unacknowledged == 0
+
+
+def test_a_lost_syn_comes_again_plain_and_the_cookie_is_forgotten():
+    """Section 4.1.3.1."""
+    lab = taught()
+    c = asking(lab)
+    c.expects("S", data=b"request")
+    lab.wait(1.1)
+    again = c.expects("S", length=0)
+    assert 34 not in read_options(again.options)
+    c.sends("SA", seq=0, ack=1, options=mss(1000))
+    c.expects("A", data=b"request")
+    assert asking(lab).expects("S").payload == b""
+
+
+def test_an_ack_of_the_first_syns_text_that_comes_late():
+    lab = taught()
+    c = asking(lab)
+    c.expects("S", data=b"request")
+    lab.wait(1.1)
+    c.expects("S", length=0)
+    c.sends("SA", seq=0, ack=8, options=mss(1000))
+    c.expects("A", seq=8, length=0)
+    assert c.socket.unacknowledged == 0
+
+
+def test_refused():
+    lab = taught()
+    c = asking(lab)
+    c.expects("S", data=b"request")
+    c.sends("RA", seq=0, ack=8)
+    assert c.socket.error == 111
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_both_sides_over_a_bad_link(seed):
+    wire = Wire(Faults(loss=0.15, reorder=0.1, duplicate=0.1), seed=seed)
+    listener = wire.b.program.listen(80, fastopen=8)
+    wire.b.engine.run()
+    for number in range(6):
+        data = bytes([number]) * 2000
+        program = wire.a.program
+        at, _ = program.free_slot()._ring(sending=True)
+        program.memory[at : at + len(data)] = data
+        client = program.connect(wire.b.address, 80, flags=neat.FLAG_FASTOPEN, tx_head=len(data))
+        got: list = []
+
+        def done(got: list = got) -> bool:
+            if not got and (server := wire.b.program.accept(listener)):
+                got.append(server)
+            return bool(got) and got[0].readable == 2000
+
+        wire.until(done)
+        assert got[0].recv() == data
+        got[0].send(data)
+        wire.until(lambda client=client: client.readable == 2000)
+        assert client.recv() == data
+        client.close()
+        got[0].close()
+        wire.wait(5)
