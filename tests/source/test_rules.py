@@ -21,6 +21,7 @@ UPWARD = {
     ("ip.input", "tcp.segment"),  # run to completion: a packet is handed on by a call
     ("ip.input", "udp.input"),
     ("ip.icmp", "udp.error"),
+    ("ip.icmp", "tcp.errors"),
 }
 
 

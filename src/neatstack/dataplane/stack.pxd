@@ -26,6 +26,7 @@ cdef enum:
     RELEASE_AHEAD = 8        # TIME-WAIT connections looked at for one to recycle
     RETIRED = 4              # slots that one change may leave
     UNDO = 0x4f444e55        # "UNDO"
+    PATHS = 256              # a power of two
     POINTS = 32              # room for enum Point
     BOARD = 32               # ranges that the peer has acknowledged selectively; more are not believed
     STRAYS = 64              # flows remembered; a power of two
@@ -188,6 +189,9 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
     uint8_t sacked           # ranges in Stack.boards
     uint8_t mending          # TCB_RECOVERY goes by selective acknowledgments
     uint8_t reset_sent       # 1: in this batch; 2: in an earlier one
+    uint8_t soft_error       # errno of the last ICMP error since the peer has acknowledged something
+    uint16_t full_mss        # snd.mss before the path was thought to swallow large segments; 0: it is not
+    uint64_t smaller_at      # ns: since when it is
     uint32_t next_in_list    # accept waiting list, or free list
     uint32_t prev_in_list    # accept waiting list
     uint32_t wheel_next      # timer wheel list; index of a TCB; 0 end
@@ -196,6 +200,12 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
     uint64_t wheel_at        # ns: when the wheel will look at it
     uint32_t wait_next       # list of TIME-WAIT, oldest first; 0 end
     uint32_t wait_prev
+
+cdef struct Path:            # private; what the path to a peer can carry (RFC 1191)
+    uint32_t address_be
+    uint16_t mss             # without options
+    uint16_t pad
+    uint64_t until           # ns
 
 cdef enum News:
     NEWS_LINES = 1           # the socket's lines are out of date
@@ -384,6 +394,7 @@ cdef struct Stack:
     uint32_t unused          # channels whose program is gone and whose memory nothing uses any more
     # random numbers and limits
     uint64_t random          # xorshift state
+    Path paths[PATHS]
     uint32_t challenge_second
     uint32_t challenges      # sent in that second
     uint32_t errors_second   # of ICMP errors, the same

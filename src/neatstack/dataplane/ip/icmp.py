@@ -1,4 +1,4 @@
-"""ICMP errors (RFC 792, RFC 1122 section 3.2.2): what they say of our datagrams, and those that we send.
+"""ICMP errors (RFC 792, RFC 1122 section 3.2.2): what they say of our segments and datagrams, and those that we send.
 
 The steering program has brought an error to the replica whose flow it quotes.
 """
@@ -10,6 +10,7 @@ from cython.cimports.neatstack.dataplane.driver.device import Outgoing
 from cython.cimports.neatstack.dataplane.ip.icmp import PARAMETER_PROBLEM, TIME_EXCEEDED, TOO_LONG, UNREACHABLE
 from cython.cimports.neatstack.dataplane.ip.output import begin, is_group
 from cython.cimports.neatstack.dataplane.stack import Drop, Stack
+from cython.cimports.neatstack.dataplane.tcp.errors import error_told
 from cython.cimports.neatstack.dataplane.udp.error import datagram_failed
 from cython.cimports.neatstack.dataplane.wire.bytes import get16, put16, raw32, set16
 from cython.cimports.neatstack.dataplane.wire.checksum import add, fold
@@ -18,6 +19,7 @@ from cython.cimports.neatstack.dataplane.wire.headers import (
     IP_HEADER,
     IP_OFFSET,
     PROTOCOL_ICMP,
+    PROTOCOL_TCP,
     PROTOCOL_UDP,
     UDP_HEADER,
 )
@@ -50,6 +52,10 @@ def error_arrives(
         mtu = get16(icmp + 6)
     if quoted[9] == PROTOCOL_UDP:
         datagram_failed(s, quoted, left, icmp[0], icmp[1], raw32(packet + 12), mtu)
+    elif quoted[9] != PROTOCOL_TCP or not error_told(
+        s, icmp[0], icmp[1], cython.cast(uint16_t, mtu), quoted, quoted + ((quoted[0] & 15) << 2)
+    ):
+        s.counters.drops[cython.cast(cython.int, Drop.DROP_ICMP)] += 1
 
 
 @cython.cfunc

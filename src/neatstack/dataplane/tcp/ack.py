@@ -29,6 +29,7 @@ from cython.cimports.neatstack.dataplane.tcp.timers import SECOND, clear_timer, 
 from cython.cimports.neatstack.dataplane.tcp.timestamps import STAMPS
 from cython.cimports.neatstack.dataplane.wire.headers import FIN, SYN, Segment
 
+FULL_AGAIN = cython.declare(uint64_t, 600)  # seconds of smaller segments after a black hole (RFC 4821 section 7.7)
 CHALLENGES = cython.declare(uint32_t, 1000)  # at most, in a second (RFC 5961 section 7)
 
 
@@ -92,6 +93,10 @@ def advance(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.void
         t.snd.nxt = ack
     t.snd.backoff = 0
     t.stalled_at = 0
+    s.views[i].soft_error = 0
+    if s.views[i].full_mss and s.now - s.views[i].smaller_at > FULL_AGAIN * SECOND:
+        t.snd.mss = s.views[i].full_mss  # perhaps the path has changed; if not, it is found out again
+        s.views[i].full_mss = 0
     if t.flags & TCB_RECOVERY:
         repaired(s, i, acked)
     else:

@@ -27,6 +27,7 @@ from cython.cimports.neatstack.dataplane.tcp.ack import round_trip, take_window
 from cython.cimports.neatstack.dataplane.tcp.bits import lowest
 from cython.cimports.neatstack.dataplane.tcp.cookies import answer_with_cookie, cookies_expected, take_cookie
 from cython.cimports.neatstack.dataplane.tcp.emit import limit_mss, refuse
+from cython.cimports.neatstack.dataplane.tcp.errors import path_mss
 from cython.cimports.neatstack.dataplane.tcp.fastopen import forget, learn, open_fast, take_text_of_syn
 from cython.cimports.neatstack.dataplane.tcp.isn import initial_sequence, timestamp_offset
 from cython.cimports.neatstack.dataplane.tcp.listen import find_listener, listener_numbered
@@ -269,6 +270,7 @@ def take_offers(
     t.rcv.adv = t.rcv.nxt + t.rcv.wnd
     t.snd.wl1 = irs
     t.snd.mss = cython.cast(uint16_t, most(least(options.mss if options.mss else DEFAULT_MSS, t.rcv.mss), LEAST_MSS))
+    t.snd.mss = path_mss(s, t.remote_be, t.snd.mss)
     if options.has_wscale:
         t.flags |= TCB_WINDOW_SCALING
         t.snd.wscale = options.wscale

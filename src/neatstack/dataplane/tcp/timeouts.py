@@ -2,7 +2,7 @@
 
 import cython
 from cython.cimports.libc.errno import EHOSTUNREACH, ETIMEDOUT
-from cython.cimports.libc.stdint import uint32_t, uint64_t
+from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
 from cython.cimports.neatstack.dataplane.channel.atomic import load8, load32
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_KEEPALIVE
 from cython.cimports.neatstack.dataplane.ip.output import outbox_full
@@ -11,6 +11,7 @@ from cython.cimports.neatstack.dataplane.tcp import congestion, rtt
 from cython.cimports.neatstack.dataplane.tcp.emit import emit
 from cython.cimports.neatstack.dataplane.tcp.listen import listener_numbered
 from cython.cimports.neatstack.dataplane.tcp.rtt import RTO_MOST
+from cython.cimports.neatstack.dataplane.tcp.seq import least, most
 from cython.cimports.neatstack.dataplane.tcp.state import end, mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_ACK_DELAYED,
@@ -18,6 +19,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_DEFERRED,
     TCB_DETACHED,
     TCB_FORCE,
+    TCB_LOOPBACK,
     TCB_PASSIVE,
     TCB_RECOVERY,
     TCB_RETRANSMIT,
@@ -30,13 +32,16 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     Tcb,
 )
 from cython.cimports.neatstack.dataplane.tcp.timeouts import (
+    BLACK_HOLE,
     DATA_GIVE_UP,
     DATA_RETRIES,
+    FIRST_SMALLER,
     KEEP_COUNT,
     KEEP_IDLE,
     KEEP_INTERVAL,
     ORPHAN_RETRIES,
     ROUTE_PATIENCE,
+    SMALLEST,
     SYN_ACK_RETRIES,
     SYN_RETRIES,
 )
@@ -148,11 +153,13 @@ def retransmit(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Nothing was acknowledged for an RTO (RFC 6298 section 5.4 to 5.6): start again from snd.una, with one segment."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     if given_up(s, i):
-        end(s, i, ETIMEDOUT)
+        end(s, i, s.views[i].soft_error if s.views[i].soft_error else ETIMEDOUT)
         return
     stalled(s, i)
     congestion.timed_out(t, t.snd.max - t.snd.una)
     t.snd.backoff += 1
+    if t.snd.backoff >= BLACK_HOLE and t.snd.max - t.snd.una >= t.snd.mss and not t.flags & TCB_LOOPBACK:
+        smaller(s, i)
     t.snd.nxt = t.snd.una
     t.cc.recover = t.snd.max  # RFC 6582 section 4
     t.cc.dupacks = 0
@@ -160,6 +167,24 @@ def retransmit(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     t.flags &= ~cython.cast(uint32_t, TCB_RECOVERY | TCB_RETRANSMIT)
     rtt.stop_timing(t)
     mark(s, i, NEWS_OUTPUT | NEWS_LINES)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def smaller(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """Full segments time out again and again: perhaps a link swallows them and no router may tell (RFC 4821).
+
+    Halve them, from 1,024 bytes of packet down to what IPv4 takes everywhere, as Linux does with tcp_mtu_probing.
+    """
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    if t.snd.mss <= SMALLEST:
+        return
+    if not v.full_mss:
+        v.full_mss = t.snd.mss
+    v.smaller_at = s.now
+    t.snd.mss = cython.cast(uint16_t, most(SMALLEST, least(t.snd.mss // 2, FIRST_SMALLER)))
 
 
 @cython.cfunc

@@ -1,0 +1,164 @@
+"""ICMP errors that quote a connection's segment: unreachable peers, and what a path can carry.
+
+Only what quotes a sequence number that is on its way is believed (RFC 5927 section 4.1): who cannot see the connection
+has to guess it. While it is being opened any error ends it; later none does (RFC 5461 section 3, RFC 5927 section 5),
+it only says why, should the connection time out.
+
+Path MTU (RFC 1191): a smaller one than ours makes segments smaller, and what is on its way is sent again. It is kept
+for the peer's next connections, for ten minutes, by this replica.
+"""
+
+import cython
+from cython.cimports.libc.errno import (
+    ECONNREFUSED,
+    EHOSTUNREACH,
+    EMSGSIZE,
+    ENETUNREACH,
+    ENOPROTOOPT,
+    EOPNOTSUPP,
+    EPROTO,
+)
+from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
+from cython.cimports.neatstack.dataplane.ip.icmp import PARAMETER_PROBLEM, TIME_EXCEEDED, TOO_LONG, UNREACHABLE
+from cython.cimports.neatstack.dataplane.journal import commit, touch
+from cython.cimports.neatstack.dataplane.stack import NEWS_LINES, NEWS_OUTPUT, PATHS, Path, Stack
+from cython.cimports.neatstack.dataplane.tcp import rtt, table
+from cython.cimports.neatstack.dataplane.tcp.seq import least, most
+from cython.cimports.neatstack.dataplane.tcp.state import end, mark
+from cython.cimports.neatstack.dataplane.tcp.tcb import (
+    TCB_LOOPBACK,
+    TCB_RECOVERY,
+    TCB_RETRANSMIT,
+    TCB_TIMESTAMPS,
+    State,
+    Tcb,
+)
+from cython.cimports.neatstack.dataplane.tcp.timers import SECOND
+from cython.cimports.neatstack.dataplane.tcp.timestamps import STAMPS
+from cython.cimports.neatstack.dataplane.wire.bytes import get16, get32, raw16, raw32
+from cython.cimports.neatstack.dataplane.wire.headers import IP_HEADER, TCP_HEADER
+
+LEAST_MTU = cython.declare(uint32_t, 552)  # believed, as Linux's min_pmtu: a forged error must not make crumbs of us
+REMEMBERED = cython.declare(uint32_t, 600)  # seconds (RFC 1191 section 6.3)
+EHOSTDOWN = cython.declare(cython.int, 112)  # which Cython does not know
+ENONET = cython.declare(cython.int, 64)
+
+
+def error_told(
+    s: cython.pointer[Stack],
+    kind: uint8_t,
+    code: uint8_t,
+    mtu: uint16_t,
+    quoted: cython.pointer[cython.const[uint8_t]],
+    tcp: cython.pointer[cython.const[uint8_t]],
+) -> cython.bint:
+    """Act on an error about a segment that we have sent."""
+    i: uint32_t = table.find(s, raw32(quoted + 12), raw16(tcp), raw32(quoted + 16), raw16(tcp + 2))
+    error: cython.int = errno_of(kind, code)
+    t: cython.pointer[Tcb]
+    if not i or not error:
+        return False
+    t = cython.address(s.tcbs[i])
+    if get32(tcp + 4) - t.snd.una >= t.snd.max - t.snd.una:  # so with nothing on its way, too
+        return False
+    touch(s, i)
+    if kind == UNREACHABLE and code == TOO_LONG:
+        too_large(s, i, mtu if mtu else plateau(get16(quoted + 2)))
+    elif t.state == State.SYN_SENT:
+        end(s, i, error)
+    else:
+        s.views[i].soft_error = cython.cast(uint8_t, error)
+    commit(s)
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def errno_of(kind: uint8_t, code: uint8_t) -> cython.int:
+    """As Linux translates them for programs; 0: no error, or one to be ignored (source quench, RFC 6633)."""
+    if kind == TIME_EXCEEDED:
+        return EHOSTUNREACH
+    if kind == PARAMETER_PROBLEM:
+        return EPROTO
+    if kind != UNREACHABLE:
+        return 0
+    if code == 2:
+        return ENOPROTOOPT
+    if code == 3:
+        return ECONNREFUSED
+    if code == TOO_LONG:
+        return EMSGSIZE
+    if code == 5:
+        return EOPNOTSUPP
+    if code == 7:
+        return EHOSTDOWN
+    if code == 8:
+        return ENONET
+    return ENETUNREACH if code == 0 or code == 6 or code == 9 or code == 11 else EHOSTUNREACH
+
+
+# ---- path MTU ----
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def plateau(length: uint32_t) -> uint16_t:
+    """What a router that does not tell its MTU may have: the next lower common one (RFC 1191 section 7.1)."""
+    if length > 8166:
+        return 8166
+    if length > 4352:
+        return 4352
+    if length > 2002:
+        return 2002
+    if length > 1492:
+        return 1492
+    return 1006 if length > 1006 else cython.cast(uint16_t, LEAST_MTU)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def too_large(s: cython.pointer[Stack], i: uint32_t, mtu: uint32_t) -> cython.void:
+    """A router has dropped a packet that its next link could not carry.
+
+    That is no sign of congestion (RFC 1191 section 6.5 says to retransmit): the window stays as it is.
+    """
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    mss: uint32_t = most(mtu, LEAST_MTU) - IP_HEADER - TCP_HEADER
+    path: cython.pointer[Path] = path_of(s, t.remote_be)
+    if t.flags & TCB_LOOPBACK or mtu >= s.page.mtu:  # no router of ours says so
+        return
+    path.address_be = t.remote_be
+    path.mss = cython.cast(uint16_t, mss)
+    path.until = s.now + REMEMBERED * SECOND
+    if t.flags & TCB_TIMESTAMPS:
+        mss -= STAMPS
+    if t.state == State.SYN_SENT or t.state == State.SYN_RECEIVED or mss >= t.snd.mss:
+        return
+    t.snd.mss = cython.cast(uint16_t, mss)
+    t.snd.nxt = t.snd.una
+    t.cc.recover = t.snd.max
+    t.cc.dupacks = 0
+    s.views[i].sacked = s.views[i].mending = 0
+    t.flags &= ~cython.cast(uint32_t, TCB_RECOVERY | TCB_RETRANSMIT)
+    rtt.stop_timing(t)
+    mark(s, i, NEWS_OUTPUT | NEWS_LINES)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def path_of(s: cython.pointer[Stack], remote_be: uint32_t) -> cython.pointer[Path]:
+    """Where a peer's path is remembered: one that falls on the same place is forgotten for it."""
+    return cython.address(s.paths[((remote_be >> 24) ^ (remote_be >> 16) ^ (remote_be >> 8)) & (PATHS - 1)])
+
+
+def path_mss(s: cython.pointer[Stack], remote_be: uint32_t, mss: uint16_t) -> uint16_t:
+    """What a segment to this peer may carry, without options, when it and our device take `mss`."""
+    path: cython.pointer[Path] = path_of(s, remote_be)
+    if path.address_be != remote_be or s.now >= path.until:
+        return mss
+    return cython.cast(uint16_t, least(mss, path.mss))

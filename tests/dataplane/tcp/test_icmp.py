@@ -1,0 +1,216 @@
+"""ICMP errors about segments of ours: RFC 792, 1122 section 4.2.3.9, 1191, 4821, 5461, 5927."""
+
+import errno
+import struct
+
+import pytest
+
+from tests.support.lab import PEER, PEER_MAC, STACK, STACK_MAC, Connection, Lab
+from tests.support.layout import neat
+from tests.support.packet import build_ethernet, build_ip, checksum
+
+ROUTER = "10.0.0.77"
+UNREACHABLE, QUENCH, REDIRECT, EXCEEDED, PARAMETER = 3, 4, 5, 11, 12
+
+
+def error(
+    lab: Lab,
+    c: Connection,
+    kind: int,
+    code: int,
+    *,
+    seq: int = 0,
+    mtu: int = 0,
+    source: str = STACK,
+    protocol: int = 6,
+    fragment: int = 0x4000,
+    total: int = 1500,
+    cut: int = 0,
+    spoil: bool = False,
+) -> None:
+    """A router says something about the segment with this (relative) sequence number."""
+    ports = struct.pack("!HHI", c.port, c.peer_port, c.tcb["snd"]["iss"] + seq & 0xFFFFFFFF)
+    quoted = build_ip(ports, source=source, destination=PEER, protocol=protocol, fragment=fragment, total_length=total)
+    body = struct.pack("!BBHHH", kind, code, 0, 0, mtu) + quoted
+    body = body[: len(body) - cut]
+    value = checksum(body) ^ (0x1234 if spoil else 0)
+    body = body[:2] + struct.pack("!H", value) + body[4:]
+    packet = build_ip(body, source=ROUTER, destination=STACK, protocol=1)
+    lab.inject_frame(build_ethernet(packet, source=PEER_MAC, destination=STACK_MAC))
+
+
+# ---- while a connection is opened ----
+
+
+@pytest.mark.parametrize(
+    "kind, code, number",
+    [
+        (UNREACHABLE, 0, errno.ENETUNREACH),
+        (UNREACHABLE, 1, errno.EHOSTUNREACH),
+        (UNREACHABLE, 2, errno.ENOPROTOOPT),
+        (UNREACHABLE, 3, errno.ECONNREFUSED),
+        (UNREACHABLE, 13, errno.EHOSTUNREACH),
+        (EXCEEDED, 0, errno.EHOSTUNREACH),
+        (PARAMETER, 0, errno.EPROTO),
+    ],
+)
+def test_an_error_ends_a_connection_that_is_being_opened(kind, code, number):
+    """RFC 5461 section 3.1: nobody has to wait for the SYN's timeouts. As Linux translates it."""
+    lab = Lab()
+    c = lab.connecting()
+    c.expects("S")
+    error(lab, c, kind, code)
+    assert c.socket.state == neat.STATE_CLOSED and c.socket.error == number
+    lab.wait(200)
+    c.expects_nothing()
+
+
+@pytest.mark.parametrize("kind, code", [(QUENCH, 0), (REDIRECT, 1), (8, 0), (200, 9)])
+def test_what_is_no_error_is_ignored(kind, code):
+    """Source quench above all: RFC 6633 section 3."""
+    lab = Lab()
+    c = lab.connecting()
+    c.expects("S")
+    error(lab, c, kind, code)
+    assert c.socket.state == neat.STATE_CONNECTING
+    assert lab.drops("icmp") == 1
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"seq": 1},
+        {"seq": -1},
+        {"source": PEER},
+        {"protocol": 47},
+        {"fragment": 0x2001},
+        {"spoil": True},
+        {"cut": 1},
+        {"cut": 20},
+    ],
+    ids=str,
+)
+def test_what_does_not_quote_a_segment_on_its_way_is_not_believed(lie):
+    """RFC 5927 section 4.1: whoever cannot see the connection must guess a sequence number."""
+    lab = Lab()
+    c = lab.connecting()
+    c.expects("S")
+    error(lab, c, UNREACHABLE, 3, **lie)
+    assert c.socket.state == neat.STATE_CONNECTING
+    assert lab.drops("icmp") == 1
+
+
+# ---- established ----
+
+
+def test_a_hard_error_does_not_end_an_established_connection():
+    """RFC 5927 section 5.2."""
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"x")
+    lab.run()
+    c.receives()
+    error(lab, c, UNREACHABLE, 3, seq=1)
+    assert c.state == "ESTABLISHED"
+    c.sends(ack=2)
+    assert c.socket.unacknowledged == 0
+
+
+@pytest.mark.parametrize("answered, number", [(False, errno.EHOSTUNREACH), (True, errno.ETIMEDOUT)])
+def test_a_soft_error_says_why_a_connection_has_timed_out(answered, number):
+    """RFC 1122 section 4.2.3.9. What the peer has acknowledged since makes it old."""
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"xy")
+    lab.run()
+    error(lab, c, UNREACHABLE, 1, seq=1)
+    if answered:
+        c.sends(ack=2)
+    lab.wait(2000)
+    assert c.state == "CLOSED" and c.socket.error == number
+
+
+def test_with_nothing_on_its_way_nothing_is_believed():
+    lab = Lab()
+    c = lab.accepted()
+    error(lab, c, UNREACHABLE, 4, seq=1, mtu=600)
+    assert lab.drops("icmp") == 1
+    c.socket.send(b"x" * 1460)
+    lab.run()
+    c.expects("A", length=1460)
+
+
+# ---- path MTU ----
+
+
+def test_fragmentation_needed_makes_segments_smaller():
+    """RFC 1191 section 6.5: what was dropped goes again at once, and the congestion window stays."""
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"x" * 2920)
+    lab.run()
+    assert sum(segment.length for segment in c.receives()) == 2920
+    window = c.tcb["cc"]["cwnd"]
+    start = lab.time
+    error(lab, c, UNREACHABLE, 4, seq=1, mtu=1000)
+    again = c.receives()
+    assert sum(segment.length for segment in again) == 2920
+    assert all(segment.length <= 960 for segment in again) and again[0].seq == 1
+    assert lab.time == start and c.tcb["cc"]["cwnd"] == window
+
+
+def test_the_next_connection_to_the_same_peer_begins_with_it():
+    lab = Lab()
+    c = lab.accepted(80)
+    c.socket.send(b"x" * 1460)
+    lab.run()
+    error(lab, c, UNREACHABLE, 4, seq=1, mtu=1000)
+    other = lab.accepted(81)
+    assert other.tcb["snd"]["mss"] == 960
+    lab.wait(700)
+    later = lab.accepted(82)
+    assert later.tcb["snd"]["mss"] == 1460, "section 6.3: for ten minutes"
+
+
+@pytest.mark.parametrize("told, mss", [(68, 512), (0, 1452), (1500, 1460), (9000, 1460)])
+def test_what_a_router_may_say(told, mss):
+    """No crumbs, whatever is said; one that does not know of path MTUs says 0, and the next plateau is taken."""
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"x" * 1460)
+    lab.run()
+    error(lab, c, UNREACHABLE, 4, seq=1, mtu=told)
+    assert c.tcb["snd"]["mss"] == mss
+
+
+def test_a_black_hole_is_found_and_gone_around():
+    """RFC 4821: large segments vanish and no router says so; after some timeouts smaller ones are tried."""
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"x" * 1460)
+    lab.run()
+    sizes = [c.expects("A").length]
+    for _ in range(200):
+        lab.wait(0.5)
+        sizes += [segment.length for segment in c.receives()]
+        if sizes[-1] < 1000:
+            break
+    assert sizes.count(1460) == 3 and sizes[-1] == 730
+    c.sends(ack=731)
+    assert all(segment.length <= 730 for segment in c.receives())
+    c.sends(ack=1461)
+    lab.wait(601)
+    c.socket.send(b"x")
+    lab.run()
+    c.receives()
+    c.sends(ack=1462)
+    assert c.tcb["snd"]["mss"] == 1460, "large ones are tried again after ten minutes"
+
+
+def test_short_segments_that_are_lost_are_no_black_hole():
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"x")
+    lab.run()
+    lab.wait(60)
+    assert c.tcb["snd"]["mss"] == 1460

@@ -1,0 +1,60 @@
+"""Paths whose MTU is smaller than the device's, to a kernel behind a router that tells of it, or does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from neatstack.experiment.link import plain
+from neatstack.experiment.netns import Lab, Namespace, Stack
+from tests.support.puppet import Puppet
+
+FAR, ROUTER, PORT = "10.79.3.2", "10.79.3.1", 7000
+SMALL = 1000
+
+
+@pytest.fixture(scope="module")
+def behind(lab: Lab) -> Iterator[tuple[Stack, Namespace]]:
+    """A stack, and a namespace that it reaches through its host."""
+    with lab.scope():
+        stack = lab.stack(replicas=1, options=["--gateway", Stack.host_address])
+        far = lab.namespace("far")
+        lab.veth(stack.host, f"{ROUTER}/24", far, f"{FAR}/24")
+        far.ip("route", "add", "default", "via", ROUTER)
+        with stack.host.entered():
+            Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+            plain("veth0")
+        yield stack, far
+
+
+def transfer(stack: Stack, far: Namespace, port: int) -> tuple[int, int]:
+    """The stack sends to the kernel over the path: how many bytes have arrived, and the segments' size in the end."""
+    receiver, sender = Puppet(far), Puppet(stack.programs)
+    listener = receiver.listen(FAR, port)
+    client = sender.connect(FAR, port)
+    server = listener.accept()
+    arriving = server.begin("receive_stream", 200_000)
+    client.send_stream(1, 200_000)
+    return arriving.result(60)[0], client.getsockopt(6, 2)  # TCP_MAXSEG
+
+
+def test_a_router_tells(behind: tuple[Stack, Namespace]) -> None:
+    """RFC 1191."""
+    stack, far = behind
+    stack.host.ip("link", "set", "veth0", "mtu", SMALL)
+    received, mss = transfer(stack, far, PORT)
+    assert received == 200_000
+    assert mss <= SMALL - 40
+    assert stack.replicas()[0]["counters"]["drop_icmp"] == 0
+    stack.host.ip("link", "set", "veth0", "mtu", 1500)
+
+
+def test_a_black_hole(behind: tuple[Stack, Namespace]) -> None:
+    """RFC 4821: the far end of the link takes no large frames, and nobody says so."""
+    stack, far = behind
+    far.ip("link", "set", "veth0", "mtu", SMALL)
+    far.ip("route", "replace", "default", "via", ROUTER, "advmss", "1460")
+    received, _ = transfer(stack, far, PORT + 1)
+    assert received == 200_000
