@@ -97,14 +97,18 @@ def emit_ack(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
 
     The RFC's SND.NXT never steps back as ours does after a timeout: that is snd.max here. A peer that had received all
     of it would drop an ACK with a lower number as old, and two peers that both do that would never hear each other.
-    What went beyond the peer's window, like a probe, does not count.
+    What went beyond the peer's window, like a probe, does not count; but a scaled window that is rounded down hides up
+    to a unit of what it had offered before.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    edge: uint32_t = t.snd.una + t.snd.wnd
     if outbox_full(s):
         t.flags |= TCB_ACK_NOW
         mark(s, i, NEWS_OUTPUT)
         return
-    emit(s, i, later(t.snd.nxt, earlier(t.snd.max, t.snd.una + t.snd.wnd)), 0, 0)
+    if t.snd.wnd or t.snd.max - t.snd.una > 1:
+        edge += (cython.cast(uint32_t, 1) << t.snd.wscale) - 1
+    emit(s, i, later(t.snd.nxt, earlier(t.snd.max, edge)), 0, 0)
 
 
 def limit_mss(t: cython.pointer[Tcb], mss: uint16_t) -> cython.void:
