@@ -21,9 +21,10 @@ _ports = itertools.count(2000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def rank(item: pytest.Item) -> tuple[bool, int]:
+    def rank(item: pytest.Item) -> tuple[bool, bool, int]:
         folder = item.path.relative_to(item.config.rootpath / "tests").parts[0]
-        return item.get_closest_marker("heavy") is not None, ORDER.index(folder) if folder in ORDER else len(ORDER)
+        place = ORDER.index(folder) if folder in ORDER else len(ORDER)
+        return *(item.get_closest_marker(name) is not None for name in ("background", "heavy")), place
 
     items.sort(key=rank)  # stable: the order in a folder stays
 

@@ -62,20 +62,16 @@ def test_inputs_that_were_found(name):
 
 
 @pytest.mark.heavy
-def test_the_same_in_the_sanitized_build():
-    """AddressSanitizer and UndefinedBehaviorSanitizer, in a tree of its own (see sanitize.sh)."""
-    done = subprocess.run(
-        [ROOT / "tests/fuzz/sanitize.sh", sys.executable],
-        cwd=ROOT,
-        env=os.environ | {"FRAMES": "60000", "ROUNDS": "800"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "runtime error" not in done.stderr
+@pytest.mark.background
+def test_the_same_in_the_sanitized_build(sanitized):
+    """AddressSanitizer and UndefinedBehaviorSanitizer, in a tree of its own (see sanitize.sh); begun with the run."""
+    status, printed = sanitized()
+    assert status == 0, printed[-20_000:]
+    assert "runtime error" not in printed
 
 
 @pytest.mark.heavy
+@pytest.mark.background
 def test_guided_by_coverage():
     """Some seconds for each target; `make fuzz` gives it more."""
     done = subprocess.run(

@@ -13,7 +13,7 @@ cdef enum:
     KEEP_INTERVAL = 75       # seconds
     KEEP_COUNT = 9
     DATA_GIVE_UP = 925       # seconds: what DATA_RETRIES come to from the smallest RTO, and the most that they may take
-    BLACK_HOLE = 3           # timeouts of full segments in a row before smaller ones are tried (tcp_retries1)
+    BLACK_HOLE = 4           # timeouts of full segments in a row (some 3 s at least) before smaller ones are tried
     FIRST_SMALLER = 984      # bytes: in packets of 1,024, Linux's tcp_base_mss
     SMALLEST = 512
     ROUTE_PATIENCE = 3       # seconds for which the next hop's hardware address is waited for
