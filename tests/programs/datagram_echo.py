@@ -39,8 +39,10 @@ def ask(s: socket.socket, where: tuple[str, int], data: bytes, tries: int = 50) 
         try:
             s.sendto(data, where)
             return s.recvfrom(65536)
-        except (TimeoutError, ConnectionRefusedError):
+        except TimeoutError:
             continue
+        except ConnectionRefusedError:
+            time.sleep(0.1)
     return None
 
 

@@ -33,7 +33,18 @@ def test_iperf3_udp(pair: Pair, options: list[str]) -> None:
     for _ in range(20):
         told = json.loads(
             pair.client.run(
-                "iperf3", "-J", "-u", "-b10M", "-c", pair.address, "-p", pair.port, "-t1", *options, timeout=20
+                "iperf3",
+                "-J",
+                "-u",
+                "-b10M",
+                "-l1400",
+                "-c",
+                pair.address,
+                "-p",
+                pair.port,
+                "-t1",
+                *options,
+                timeout=20,
             )
         )
         if "refused" not in told.get("error", ""):
