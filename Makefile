@@ -1,5 +1,5 @@
-# make demo | test | fuzz | bench | recovery | elasticity | screenshots | lint: each sets up what it needs first; the second time
-# it starts at once.
+# make demo | test | fuzz | bench | recovery | elasticity | screenshots | docs | lint: each sets up what it needs first;
+# the second time it starts at once.
 #
 #   PYTHON=python3.12   the interpreter that .venv is made with
 #   ARGS="-k redis"     more for pytest (test) or bench (bench)
@@ -21,9 +21,9 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 SOURCES := $(shell find src -name '*.py' -o -name '*.pxd' -o -name '*.[ch]' -o -name '*.def')
 
-.PHONY: help setup demo test fuzz bench recovery elasticity screenshots lint clean root
+.PHONY: help setup demo test fuzz bench recovery elasticity screenshots docs lint clean root
 help:
-	@echo "make setup, demo, test, fuzz, bench, recovery, elasticity, screenshots, lint or clean; README.md says what they do"
+	@echo "make setup, demo, test, fuzz, bench, recovery, elasticity, screenshots, docs, lint or clean; README.md says what they do"
 
 setup: build/.built
 	@echo "setup: ready"
@@ -57,6 +57,10 @@ elasticity: root setup
 screenshots: root setup
 	@echo "screenshots: docs/images, of a stack under load (two minutes)"
 	$(RUN) -m tools.screenshots </dev/null
+
+docs: setup
+	@echo "docs: docs/rfc.md"
+	$(RUN) -m tools.rfc
 
 lint: setup
 	@echo "lint: ruff, mypy"

@@ -170,6 +170,7 @@ def test_ttl_of_zero_and_one_are_ours(lab, c):
 # ---- the TCP header ----
 
 
+@pytest.mark.rfc("9293:MUST-3")
 def test_tcp_checksum(lab, c):
     frame = bytearray(build(c.segment(data=b"bytes"), source_mac=PEER_MAC, destination_mac=STACK_MAC))
     frame[-1] ^= 0x01
@@ -226,6 +227,7 @@ def test_port_zero(lab, c, ports):
         b"\x02\x04\x05\xb4" * 10,
     ],
 )
+@pytest.mark.rfc("9293:MUST-7")
 def test_malformed_options_do_no_harm(lab, options):
     """RFC 9293 section 3.1: options must be read without fear; the segment counts with what could be read."""
     listener = lab.listening(81)

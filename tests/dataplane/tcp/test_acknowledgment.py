@@ -1,10 +1,13 @@
 """When data is acknowledged: RFC 9293 section 3.8.6.3 (delayed ACK), RFC 5681 section 4.2."""
 
+import pytest
+
 from tests.support.lab import PEER_MAC, STACK_MAC, Lab
 from tests.support.layout import neat
 from tests.support.packet import build
 
 
+@pytest.mark.rfc("9293:SHLD-18", "9293:MUST-40")
 def test_a_single_segment_is_acknowledged_within_half_a_second():
     lab = Lab()
     c = lab.accepted()
@@ -16,6 +19,7 @@ def test_a_single_segment_is_acknowledged_within_half_a_second():
     c.expects_nothing()
 
 
+@pytest.mark.rfc("9293:SHLD-19")
 def test_every_second_full_segment_is_acknowledged_at_once():
     lab = Lab()
     c = lab.accepted()

@@ -40,6 +40,7 @@ def test_data_sent_before_the_connection_opens_follows_the_handshake():
     c.expects("A", seq=1, data=b"eager")
 
 
+@pytest.mark.rfc("9293:MUST-22")
 def test_syn_is_retransmitted_with_backoff_until_etimedout():
     """RFC 9293 section 3.8.3 (R2 of a SYN is at least 3 minutes; Linux stops after 127 s): 1, 2, 4... seconds apart."""
     lab = Lab()
@@ -114,6 +115,7 @@ def test_an_acceptable_ack_without_syn_is_dropped(flags):
     assert c.state == "SYN_SENT"
 
 
+@pytest.mark.rfc("9293:MUST-10")
 def test_simultaneous_open_by_script():
     """Section 3.5, figure 8: SYN crosses SYN."""
     lab = Lab()
@@ -141,6 +143,7 @@ def test_simultaneous_open_completed_by_a_bare_ack():
     c.expects_nothing()
 
 
+@pytest.mark.rfc("9293:MUST-11")
 def test_reset_after_simultaneous_open_is_connection_refused():
     """3.10.7.4, second: in SYN-RECEIVED from an active open, "connection refused"."""
     lab = Lab()
@@ -191,6 +194,7 @@ def test_connect_without_a_route():
     assert socket.error == errno.ENETUNREACH
 
 
+@pytest.mark.rfc("9293:MUST-43")
 def test_connect_from_an_address_that_is_not_ours():
     lab = Lab()
     socket = lab.program.connect(PEER, 80, local="10.0.0.77")
@@ -225,6 +229,7 @@ def test_connect_with_no_tcb_left():
     assert sockets[-1].is_free
 
 
+@pytest.mark.rfc("9293:MUST-46")
 @pytest.mark.parametrize("target", ["0.0.0.0", "255.255.255.255", "224.0.0.1", "10.0.0.255"])
 def test_connect_to_what_is_no_single_host(target):
     """RFC 9293 section 3.9.2.3: a stream is between two unicast addresses. 0.0.0.0 means this host, as in Linux."""

@@ -76,6 +76,7 @@ def test_fin_and_its_ack_in_one_segment():
     assert c.state == "TIME_WAIT"
 
 
+@pytest.mark.rfc("9293:MAY-1")
 def test_half_close_lets_data_come():
     """Section 3.6: CLOSE means "I have no more data to send"."""
     lab = Lab()
@@ -150,6 +151,7 @@ def test_the_slot_stays_until_the_send_ring_is_not_needed():
     assert c.socket.is_free
 
 
+@pytest.mark.rfc("9293:SHLD-3")
 def test_close_with_unread_data_resets():
     """RFC 9293 section 3.10.4 leaves it to RFC 1122 4.2.2.13: data lost is told by a RST."""
     lab = Lab()
@@ -162,6 +164,7 @@ def test_close_with_unread_data_resets():
     assert c.socket.is_free
 
 
+@pytest.mark.rfc("9293:SHLD-3")
 @pytest.mark.parametrize("acked", [False, True], ids=["FIN-WAIT-1", "FIN-WAIT-2"])
 def test_data_after_close_resets(acked):
     """RFC 1122 section 4.2.2.13, RFC 2525 section 2.16: new data for a closed socket: RST."""

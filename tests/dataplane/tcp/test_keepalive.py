@@ -10,6 +10,7 @@ from tests.support.layout import neat
 KEEPALIVE = {"flags": neat.FLAG_KEEPALIVE, "keep_idle_s": 60, "keep_interval_s": 10, "keep_count": 3}
 
 
+@pytest.mark.rfc("9293:MUST-25")
 def test_it_is_off_by_default():
     """ "...MUST default to off"."""
     lab = Lab()
@@ -19,6 +20,7 @@ def test_it_is_off_by_default():
     assert lab.engine.next_deadline() is None
 
 
+@pytest.mark.rfc("9293:MUST-27", "9293:MAY-5")
 def test_probes_are_old_sequence_numbers_without_effect():
     lab = Lab()
     c = lab.connected(lines=KEEPALIVE)
@@ -34,6 +36,7 @@ def test_probes_are_old_sequence_numbers_without_effect():
     c.expects("A", seq=0)
 
 
+@pytest.mark.rfc("9293:MUST-29")
 def test_no_answer_ends_the_connection():
     lab = Lab()
     c = lab.connected(lines=KEEPALIVE)
@@ -45,6 +48,7 @@ def test_no_answer_ends_the_connection():
     assert c.socket.error == errno.ETIMEDOUT
 
 
+@pytest.mark.rfc("9293:MUST-28")
 def test_the_default_idle_time_is_two_hours():
     """ "...MUST be no less than two hours"."""
     lab = Lab()
@@ -55,6 +59,7 @@ def test_the_default_idle_time_is_two_hours():
     c.expects("A", seq=0)
 
 
+@pytest.mark.rfc("9293:MUST-24", "9293:MUST-27")
 def test_it_can_be_switched_on_later_and_off_again():
     lab = Lab()
     c = lab.accepted()
@@ -69,6 +74,7 @@ def test_it_can_be_switched_on_later_and_off_again():
     c.expects_nothing()
 
 
+@pytest.mark.rfc("9293:MUST-26")
 def test_data_postpones_the_probe():
     lab = Lab()
     c = lab.connected(lines=KEEPALIVE)
@@ -77,6 +83,18 @@ def test_data_postpones_the_probe():
         c.sends(data=b"x")
         c.socket.recv()
     assert all(s.seq != 0 for s in c.receives())
+
+
+@pytest.mark.rfc("9293:MUST-26")
+def test_no_probe_goes_while_data_is_on_its_way():
+    lab = Lab()
+    c = lab.connected(lines=KEEPALIVE)
+    c.socket.send(b"x")
+    lab.run()
+    lab.wait(200)
+    sent = c.receives()
+    assert len(sent) > 5
+    assert all((s.seq, s.payload) == (1, b"x") for s in sent), "retransmissions only"
 
 
 def test_a_keepalive_probe_is_answered():
@@ -98,6 +116,7 @@ def test_a_reset_in_answer_to_a_probe_ends_the_connection():
     assert c.socket.error == errno.ECONNRESET
 
 
+@pytest.mark.rfc("9293:MUST-21")
 def test_user_timeout_bounds_how_long_data_may_stay_unacknowledged():
     lab = Lab()
     c = lab.connected(lines={"user_timeout_ms": 5000})
@@ -110,6 +129,7 @@ def test_user_timeout_bounds_how_long_data_may_stay_unacknowledged():
     assert c.socket.error == errno.ETIMEDOUT
 
 
+@pytest.mark.rfc("9293:MUST-21")
 def test_user_timeout_can_be_longer_than_the_default():
     lab = Lab()
     c = lab.connected(lines={"user_timeout_ms": 2_000_000})

@@ -1,9 +1,12 @@
 """Nagle's algorithm (RFC 9293 section 3.7.4), TCP_NODELAY, TCP_CORK."""
 
+import pytest
+
 from tests.support.lab import Lab
 from tests.support.layout import neat
 
 
+@pytest.mark.rfc("9293:SHLD-7")
 def test_a_small_segment_waits_for_the_one_before():
     lab = Lab()
     c = lab.accepted()
@@ -30,6 +33,7 @@ def test_a_full_segment_does_not_wait():
     c.expects_nothing()
 
 
+@pytest.mark.rfc("9293:MUST-17")
 def test_nodelay():
     lab = Lab()
     c = lab.accepted()

@@ -23,6 +23,7 @@ def isn(lab: Lab, peer_port: int) -> int:
     return c.irs
 
 
+@pytest.mark.rfc("9293:MUST-8")
 def test_numbers_of_one_flow_grow_with_time():
     """RFC 9293 section 3.4.1: a clock of about 4 us."""
     lab = Lab()
@@ -34,6 +35,7 @@ def test_numbers_of_one_flow_grow_with_time():
     assert 200_000 < grown < 64_000_000
 
 
+@pytest.mark.rfc("9293:SHLD-1")
 def test_numbers_of_different_flows_are_unrelated():
     lab = Lab()
     lab.listening()

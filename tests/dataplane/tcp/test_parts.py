@@ -44,6 +44,7 @@ def test_options_that_say_nothing(data):
     assert parse_bytes(data) == NOTHING
 
 
+@pytest.mark.rfc("9293:MUST-6")
 def test_unknown_options_are_passed_over():
     assert parse_bytes(b"\xfd\x04\x12\x34" + MSS)["mss"] == 1460
 
@@ -105,6 +106,7 @@ def test_the_initial_window():
     assert window_after(8960, [])["cwnd"] == 17920
 
 
+@pytest.mark.rfc("9293:MUST-19")
 def test_slow_start_doubles_and_avoidance_adds_a_segment():
     assert window_after(1000, [("grow", 10_000, 10_000)])["cwnd"] == 20_000
     start = [("timed_out", 40_000)] + [("grow", 1000, n) for n in range(1000, 20_000, 1000)]

@@ -132,6 +132,7 @@ def test_a_wrong_ack_in_syn_received_is_reset_and_changes_nothing():
     assert lab.program.accept(listener) is not None
 
 
+@pytest.mark.rfc("9293:MUST-11")
 def test_reset_in_syn_received_frees_the_place():
     """Section 3.10.7.4, second: a passive open returns to LISTEN, and the program never hears of it."""
     lab = Lab()

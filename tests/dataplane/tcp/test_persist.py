@@ -18,6 +18,7 @@ def stuck(lab: Lab) -> Connection:
     return c
 
 
+@pytest.mark.rfc("9293:MUST-35", "9293:MUST-36")
 def test_a_closed_window_is_probed():
     lab = Lab()
     c = stuck(lab)
@@ -30,6 +31,7 @@ def test_a_closed_window_is_probed():
         assert probe.seq in (0, 1), "one byte of new data, or an old sequence number as Linux sends"
 
 
+@pytest.mark.rfc("9293:SHLD-30")
 def test_probes_back_off():
     lab = Lab()
     c = stuck(lab)
@@ -40,6 +42,7 @@ def test_probes_back_off():
     assert between[1] == pytest.approx(2 * between[0], rel=0.1)
 
 
+@pytest.mark.rfc("9293:MUST-37")
 def test_probing_goes_on_for_ever_while_the_peer_answers():
     """ "...as long as the receiving TCP continues to send acknowledgments in response to the probe segments"."""
     lab = Lab()

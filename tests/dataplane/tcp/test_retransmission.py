@@ -14,6 +14,7 @@ def gaps(moments: list[float]) -> list[float]:
     return [b - a for a, b in itertools.pairwise(moments)]
 
 
+@pytest.mark.rfc("9293:MUST-19")
 def test_unacknowledged_data_is_sent_again_with_doubling_gaps():
     """Section 5: (5.4) the earliest segment, (5.5) the timeout doubled."""
     lab = Lab()
@@ -78,6 +79,7 @@ def test_the_timeout_follows_the_measured_round_trip():
     assert c.expects("A", data=b"lost").at - sent == pytest.approx(tcb["rtt"]["rto"] / 1e6, rel=0.1)
 
 
+@pytest.mark.rfc("9293:MUST-18")
 def test_karn_a_retransmitted_segment_is_never_measured():
     """Section 3."""
     lab = Lab()
@@ -143,6 +145,7 @@ def test_no_timer_runs_when_nothing_is_in_flight():
     c.expects_nothing()
 
 
+@pytest.mark.rfc("9293:MUST-19")
 def test_a_timeout_collapses_the_congestion_window():
     """RFC 5681 section 3.1: cwnd = 1 segment, ssthresh = max(flight / 2, 2 segments); then slow start."""
     lab = Lab()
@@ -180,6 +183,7 @@ def test_after_a_timeout_everything_lost_is_sent_again():
     assert c.socket.unacknowledged == 0
 
 
+@pytest.mark.rfc("9293:SHLD-11", "9293:MUST-20")
 def test_a_connection_without_answer_ends_with_etimedout():
     """RFC 9293 section 3.8.3: R2 is at least 100 s; Linux gives up after 15 retransmissions, 924 s or more."""
     lab = Lab()

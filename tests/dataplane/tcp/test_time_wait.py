@@ -16,6 +16,7 @@ def time_wait(lab: Lab, port: int = 80, **options) -> Connection:
     return c
 
 
+@pytest.mark.rfc("9293:MUST-13")
 def test_it_lasts_60_seconds():
     """Linux's 2 MSL."""
     lab = Lab()

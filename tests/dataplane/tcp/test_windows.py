@@ -69,6 +69,7 @@ def test_the_peers_window_is_not_exceeded():
     assert c.heard <= 3001, "the right edge has not moved"
 
 
+@pytest.mark.rfc("9293:MUST-34", "9293:SHLD-15")
 def test_a_window_that_shrinks_is_survived():
     """3.8.6: a sender must be robust against shrinking; nothing beyond the new edge is sent anew."""
     lab = Lab()
@@ -94,6 +95,7 @@ def test_an_old_segment_does_not_change_the_window():
     assert c.tcb["snd"]["wnd"] == 5000
 
 
+@pytest.mark.rfc("9293:SHLD-14")
 def test_right_edge_never_moves_left():
     """3.8.6.2.2: what was offered stays offered, also while the program does not read."""
     lab = Lab(rings=8192)
@@ -137,6 +139,7 @@ def test_the_window_opens_again_when_the_program_reads():
     assert c.expects("A", ack=4097).window >= 1460
 
 
+@pytest.mark.rfc("9293:MUST-39")
 def test_a_small_window_is_offered_as_none():
     """Silly window avoidance of the receiver, 3.8.6.2.2: the edge moves by a segment or half the buffer, or not."""
     lab = Lab(rings=4096)
@@ -153,6 +156,7 @@ def test_a_small_window_is_offered_as_none():
     assert (answer.ack, answer.window) == (4097, 0)
 
 
+@pytest.mark.rfc("9293:MUST-38")
 def test_the_sender_waits_for_a_window_worth_a_segment():
     """Silly window avoidance of the sender, 3.8.6.2.1: a full segment, all there is, or half the largest window."""
     lab = Lab()

@@ -109,6 +109,7 @@ def advance(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.void
     mark(s, i, NEWS_LINES | NEWS_OUTPUT)
 
 
+# rfc: 9293:MUST-18
 def round_trip(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.void:
     """Take the round trip if `ack` covers the segment that is being timed (RFC 6298 section 3).
 

@@ -29,6 +29,7 @@ def start(t: cython.pointer[Tcb]) -> cython.void:
     t.cc.acked = 0
 
 
+# rfc: 9293:MUST-19
 def grow(t: cython.pointer[Tcb], acked: uint32_t, flight: uint32_t) -> cython.void:
     """`acked` bytes are newly acknowledged, of `flight` that were on their way; there is no loss to repair.
 

@@ -314,6 +314,7 @@ def opens_anew(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython
 # ---- SYN-SENT ----
 
 
+# rfc: 9293:MUST-10
 def syn_sent(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]) -> cython.bint:
     """3.10.7.3. True: established, and the segment's text and FIN (sixth step and beyond) are still to be taken."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])

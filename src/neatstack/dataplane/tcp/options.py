@@ -20,6 +20,7 @@ TIMESTAMP = cython.declare(uint8_t, 8)
 FASTOPEN = cython.declare(uint8_t, 34)
 
 
+# rfc: 9293:MUST-6 MUST-7
 def parse(
     data: cython.pointer[cython.const[uint8_t]], length: uint32_t, options: cython.pointer[Options]
 ) -> cython.void:

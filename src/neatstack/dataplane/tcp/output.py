@@ -137,6 +137,7 @@ def output_text(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     see_to_persist(s, i, end)
 
 
+# rfc: 9293:MUST-34 SHLD-15
 @cython.cfunc
 @cython.inline
 @cython.nogil
@@ -158,6 +159,7 @@ def usable(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
     return window - flight if window > flight else 0
 
 
+# rfc: 9293:MUST-38
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -189,6 +191,7 @@ def sendable(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> uint32_t:
     return length if 2 * length >= t.snd.max_wnd else 0
 
 
+# rfc: 9293:SHLD-7 MUST-17
 @cython.cfunc
 @cython.inline
 @cython.nogil
@@ -336,6 +339,7 @@ def unsent(t: cython.pointer[cython.const[Tcb]], end: uint32_t) -> cython.bint:
     return before(t.snd.nxt, end) or (t.flags & TCB_FIN_QUEUED and t.snd.nxt == end)
 
 
+# rfc: 9293:MUST-36
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

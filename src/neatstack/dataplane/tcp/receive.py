@@ -123,6 +123,7 @@ def in_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.c
     mark(s, i, NEWS_LINES | NEWS_EVENT)
 
 
+# rfc: 9293:SHLD-18 MUST-40 SHLD-19
 @cython.cfunc
 @cython.inline
 @cython.nogil

@@ -89,6 +89,7 @@ def segment_arrives(
         in_its_order(s, i, cython.address(seg))
 
 
+# rfc: 9293:MUST-3
 @cython.cfunc
 @cython.inline
 @cython.nogil
@@ -297,6 +298,7 @@ def unacceptable(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cyth
     return False
 
 
+# rfc: 9293:MUST-11
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

@@ -95,6 +95,7 @@ def retransmission_timeout(s: cython.pointer[Stack], i: uint32_t) -> uint64_t:
     return 1000 * (timeout if timeout < RTO_MOST else RTO_MOST)
 
 
+# rfc: 9293:MUST-22
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -146,6 +147,7 @@ def deferred(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
     return listener.defer if listener != cython.NULL else 0
 
 
+# rfc: 9293:MUST-19
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -198,6 +200,7 @@ def stalled(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         t.stalled_at = s.now - retransmission_timeout(s, i)
 
 
+# rfc: 9293:MUST-21
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -219,6 +222,7 @@ def overdue(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     return limit != 0 and t.stalled_at != 0 and s.now - t.stalled_at >= limit
 
 
+# rfc: 9293:SHLD-11 MUST-20
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -232,6 +236,7 @@ def given_up(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     return t.stalled_at != 0 and s.now - t.stalled_at >= DATA_GIVE_UP * SECOND
 
 
+# rfc: 9293:MUST-35 SHLD-30 MUST-37
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -270,6 +275,7 @@ def chosen(value: uint32_t, default: uint32_t, limit: uint32_t) -> uint32_t:
     return value if value < limit else limit
 
 
+# rfc: 9293:MUST-27 MUST-28
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -278,6 +284,7 @@ def keep_idle(v: cython.pointer[View]) -> uint64_t:
     return chosen(load32(cython.address(v.program.keep_idle_s)), KEEP_IDLE, LONGEST_KEEPALIVE) * SECOND
 
 
+# rfc: 9293:MUST-24 MUST-25 MUST-26
 def keepalive_start(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Start or stop keepalive (RFC 9293 section 3.8.4), as the socket's options say."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
@@ -305,6 +312,7 @@ def synchronized(t: cython.pointer[cython.const[Tcb]]) -> cython.bint:
     )
 
 
+# rfc: 9293:MUST-29 MAY-5
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

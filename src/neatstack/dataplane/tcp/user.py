@@ -40,6 +40,7 @@ FIN_WAIT_2_SECONDS = cython.declare(uint32_t, 60)  # Linux: tcp_fin_timeout
 # ---- 3.10.1 OPEN ----
 
 
+# rfc: 9293:MUST-43 MUST-46
 def connect(
     s: cython.pointer[Stack],
     channel: uint32_t,
@@ -151,6 +152,7 @@ def shutdown_read(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     received(s, i)
 
 
+# rfc: 9293:MAY-1
 def shutdown_write(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """The user has no more data to send: a FIN follows the last byte of the send ring."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
@@ -165,6 +167,7 @@ def shutdown_write(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     mark(s, i, NEWS_OUTPUT)  # before ESTABLISHED: established() goes on
 
 
+# rfc: 9293:SHLD-3
 def close(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """No program holds the connection any more."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
