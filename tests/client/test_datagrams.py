@@ -232,6 +232,7 @@ def test_timestamps():
     ):
         a, b = sockets()
         a.setsockopt(socket.SOL_SOCKET, option, 1)
+        time.sleep(0.2)  # the kernel begins to take the time of arrival only some milliseconds later
         b.sendto(b"x", a.getsockname())
         time.sleep(0.05)
         _, [(level, kind, value)], _, _ = a.recvmsg(10, 100)
