@@ -24,7 +24,7 @@ log = logging.getLogger("neat.watchdog")
 
 HANG = 100_000_000  # ns without progress
 PERIOD = 25_000_000  # ns between two looks
-PERIOD_ASLEEP = 40_000_000  # when all sleep
+PERIOD_ASLEEP = 50_000_000  # when all sleep
 LATE = 100_000_000  # ns that we ourselves may be late; more, and what we have seen means nothing
 BUSY = 20_000_000  # ns of CPU time that no batch takes
 PATIENCE = 1_000_000_000  # ns after which it does not matter why
