@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 import time
+from collections.abc import Callable
 
 import pytest
 
 from neatstack.experiment.netns import Stack
 from tests.peers.conftest import Ends
+from tests.peers.endings import LINGER_RESET, lingering, unread
 from tests.support.puppet import Puppet
-
-LINGER_RESET = struct.pack("ii", 1, 0)
 
 
 def test_both_ends_know_each_other(ends: Ends) -> None:
@@ -73,23 +72,9 @@ def test_server_closes_first(ends: Ends) -> None:
     client.close()
 
 
-def test_close_with_unread_data_resets(ends: Ends) -> None:
-    """RFC 2525, 2.17."""
-    server, client = ends.connected()
-    client.sendall(b"never read")
-    assert server.recv(1) == b"n"
-    server.close()
-    with pytest.raises(ConnectionResetError):
-        client.recv(100)
-
-
-def test_linger_zero_resets(ends: Ends) -> None:
-    server, client = ends.connected()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
-    client.close()
-    with pytest.raises(ConnectionResetError):
-        server.recv(100)
-    server.close()
+@pytest.mark.parametrize("how", [unread, lingering])
+def test_endings_that_reset(ends: Ends, how: Callable[[Ends], None]) -> None:
+    how(ends)
 
 
 def test_send_after_reset(ends: Ends) -> None:

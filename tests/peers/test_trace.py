@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +17,10 @@ import pytest
 
 from neatstack.experiment.netns import Lab, Stack
 from tests.peers.conftest import Ends
+from tests.peers.endings import lingering, unread
 from tests.support.puppet import Puppet, digest
 from tests.support.trace import capturing, complaints, ended, fields, window_violations
 
-LINGER_RESET = struct.pack("ii", 1, 0)
 CLOSING = "This frame initiates the connection closing", "This frame undergoes the connection closing"
 RESET = "Connection reset (RST)"
 # A machine with other work may make either end send again what was only late.
@@ -147,23 +146,6 @@ def test_closes(traced: Traced) -> None:
     opened = traced.count("tcp.flags.syn == 1 && tcp.flags.ack == 0")
     assert traced.count("tcp.flags.fin == 1") >= 2 * opened
     assert traced.count("tcp.flags.reset == 1") == 0
-
-
-def unread(ends: Ends) -> None:
-    server, client = ends.connected()
-    client.sendall(b"never read")
-    assert server.recv(1) == b"n"
-    server.close()
-    with pytest.raises(ConnectionResetError):
-        client.recv(100)
-
-
-def lingering(ends: Ends) -> None:
-    server, client = ends.connected()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
-    client.close()
-    with pytest.raises(ConnectionResetError):
-        server.recv(100)
 
 
 def refused(ends: Ends) -> None:

@@ -1,0 +1,32 @@
+"""Ways in which a connection ends with a reset, for whoever looks at what they do."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import pytest
+
+from tests.peers.conftest import Ends
+
+LINGER_RESET = struct.pack("ii", 1, 0)
+
+
+def unread(ends: Ends) -> None:
+    """Closed with something unread: RFC 2525, 2.17."""
+    server, client = ends.connected()
+    client.sendall(b"never read")
+    assert server.recv(1) == b"n"
+    server.close()
+    with pytest.raises(ConnectionResetError):
+        client.recv(100)
+
+
+def lingering(ends: Ends) -> None:
+    """Closed with SO_LINGER 0."""
+    server, client = ends.connected()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+    client.close()
+    with pytest.raises(ConnectionResetError):
+        server.recv(100)
+    server.close()
