@@ -50,7 +50,10 @@ need bind9-dnsutils - dig
 need dnsmasq-base - dnsmasq
 need chromium - chromium
 need chromium-driver - chromedriver
-/usr/bin/python3 -c 'import test.test_socket' 2>/dev/null || packages+=(libpython3-testsuite)
+if ! /usr/bin/python3 -c 'import test.test_socket' 2>/dev/null; then # of Debian's Python, whichever runs the stack
+    version=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || echo 3.11)
+    packages+=("libpython$version-testsuite")
+fi
 command -v "$python" >/dev/null || packages+=(python3 python3-dev python3-venv)
 if command -v "$python" >/dev/null; then
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
