@@ -95,9 +95,7 @@ class Program:
                 return socket
         raise AssertionError("no free slot in the channel")
 
-    def listen(
-        self, port: int, *, address: str = "0.0.0.0", backlog: int = 128, post: int = 8, **options: int
-    ) -> int:
+    def listen(self, port: int, *, address: str = "0.0.0.0", backlog: int = 128, post: int = 8, **options: int) -> int:
         """What the manager does for bind and listen; `post` slots wait at once. Returns the listener's number.
 
         `options` are those of Engine.listen.
