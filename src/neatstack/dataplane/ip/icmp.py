@@ -8,11 +8,11 @@ from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.neatstack.dataplane.driver.device import Outgoing
 from cython.cimports.neatstack.dataplane.ip.icmp import PARAMETER_PROBLEM, TIME_EXCEEDED, TOO_LONG, UNREACHABLE
-from cython.cimports.neatstack.dataplane.ip.output import begin, is_group
+from cython.cimports.neatstack.dataplane.ip.output import begin, depart, is_group
 from cython.cimports.neatstack.dataplane.stack import Drop, Stack
 from cython.cimports.neatstack.dataplane.tcp.errors import error_told
 from cython.cimports.neatstack.dataplane.udp.error import datagram_failed
-from cython.cimports.neatstack.dataplane.wire.bytes import get16, put16, raw32, set16
+from cython.cimports.neatstack.dataplane.wire.bytes import get16, raw32, set16
 from cython.cimports.neatstack.dataplane.wire.checksum import add, fold
 from cython.cimports.neatstack.dataplane.wire.headers import (
     ETHERNET_HEADER,
@@ -91,7 +91,6 @@ def send_unreachable(
 ) -> cython.void:
     """Answer an IPv4 packet from the wire with Destination Unreachable; never one that came to a group of hosts."""
     out: cython.pointer[Outgoing]
-    ip: cython.pointer[uint8_t]
     icmp: cython.pointer[uint8_t]
     quoted: uint32_t = length if length < MOST_QUOTED else MOST_QUOTED
     if is_group(s, raw32(packet + 16)) or not may_send(s):
@@ -99,20 +98,14 @@ def send_unreachable(
     out = begin(s, raw32(packet + 16), raw32(packet + 12), CONTROL, 0)
     if out == cython.NULL:
         return
-    ip = out.header + ETHERNET_HEADER
     icmp = out.header + ICMP_AT
     memset(icmp, 0, ICMP_HEADER)
     icmp[0] = UNREACHABLE
     icmp[1] = code
     memcpy(icmp + ICMP_HEADER, packet, quoted)
     set16(icmp + 2, cython.cast(uint16_t, ~fold(add(0, icmp, ICMP_HEADER + quoted))))
-    ip[9] = PROTOCOL_ICMP
-    put16(ip + 2, cython.cast(uint16_t, IP_HEADER + ICMP_HEADER + quoted))
-    set16(ip + 10, 0)
-    set16(ip + 10, cython.cast(uint16_t, ~fold(add(0, ip, IP_HEADER))))
+    out.header[ETHERNET_HEADER + 9] = PROTOCOL_ICMP
     out.header_length = cython.cast(uint16_t, ICMP_AT + ICMP_HEADER + quoted)
     out.checksum_start = 0
     out.gso_size = 0
-    s.outbox_count += 1
-    s.counters.packets_out += 1
-    s.counters.bytes_out += out.header_length
+    depart(s, out, ICMP_HEADER + quoted)

@@ -35,4 +35,5 @@ cdef const uint8_t *neighbour(Stack *s, uint32_t address_be) noexcept nogil
 cdef void headers(Stack *s, Outgoing *out, const uint8_t *mac, uint32_t local_be, uint32_t remote_be) noexcept nogil
 cdef bint routable(Stack *s, uint32_t remote_be) noexcept nogil
 cdef Outgoing *begin(Stack *s, uint32_t local_be, uint32_t remote_be, uint8_t tos, uint8_t ttl) noexcept nogil
+cdef void depart(Stack *s, Outgoing *out, uint32_t length) noexcept nogil
 cdef void commit(Stack *s, Outgoing *out, uint32_t tcp_header, uint32_t text, uint32_t gso_size) noexcept nogil

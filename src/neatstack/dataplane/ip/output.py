@@ -136,14 +136,20 @@ def commit(
     """
     ip: cython.pointer[uint8_t] = out.header + ETHERNET_HEADER
     length: uint32_t = tcp_header + text
-    put16(ip + 2, cython.cast(uint16_t, IP_HEADER + length))
-    set16(ip + 10, 0)
-    set16(ip + 10, cython.cast(uint16_t, ~fold(add(0, ip, IP_HEADER))))
     set16(out.header + TCP_AT + TCP_CHECKSUM, fold(pseudo_header(raw32(ip + 12), raw32(ip + 16), PROTOCOL_TCP, length)))
     out.header_length = cython.cast(uint16_t, TCP_AT + tcp_header)
     out.checksum_start = TCP_AT
     out.checksum_offset = TCP_CHECKSUM
     out.gso_size = cython.cast(uint16_t, gso_size)
+    depart(s, out, length)
+
+
+def depart(s: cython.pointer[Stack], out: cython.pointer[Outgoing], length: uint32_t) -> cython.void:
+    """Complete the IPv4 header, which `length` bytes follow, and let the packet go with the batch."""
+    ip: cython.pointer[uint8_t] = out.header + ETHERNET_HEADER
+    put16(ip + 2, cython.cast(uint16_t, IP_HEADER + length))
+    set16(ip + 10, 0)
+    set16(ip + 10, cython.cast(uint16_t, ~fold(add(0, ip, IP_HEADER))))
     s.outbox_count += 1
     s.counters.packets_out += 1
-    s.counters.bytes_out += TCP_AT + length
+    s.counters.bytes_out += ETHERNET_HEADER + IP_HEADER + length

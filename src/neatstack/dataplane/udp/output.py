@@ -16,6 +16,7 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
 )
 from cython.cimports.neatstack.dataplane.driver.device import OUTBOX, Outgoing
 from cython.cimports.neatstack.dataplane.ip.output import (
+    depart,
     headers,
     is_broadcast,
     is_group,
@@ -191,20 +192,15 @@ def refer(
 def finish(
     s: cython.pointer[Stack], out: cython.pointer[Outgoing], route: cython.pointer[Route], transport: uint32_t
 ) -> cython.void:
-    """IPv4 lengths and checksum of a packet with `transport` bytes after its header, and put it into the outbox."""
+    """What the route says, for the header of a packet with `transport` bytes after it; and let it go."""
     ip: cython.pointer[uint8_t] = out.header + ETHERNET_HEADER
     ip[1] = route.tos
     if route.ttl:
         ip[8] = route.ttl
     ip[9] = PROTOCOL_UDP
-    put16(ip + 2, cython.cast(uint16_t, IP_HEADER + transport))
-    set16(ip + 10, 0)
-    set16(ip + 10, cython.cast(uint16_t, ~fold(add(0, ip, IP_HEADER))))
     out.loopback = route.loopback
     out.gso_size = 0
-    s.outbox_count += 1
-    s.counters.packets_out += 1
-    s.counters.bytes_out += UDP_AT + transport
+    depart(s, out, transport)
 
 
 @cython.cfunc
