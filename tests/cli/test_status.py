@@ -70,6 +70,7 @@ def test_before_any_recovery(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(("more", "line"), [
+    ({"addresses": ["10.77.0.2/24", "fd77::2/64"]}, "web  10.77.0.2/24 fd77::2/64 (02:00:00:00:00:01) on neat0"),
     ({"recovery": "adopt", "spares": [{"ready": True}]}, "recovery: adopt, 1 spare ready"),
     (
         {"recovery": "adopt", "spares": [{"ready": True}, {"ready": False}]},

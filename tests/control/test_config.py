@@ -38,6 +38,33 @@ def test_host_address_avoids_ours_and_prefers_the_gateway() -> None:
     assert load(None, {"address": "10.9.0.2/24", "gateway": "10.9.0.254"}).host_address == "10.9.0.254/24"
 
 
+def test_several_addresses_of_both_families(tmp_path: Path) -> None:
+    file = tmp_path / "web.toml"
+    file.write_text('address = ["fd77::2/64", "10.9.0.2/24", "10.8.0.2/16"]\ngateway = ["10.9.0.9", "fe80::1"]\n')
+    settings = load(file, {"slaac": None, "address": []})
+    assert settings.addresses == ["fd77::2/64", "10.9.0.2/24", "10.8.0.2/16"]
+    assert (settings.address, settings.interface.network.prefixlen) == ("10.9.0.2/24", 24)
+    assert [str(interface) for interface in settings.interfaces6] == ["fd77::2/64"]
+    assert (settings.gateway, settings.gateway6) == ("10.9.0.9", "fe80::1")
+    assert settings.host_addresses == ["10.9.0.9/24", "10.8.0.1/16", "fd77::1/64"]
+    assert settings.ipv6
+    assert not settings.slaac
+    given = load(file, {"address": ["10.7.0.1/24"], "gateway": ["10.7.0.2"], "slaac": True})
+    assert (given.addresses, given.gateway6, given.ipv6) == (["10.7.0.1/24"], None, True)
+    assert Settings.from_json(settings.to_json()) == settings
+
+
+def test_host_addresses_of_one_family_are_replaced_by_those_given() -> None:
+    both = ["10.9.0.2/24", "FD77:0::1/64", "fe80::7/64"]
+    assert load(None, {"address": both}).host_addresses == ["10.9.0.1/24", "fd77::2/64"]
+    assert load(None, {"address": both, "host_address": ["fd77::9/64"]}).host_addresses == ["10.9.0.1/24", "fd77::9/64"]
+    assert load(None, {"address": both}).addresses == ["10.9.0.2/24", "fd77::1/64", "fe80::7/64"]
+
+
+def test_ipv6_is_off_until_asked_for() -> None:
+    assert not load(None, {}).ipv6
+
+
 def test_rejuvenation_as_seconds_and_as_text(tmp_path: Path) -> None:
     file = tmp_path / "web.toml"
     file.write_text('rejuvenate_every = "10m"\nrejuvenate_jitter = 0.25\n')
@@ -63,6 +90,24 @@ def test_rejuvenation_as_seconds_and_as_text(tmp_path: Path) -> None:
     ({"gateway": "10.1.0.1"}, "gateway", "choose"),
     ({"gateway": "10.77.0.2"}, "gateway", "choose"),
     ({"host_address": "10.77.0.2/24"}, "host_address", "choose"),
+    ({"address": ["10.0.0.1/24", "10.0.0.1/24"]}, "address", "once"),
+    ({"address": ["fd77::2/64"]}, "address", "IPv4"),
+    ({"address": ["10.0.0.1/24", "fd77::2"]}, "address", "fd77::2/64"),
+    ({"address": ["10.0.0.1/24", "fd77::/64"]}, "address", "another"),
+    ({"address": ["10.0.0.1/24", "ff02::1/64"]}, "address", "unicast"),
+    ({"address": ["10.0.0.1/24", "::1/64"]}, "address", "unicast"),
+    ({"address": ["10.0.0.1/24", "::ffff:10.0.0.2/96"]}, "address", "unicast"),
+    ({"address": ["10.0.0.1/24", "fe80::2/32"]}, "address", "fe80::/64"),
+    ({"address": [f"10.{n}.0.1/24" for n in range(9)]}, "address", "8"),
+    ({"address": ["fd77::1/64", *(f"10.{n}.0.1/24" for n in range(7))]}, "address", "link-local"),
+    ({"address": ["10.0.0.1/24", "fd77::2/64"], "mtu": 1279}, "mtu", "1280"),
+    ({"gateway": "fe80::1"}, "gateway", "family"),
+    ({"gateway": ["10.77.0.1", "10.77.0.3"]}, "gateway", "one for each"),
+    ({"gateway": "nonsense"}, "gateway", "nonsense"),
+    ({"address": ["10.0.0.1/24", "fd77::2/64"], "gateway": "fd78::1"}, "gateway", "choose"),
+    ({"slaac": "perhaps"}, "slaac", "perhaps"),
+    ({"host_address": "10.77.0"}, "host_address", "10.77.0"),
+    ({"address": ["10.0.0.1/24", "fd77::2/64"], "host_address": "fd77::2/64"}, "host_address", "choose"),
     ({"device": "eth0"}, "device", "tap:neat0"),
     ({"device": "tap:much-too-long-a-name"}, "device", "15"),
     ({"netns": "../etc"}, "netns", "ip netns"),

@@ -30,6 +30,11 @@ def test_the_first_answer_has_no_rates() -> None:
     assert view.share(first) == 0.5
 
 
+def test_all_addresses_of_a_stack_that_tells_them() -> None:
+    told = {**status(2), "addresses": ["10.77.0.2/24", "fd77::2/64"]}
+    assert Meter().take(told).address == "10.77.0.2/24 fd77::2/64"
+
+
 def test_rates_between_two_answers() -> None:
     meter = Meter()
     meter.take(status(2))

@@ -6,10 +6,12 @@ from typing import Annotated, Any
 import typer
 
 from neatstack.control import rundir
+from neatstack.control.addressing import endpoint
 
 EXAMPLES = "Examples: [bold]neat ss[/] · [bold]neat ss --stack web --json[/]"
 UNKNOWN_SSTHRESH = 1 << 30  # bytes: no loss yet
-ROW = "{:<11} {:>7} {:>7} {:>22} {:>22}  {:<7} {}"
+ENDS = 22  # characters that an address and a port have at least
+ROW = "{:<11} {:>7} {:>7} {:>{width}} {:>{width}}  {:<7} {}"
 
 
 def ss(
@@ -21,27 +23,34 @@ def ss(
     if as_json:
         print(json.dumps(answer, indent=2))
         return
-    print(ROW.format("State", "Recv-Q", "Send-Q", "Local:Port", "Peer:Port", "Replica", "Process").rstrip())
-    for listener in answer["listeners"]:
-        local = f"{listener['address']}:{listener['port']}"
-        users = ",".join(_user(program) for program in listener["programs"])
-        print(ROW.format("LISTEN", 0, listener["backlog"], local, "0.0.0.0:*", "all", users).rstrip())
-    for connection in answer["connections"]:
-        _print_connection(connection)
+    rows = [(("State", "Recv-Q", "Send-Q", "Local:Port", "Peer:Port", "Replica", "Process"), "")]
+    rows += [(_listener(listener), "") for listener in answer["listeners"]]
+    rows += [(_connection(connection), _details(connection)) for connection in answer["connections"]]
+    width = max(ENDS, *(len(end) for row, _ in rows for end in row[3:5]))
+    for row, details in rows:
+        print(ROW.format(*row, width=width).rstrip())
+        if details:
+            print(f"\t {details}")
 
 
-def _print_connection(connection: dict[str, Any]) -> None:
-    """One connection in a line, and what TCP knows of it in a second one."""
-    local = f"{connection['local_address']}:{connection['local_port']}"
-    remote = f"{connection['remote_address']}:{connection['remote_port']}"
-    user = _user(connection) if "pid" in connection else ""
+def _listener(listener: dict[str, Any]) -> tuple[Any, ...]:
+    users = ",".join(_user(program) for program in listener["programs"])
+    anybody = endpoint("::" if ":" in listener["address"] else "0.0.0.0", "*")
+    return "LISTEN", 0, listener["backlog"], endpoint(listener["address"], listener["port"]), anybody, "all", users
+
+
+def _connection(connection: dict[str, Any]) -> tuple[Any, ...]:
+    ends = (endpoint(connection[f"{end}_address"], connection[f"{end}_port"]) for end in ("local", "remote"))
     queues = connection.get("recv_q", 0), connection.get("send_q", 0)
-    print(ROW.format(connection["state"], *queues, local, remote, connection["replica"], user).rstrip())
+    user = _user(connection) if "pid" in connection else ""
+    return connection["state"], *queues, *ends, connection["replica"], user
+
+
+def _details(connection: dict[str, Any]) -> str:
+    """What TCP knows of it, for a second line."""
     shown = ("rto", "rtt", "rttvar", "mss", "cwnd", "ssthresh", "wscale", "bytes_in", "bytes_out", "retransmits")
     known = {name: connection.get(name) for name in shown if name != "ssthresh" or connection[name] < UNKNOWN_SSTHRESH}
-    details = " ".join(f"{name}:{value}" for name, value in known.items() if value)
-    if details:
-        print(f"\t {details}")
+    return " ".join(f"{name}:{value}" for name, value in known.items() if value)
 
 
 def _user(program: dict[str, Any]) -> str:

@@ -55,7 +55,8 @@ def show(answer: dict[str, Any]) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     device, processes = answer["device"], answer["processes"]
     place = f" in {device['netns']}" if device["netns"] else ""
-    console.print(f"[bold]{answer['name']}[/]  {answer['address']} ({device['mac']}) on {device['name']}{place}")
+    addresses = plain(" ".join(answer.get("addresses") or [answer["address"]]))
+    console.print(f"[bold]{answer['name']}[/]  {addresses} ({device['mac']}) on {device['name']}{place}")
     if "recovery" in answer:
         console.print(f"recovery: {recovery(answer)}")
     if schedule := answer.get("rejuvenation"):

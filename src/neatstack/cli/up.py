@@ -13,27 +13,44 @@ from neatstack.control.settings import Settings
 
 EXAMPLES = (
     "Examples: [bold]neat up[/] (in the foreground, until Ctrl-C) · "
-    "[bold]neat up --name web --replicas 4 --detach[/] · [bold]neat up --config web.toml --netns lab[/]"
+    "[bold]neat up --name web --replicas 4 --detach[/] · [bold]neat up --config web.toml --netns lab[/] · "
+    "[bold]neat up --address 10.77.0.2/24 --address fd77::2/64[/]"
 )
+
+Addresses = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ADDRESS/LENGTH",
+        help="An own address of the stack, IPv4 or IPv6; may be given several times.",
+        show_default="10.77.0.2/24",
+    ),
+]
+Gateways = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ADDRESS", help="Where packets to other networks go; one for each family."),
+]
+HostAddresses = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ADDRESS/LENGTH",
+        help="The kernel's address at its end of the interface; may be given several times.",
+        show_default="in each network the gateway, else the first",
+    ),
+]
 
 
 def up(
     name: Annotated[str | None, typer.Option(help="What the stack is called.", show_default="default")] = None,
-    address: Annotated[
-        str | None, typer.Option(metavar="ADDRESS/LENGTH", help="The stack's own address.", show_default="10.77.0.2/24")
+    address: Addresses = None,
+    gateway: Gateways = None,
+    slaac: Annotated[
+        bool | None,
+        typer.Option("--slaac/--no-slaac", help="Take IPv6 addresses that routers advertise.", show_default="no"),
     ] = None,
-    gateway: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Where packets to other networks go.")] = None,
     device: Annotated[
         str | None, typer.Option(metavar="tap:NAME", help="The interface to make.", show_default="tap:neat0")
     ] = None,
-    host_address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS/LENGTH",
-            help="The kernel's address at its end of the interface.",
-            show_default="the gateway, else the network's first",
-        ),
-    ] = None,
+    host_address: HostAddresses = None,
     netns: Annotated[
         str | None, typer.Option(metavar="NAME", help="The network namespace where the kernel's end is.")
     ] = None,
@@ -67,6 +84,7 @@ def up(
         "name": name,
         "address": address,
         "gateway": gateway,
+        "slaac": slaac,
         "device": device,
         "host_address": host_address,
         "netns": netns,

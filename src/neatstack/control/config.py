@@ -3,16 +3,16 @@
 import pwd
 import re
 import tomllib
-from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from neatstack.control import durations
+from neatstack.control import addressing, durations
+from neatstack.control.addressing import Address, Addressing, Interface
 from neatstack.control.errors import NeatError
 from neatstack.control.pages import MOST_REPLICAS as MAX_REPLICAS
-from neatstack.control.settings import DEFAULT_NAME, NAME, NAME_RULE, Settings
+from neatstack.control.settings import DEFAULT_ADDRESS, DEFAULT_NAME, NAME, NAME_RULE, Settings
 
 MAX_SPARES = 8
 INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
@@ -33,13 +33,14 @@ class Faults(BaseModel):
 class Options(BaseModel):
     """Every option, with its default. The names are those of the TOML file and, with dashes, of the command line."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", validate_default=True)
 
     name: str = DEFAULT_NAME
-    address: IPv4Interface = IPv4Interface("10.77.0.2/24")
-    gateway: IPv4Address | None = None
+    address: list[Any] = [DEFAULT_ADDRESS]
+    gateway: list[Any] = []
+    slaac: bool = False
     device: str = "tap:neat0"
-    host_address: IPv4Interface | None = None
+    host_address: list[Any] = []
     netns: str | None = None
     mtu: int = Field(1500, ge=576, le=65535)
     replicas: int = Field(2, ge=1, le=MAX_REPLICAS)
@@ -65,16 +66,20 @@ class Options(BaseModel):
             raise ValueError(NAME_RULE)
         return name
 
-    @field_validator("address")
+    @field_validator("address", mode="before")
     @classmethod
-    def _address(cls, address: IPv4Interface) -> IPv4Interface:
-        if address.network.prefixlen > 30 or address.network.prefixlen < 8:
-            raise ValueError("give the prefix length too, from /8 to /30, such as 10.77.0.2/24")
-        if address.ip in (address.network.network_address, address.network.broadcast_address):
-            raise ValueError("that is the network's or the broadcast address; choose one between them")
-        if address.is_multicast or address.is_loopback or address.is_unspecified or address.is_reserved:
-            raise ValueError("choose a unicast address")
-        return address
+    def _address(cls, values: Any) -> list[Interface]:
+        return [addressing.own_address(value) for value in addressing.listed(values)]
+
+    @field_validator("gateway", mode="before")
+    @classmethod
+    def _gateway(cls, values: Any) -> list[Address]:
+        return [addressing.gateway(value) for value in addressing.listed(values)]
+
+    @field_validator("host_address", mode="before")
+    @classmethod
+    def _host_address(cls, values: Any) -> list[Interface]:
+        return [addressing.host_address(value) for value in addressing.listed(values)]
 
     @field_validator("device")
     @classmethod
@@ -116,39 +121,36 @@ class Options(BaseModel):
 
     @model_validator(mode="after")
     def _together(self) -> "Options":
-        network = self.address.network
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ValueError(f"replicas: {self.replicas} is more than max_replicas, {self.max_replicas}; raise that")
-        if self.gateway is not None and (self.gateway not in network or self.gateway == self.address.ip):
-            raise ValueError(f"gateway: {self.gateway} is not another address in {network}; choose one that is")
-        if self.host_address is not None and self.host_address.ip == self.address.ip:
-            raise ValueError(f"host_address: {self.address.ip} is the stack's own address; choose another in {network}")
+        self._addressing().check(self.mtu, self.slaac)
         return self
 
     def settings(self) -> Settings:
         """The values to run with: defaults that depend on other options are filled in."""
-        values = self.model_dump(mode="json")
+        values = self.model_dump(mode="json", exclude={"address", "gateway", "host_address"})
         values["device"] = self.device.partition(":")[2]
         values["max_replicas"] = self.max_replicas or max(self.replicas, 4)
-        values["host_address"] = str(self.host_address or self._default_host_address())
+        addresses = self._addressing()
+        values["addresses"] = [str(interface) for interface in addresses.own]
+        values["host_addresses"] = [str(interface) for interface in addresses.host_side()]
+        for name, version in (("gateway", 4), ("gateway6", 6)):
+            gateway = addresses.gateway(version)
+            values[name] = None if gateway is None else str(gateway)
         return Settings(**values)
 
-    def _default_host_address(self) -> IPv4Interface:
-        """The gateway, else the first address of the network that is not ours."""
-        network = self.address.network
-        first = self.gateway or network.network_address + 1
-        chosen = first if first != self.address.ip else first + 1
-        return IPv4Interface(f"{chosen}/{network.prefixlen}")
+    def _addressing(self) -> Addressing:
+        return Addressing(self.address, self.gateway, self.host_address)
 
 
 def load(file: Path | None, given: dict[str, Any]) -> Settings:
     """The settings from `file` (TOML; None: no file) and from `given`, the options of the command line, which win.
 
-    Options whose value in `given` is None were not given. Raises NeatError with one line that names the option and
-    the remedy.
+    Options whose value in `given` is None, or an empty list, were not given. Raises NeatError with one line that names
+    the option and the remedy.
     """
     values = _read(file) if file else {}
-    values.update({name: value for name, value in given.items() if value is not None})
+    values.update({name: value for name, value in given.items() if value not in (None, [])})
     try:
         return Options(**values).settings()
     except ValidationError as error:
@@ -171,7 +173,7 @@ def _explain(error: ValidationError, file: Path | None) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = f"no such option; there are: {', '.join(Options.model_fields)}"
-    elif first["type"].startswith(("ip_v4", "int_", "float_", "bool_", "string_", "literal_", "less_", "greater_")):
+    elif first["type"].startswith(("int_", "float_", "bool_", "string_", "literal_", "less_", "greater_")):
         message = f"{message[0].lower()}{message[1:]}; got {first['input']!r}"
     source = f" (options come from the command line and {file})" if file else ""
     return f"{where}: {message}{source}" if where else f"{message}{source}"

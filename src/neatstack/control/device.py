@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import threading
-from ipaddress import IPv4Interface
+from ipaddress import ip_interface
 from pathlib import Path
 
 from neatstack.control.errors import NeatError
@@ -29,18 +29,21 @@ def open_queues(settings: Settings) -> list[int]:
 
 
 def configure_host_side(settings: Settings) -> None:
-    """Give the kernel's side of the TAP its address and set it up. Blocks; raises NeatError.
+    """Give the kernel's side of the TAP its addresses and set it up. Blocks; raises NeatError.
 
     The addresses must be free in that namespace: with the kernel answering for one of them too, each would take the
     other's connections. iproute2 does it in a few milliseconds, where a netlink library takes hundreds to load.
     """
-    host = IPv4Interface(settings.host_address)
-    links = json.loads(_ip(settings, "-json", "-4", "address", "show") or "[]")
+    links = json.loads(_ip(settings, "-json", "address", "show") or "[]")
     taken = {address.get("local") for link in links for address in link.get("addr_info", ())}
-    for option, address in (("address", settings.interface), ("host_address", host)):
-        if str(address.ip) in taken:
-            raise NeatError(f"{option}: {address.ip} is in use in this network namespace; choose another one")
-    _ip(settings, "address", "add", str(host), "dev", settings.device)
+    for option, addresses in (("address", settings.addresses), ("host_address", settings.host_addresses)):
+        for address in (str(ip_interface(text).ip) for text in addresses):
+            if address in taken:
+                raise NeatError(f"{option}: {address} is in use in this network namespace; choose another one")
+    for text in settings.host_addresses:
+        # no duplicate address detection: who else is on this link has other addresses, and nobody shall wait for it
+        more = ("nodad",) if ip_interface(text).version == 6 else ()
+        _ip(settings, "address", "add", text, "dev", settings.device, *more)
     _ip(settings, "link", "set", settings.device, "mtu", str(settings.mtu), "up")
 
 

@@ -108,7 +108,8 @@ class Manager:
         if settings.rejuvenate_every is not None:
             self.schedule.set(settings.rejuvenate_every, settings.rejuvenate_jitter)
         count = "1 replica" if settings.replicas == 1 else f"{settings.replicas} replicas"
-        os.write(report, f"stack {settings.name} is ready: {settings.address} on {settings.device}, {count}\n".encode())
+        addresses = " ".join(settings.addresses)
+        os.write(report, f"stack {settings.name} is ready: {addresses} on {settings.device}, {count}\n".encode())
         self.store.drop("report")
 
     def resume(self, entries: dict[str, Entry]) -> None:

@@ -6,11 +6,12 @@ only the command line should pay.
 
 import json
 import re
-from dataclasses import asdict, dataclass
-from ipaddress import IPv4Address, IPv4Interface
+from dataclasses import asdict, dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_interface
 from typing import Any
 
 DEFAULT_NAME = "default"
+DEFAULT_ADDRESS = "10.77.0.2/24"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 NAME_RULE = "use letters, digits, '-', '_' and '.', at most 64"
 
@@ -20,10 +21,12 @@ class Settings:
     """The options of one stack. Addresses are text, so that the whole is JSON as it stands."""
 
     name: str = DEFAULT_NAME
-    address: str = "10.77.0.2/24"
+    addresses: list[str] = field(default_factory=lambda: [DEFAULT_ADDRESS])  # at least one of IPv4
     gateway: str | None = None
+    gateway6: str | None = None
+    slaac: bool = False  # addresses from router advertisements
     device: str = "neat0"
-    host_address: str = "10.77.0.1/24"
+    host_addresses: list[str] = field(default_factory=lambda: ["10.77.0.1/24"])  # IPv4 ones first
     netns: str | None = None  # a name under /run/netns; None: the namespace of the caller
     mtu: int = 1500
     replicas: int = 2
@@ -43,12 +46,39 @@ class Settings:
     faults: dict[str, Any] | None = None  # fault injector round the device, for tests
 
     @property
+    def address(self) -> str:
+        """The one that is meant where there can be one only: the first of IPv4."""
+        return str(self.interface)
+
+    @property
+    def host_address(self) -> str:
+        """The kernel's at the other end of the device: the first."""
+        return self.host_addresses[0]
+
+    @property
     def interface(self) -> IPv4Interface:
-        return IPv4Interface(self.address)
+        return self.interfaces4[0]
+
+    @property
+    def interfaces4(self) -> list[IPv4Interface]:
+        return [each for each in map(ip_interface, self.addresses) if isinstance(each, IPv4Interface)]
+
+    @property
+    def interfaces6(self) -> list[IPv6Interface]:
+        return [each for each in map(ip_interface, self.addresses) if isinstance(each, IPv6Interface)]
+
+    @property
+    def ipv6(self) -> bool:
+        """Does the stack speak IPv6 on its device? On its loopback it always does."""
+        return self.slaac or bool(self.interfaces6)
 
     @property
     def gateway_address(self) -> IPv4Address | None:
         return IPv4Address(self.gateway) if self.gateway else None
+
+    @property
+    def gateway6_address(self) -> IPv6Address | None:
+        return IPv6Address(self.gateway6) if self.gateway6 else None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

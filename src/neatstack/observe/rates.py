@@ -341,7 +341,7 @@ def _identity(answer: dict[str, Any]) -> dict[str, Any]:
     device, spares = mapping(answer, "device"), sequence(answer, "spares")
     return {
         "name": text(answer, "name") or "",
-        "address": text(answer, "address") or "",
+        "address": _addresses(answer),
         "device": text(device, "name") or "",
         "version": text(answer, "version"),
         "uptime": number(answer, "uptime_s") if is_number(answer.get("uptime_s")) else None,
@@ -351,6 +351,13 @@ def _identity(answer: dict[str, Any]) -> dict[str, Any]:
         "queue_drops": int(number(device, "queue_drops")),
         "programs": len(sequence(answer, "programs")),
     }
+
+
+def _addresses(answer: dict[str, Any]) -> str:
+    """All own addresses of the stack; a stack of an older version tells one only."""
+    told = answer.get("addresses")
+    several = [address for address in told if isinstance(address, str)] if isinstance(told, list) else []
+    return " ".join(several) or text(answer, "address") or ""
 
 
 def _scaling(answer: dict[str, Any], replicas: tuple[ReplicaView, ...]) -> dict[str, Any]:
