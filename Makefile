@@ -38,7 +38,7 @@ test: root setup
 
 fuzz: setup
 	@echo "fuzz: $(SECONDS) seconds of guided inputs; what is found is put into build/fuzz/crashes, new inputs into tests/fuzz/corpus"
-	MERGE=1 SECONDS_EACH=$$(( $(SECONDS) / 5 )) tests/fuzz/fuzz.sh $(RUN) </dev/null
+	MERGE=1 SECONDS_EACH=$$(( $(SECONDS) / 6 )) tests/fuzz/fuzz.sh $(RUN) </dev/null
 
 bench: root setup
 	@echo "bench: the kernel's stack and this one alternately, $(ROUNDS) rounds; then what recovery and elasticity cost"

@@ -118,8 +118,10 @@ def test_header_checksum(lab, c):
     refused(lab, c, ethernet(bytes(packet)), "ip_checksum")
 
 
-@pytest.mark.parametrize("fragment", [0x2000, 0x0001, 0x1FFF, 0x2001])
-def test_fragments(lab, c, fragment):
+@pytest.mark.rfc("791:fragment-blocks", "791:longest")
+@pytest.mark.parametrize("fragment", [0x2000, 0x1FFF, 0x2001])
+def test_fragments_that_cannot_be(lab, c, fragment):
+    """Not the last, and no multiple of 8 bytes; or beyond the longest packet. See test_fragments.py."""
     refused(lab, c, ethernet(ip(c, fragment=fragment)), "fragment")
 
 

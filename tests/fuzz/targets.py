@@ -22,7 +22,7 @@ from neatstack.observe.capture.text import Describer
 from tests.support.datagrams import DatagramSocket
 from tests.support.lab import PEER, PEER_MAC, STACK, STACK_MAC, Connection, Lab
 from tests.support.layout import neat
-from tests.support.packet import NOP, SACK_PERMITTED, checksum, flag_text, option
+from tests.support.packet import NOP, SACK_PERMITTED, build_ip, checksum, flag_text, option
 from tests.support.program import Program, Socket
 
 RECORD = 16
@@ -296,6 +296,38 @@ def packets(data: bytes) -> None:
     end(lab)
 
 
+def fragments(data: bytes) -> None:
+    """Fragments of a few datagrams, from a few sources; then nothing waits, and a whole one still arrives."""
+    lab = Lab(max_tcbs=16, sockets=16, rings=1 << 17)
+    socket = DatagramSocket(lab.program, 53)
+    run(lab)
+    for at in range(0, min(len(data), 4 * MOST * RECORD), 8):
+        kind, number, place, length, fill = struct.unpack("<BBHHH", data[at : at + 8].ljust(8, b"\0"))
+        if kind & 15 == 15:
+            wait(lab, WAITS[number & 7])
+            continue
+        head = (b"\x30\x39\0\x35" + struct.pack("!HH", length, 0))[: 8 if kind & 1 else 0]
+        payload = (head + bytes([fill & 3]) * (length % 3000))[: 8 * (length % 375) + (length >> 13)]
+        packet = build_ip(
+            payload,
+            source=f"10.0.{kind >> 6}.9",
+            destination=STACK,
+            protocol=(17, 17, 6, 1)[kind >> 4 & 3],
+            tos=fill >> 14,
+            fragment=place if kind & 2 else place & 0x203F,
+            options=b"\1" * (4 * (fill >> 8 & 15)) if kind & 4 else b"",
+            identification=number & 7 if kind & 8 else number,
+        )
+        lab.engine.input(STACK_MAC + PEER_MAC + b"\x08\0" + packet)
+        run(lab)
+        socket.recv_all()
+    wait(lab, FAR)
+    assert lab.engine.next_deadline() is None
+    lab.inject_datagram(b"still here", 53)
+    assert socket.recv_all() == [b"still here"]
+    end(lab)
+
+
 # ---- programs ----
 
 
@@ -414,7 +446,7 @@ def captures(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    each.__name__: each for each in (frames, handshakes, packets, commands, captures)
+    each.__name__: each for each in (frames, handshakes, packets, fragments, commands, captures)
 }
 
 

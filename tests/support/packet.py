@@ -156,13 +156,29 @@ def build_ip(
     options: bytes = b"",
     version: int = 4,
     total_length: int | None = None,
+    identification: int = 0,
 ) -> bytes:
     """Every field can be told, so that a header can be wrong in one way and right in all others."""
     words = 5 + len(options) // 4
     length = words * 4 + len(payload) if total_length is None else total_length
-    header = struct.pack("!BBHHHBBH", version << 4 | words, tos, length, 0, fragment, ttl, protocol, 0)
+    header = struct.pack("!BBHHHBBH", version << 4 | words, tos, length, identification, fragment, ttl, protocol, 0)
     header += address(source) + address(destination) + options
     return header[:10] + struct.pack("!H", checksum(header)) + header[12:] + payload
+
+
+def cut(packet: bytes, *sizes: int, identification: int = 1) -> list[bytes]:
+    """The fragments of a packet without options: of `sizes` bytes of data, and what is left."""
+    data, at, made = packet[20:], 0, []
+    for size in (*sizes, len(data)):
+        piece = data[at : at + size]
+        if not piece:
+            break
+        more = 0x2000 if at + len(piece) < len(data) else 0
+        head = packet[:2] + struct.pack("!HHH", 20 + len(piece), identification, more | at // 8) + packet[8:10]
+        head += b"\0\0" + packet[12:20]
+        made.append(head[:10] + struct.pack("!H", checksum(head)) + head[12:] + piece)
+        at += len(piece)
+    return made
 
 
 def build_ethernet(payload: bytes, *, source: bytes, destination: bytes, ethertype: int = 0x0800) -> bytes:

@@ -9,7 +9,8 @@ from cython.cimports.neatstack.dataplane.driver.capture import capture_in, captu
 from cython.cimports.neatstack.dataplane.driver.device import FRAMES, Frame
 from cython.cimports.neatstack.dataplane.driver.inbox import stow
 from cython.cimports.neatstack.dataplane.driver.loopback import put_loopback, take_loopback
-from cython.cimports.neatstack.dataplane.ip.input import frame_arrives, loopback_arrives
+from cython.cimports.neatstack.dataplane.ip.input import expire_fragments, frame_arrives, loopback_arrives
+from cython.cimports.neatstack.dataplane.ip.reassembly import reassembly_deadline
 from cython.cimports.neatstack.dataplane.journal import (
     JOURNAL,
     POINT_FINISHED,
@@ -68,6 +69,8 @@ def batch(s: cython.pointer[Stack]) -> cython.bint:
     """All but receiving: see docs/architecture.md. True: there is more to do at once."""
     run_commands(s)
     timers.run(s)
+    if s.reassembly.oldest:
+        expire_fragments(s)
     plan(s)
     if s.udp.sending or s.udp.parked_count:
         send_datagrams(s)
@@ -105,10 +108,17 @@ def idle(s: cython.pointer[Stack]) -> cython.bint:
 
 
 def deadline(s: cython.pointer[Stack]) -> uint64_t:
-    at: uint64_t = timers.next_deadline(s)
-    if s.udp.parked_at and (not at or s.udp.parked_at < at):
-        return s.udp.parked_at
-    return at
+    at: uint64_t = earlier(timers.next_deadline(s), s.udp.parked_at)
+    return earlier(at, reassembly_deadline(s.reassembly))
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def earlier(a: uint64_t, b: uint64_t) -> uint64_t:
+    """Of two times, of which 0 is never."""
+    return b if b and (not a or b < a) else a
 
 
 def rounds(argument: cython.p_void) -> cython.void:

@@ -42,6 +42,7 @@ from cython.cimports.neatstack.dataplane.driver.memory import (
     memory_untaken,
 )
 from cython.cimports.neatstack.dataplane.inspect import connections_of, counters_of, listeners_of
+from cython.cimports.neatstack.dataplane.ip.reassembly import destroy_reassembly, init_reassembly
 from cython.cimports.neatstack.dataplane.journal import (
     STRIKE_COUNT,
     STRIKE_JUMP,
@@ -70,6 +71,7 @@ from cython.cimports.neatstack.dataplane.stack import (
     NEIGHBOURS,
     Board,
     Neighbour,
+    Reassembly,
     Stack,
     View,
 )
@@ -243,6 +245,11 @@ class Engine:
         check(init_loopback(s), "loopback")
         check(init_datagrams(s), "UDP sockets")
         check(table.init(s), "connection table")
+        s.reassembly = cython.cast(cython.pointer[Reassembly], calloc(1, cython.sizeof(Reassembly)))
+        if s.reassembly == cython.NULL:
+            raise MemoryError
+        check(init_reassembly(s.reassembly, s.counters, s.flows_key[0], s.flows_key[1]), "reassembly")
+        s.fragments_id = cython.cast(uint16_t, s.flows_key[2])  # the last incarnation's are still on their way
 
     def __dealloc__(self):
         s: cython.pointer[Stack] = self.s
@@ -255,6 +262,9 @@ class Engine:
         table.destroy(s)
         destroy_loopback(s)
         destroy_datagrams(s)
+        if s.reassembly != cython.NULL:
+            destroy_reassembly(s.reassembly)
+            free(s.reassembly)
         destroy_queues(s)
         destroy_holds(s)
         destroy_channels(s)

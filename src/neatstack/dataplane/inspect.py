@@ -45,6 +45,10 @@ DROP_NAMES = (
     "udp_full",
     "icmp",
     "udp_send",
+    "overlap",
+    "fragment_again",
+    "reassembly_time",
+    "reassembly_room",
 )
 STATE_NAMES = {int(state): state.name for state in State}
 

@@ -36,6 +36,13 @@ cdef enum:
     ENDPOINT_HEADS = 8192    # of each of the lookup tables of UDP sockets; a power of two
     GROUPS = 256             # of hosts, that are joined at one time
     PARKED = 64              # datagrams that wait for the next hop's hardware address
+    PARTIALS = 512           # datagrams that can be put together at one time
+    CHUNK = 2048             # bytes in which their memory is given out; a multiple of 8
+    CHUNKS = 2048            # of which there are so many: 4 MiB, as Linux's ipfrag_high_thresh
+    PARTIAL_CHUNKS = 32      # that one datagram can need
+    FRAGMENT_WORDS = 128     # 64-bit words that hold a bit for each 8 bytes of the longest datagram
+    FRAGMENT_HEADER = 128    # bytes before the part of a datagram that is cut into fragments
+    HOLDINGS = 256           # a power of two
 
 cdef enum Drop:              # reasons for counting a frame and forgetting it
     DROP_SHORT
@@ -43,7 +50,7 @@ cdef enum Drop:              # reasons for counting a frame and forgetting it
     DROP_NOT_OURS            # Ethernet or IP address
     DROP_IP_HEADER
     DROP_IP_CHECKSUM
-    DROP_FRAGMENT
+    DROP_FRAGMENT            # that cannot be one
     DROP_PROTOCOL
     DROP_TCP_HEADER
     DROP_TCP_CHECKSUM
@@ -67,6 +74,10 @@ cdef enum Drop:              # reasons for counting a frame and forgetting it
     DROP_UDP_FULL            # no room in a socket's receive ring
     DROP_ICMP                # no error that can concern us
     DROP_UDP_SEND            # a program's datagram that cannot be sent: no way there, or too long
+    DROP_OVERLAP             # fragments that overlap, or contradict others: their datagram is given up
+    DROP_FRAGMENT_AGAIN      # the same bytes once more
+    DROP_REASSEMBLY_TIME     # datagrams of which some fragment has not come in time
+    DROP_REASSEMBLY_ROOM     # datagrams given up for room
     DROPS
 
 cdef struct Counters:        # R; in the order in which inspect.py names them
@@ -91,6 +102,7 @@ cdef struct Counters:        # R; in the order in which inspect.py names them
     uint64_t cookies_refused # ACKs that should have had one
     uint64_t datagrams_in    # given to sockets
     uint64_t datagrams_out
+    uint64_t reassembled     # IP datagrams put together from fragments
     uint64_t drops[DROPS]
 
 cdef struct Listener:        # R
@@ -331,6 +343,47 @@ cdef struct Datagrams:       # private; all that UDP has
     uint32_t parked_next
     uint64_t parked_at       # ns; when to try again, 0: never
 
+cdef struct Partial:         # private; a datagram of which some fragments have come. Lists by place + 1, 0 end
+    uint8_t ends[32]         # source and destination, of 16 bytes each
+    uint32_t number          # identification
+    uint8_t protocol
+    uint8_t version          # 4 or 6; 0: unused
+    uint8_t refused          # what still comes of it is dropped
+    uint8_t congestion       # bit n: a fragment had ECN codepoint n
+    uint16_t holder          # in Reassembly.holdings
+    uint16_t chained         # list of those with the same hash
+    uint16_t older
+    uint16_t newer           # or the list of unused ones
+    uint16_t chunks          # that it has
+    uint16_t header_length   # 0: the first fragment is not there
+    uint32_t first_length    # bytes of data in that one
+    uint32_t end             # bytes of data in all; 0: the last fragment is not there
+    uint32_t highest         # end of the furthest fragment
+    uint32_t blocks          # that are there
+    uint32_t begun           # Reassembly.begun of its holder when its last fragment came
+    uint64_t since           # ns
+    uint8_t header[FRAGMENT_HEADER]
+    uint16_t chunk[PARTIAL_CHUNKS]              # place + 1
+    uint64_t there[FRAGMENT_WORDS]              # a bit for each block
+
+cdef struct Reassembly:      # private; all datagrams that are being put together
+    Partial *partials
+    uint8_t *memory          # CHUNKS of CHUNK
+    uint8_t *whole           # the last one that was completed
+    uint32_t whole_length
+    Counters *counters
+    uint64_t key[2]          # of the hash, so that nobody can choose who shares a place
+    uint16_t heads[PARTIALS]
+    uint16_t free            # list by Partial.newer
+    uint16_t used            # at and beyond this none was ever used
+    uint16_t oldest          # list by age
+    uint16_t newest
+    uint16_t free_chunks[CHUNKS]
+    uint16_t free_chunk_count
+    uint16_t chunks_used     # the same for chunks
+    uint32_t holdings[HOLDINGS]     # datagrams and chunks of the sources that fall there
+    uint32_t begun[HOLDINGS]        # datagrams of theirs, ever
+
 cdef struct Stack:
     uint64_t now             # ns, CLOCK_MONOTONIC; tests set it
     uint32_t hand            # the TCB whose change is not committed; 0: none
@@ -350,6 +403,7 @@ cdef struct Stack:
     uint64_t flows_key[4]
     AcceptQueue *queues      # beside listeners
     Datagrams *udp
+    Reassembly *reassembly
     const StackPage *page    # read-only
     const Neighbour *neighbours
     ReplicaPage *replica_page
@@ -400,6 +454,7 @@ cdef struct Stack:
     uint32_t errors_second   # of ICMP errors, the same
     uint32_t errors_sent
     uint16_t ip_id
+    uint16_t fragments_id    # identification of datagrams that leave in fragments
     # next hops whose hardware address is not known: replica.py asks link for them and empties the list
     uint32_t wanted[WANTED]
     uint32_t wanted_count

@@ -97,9 +97,17 @@ def test_datagrams_quotes_and_fragments_stay_with_the_owner(steering: Steering) 
     steering.mark_moving(dict.fromkeys(range(256), NEXT))
     assert steering.decide(ethernet(ipv4(ports(4000)[:13] + bytes([SYN]) + bytes(6), UDP))) == OLD
     assert steering.decide(ethernet(icmp(3, ipv4(tcp(PORT, 4000, 1, 1, SYN), TCP, SERVER, CLIENT)))) == OLD
-    assert steering.decide(segment(4000, SYN, fragment=MORE_FRAGMENTS)) == OLD
+    assert steering.decide(ethernet(ipv4(ports(4000, size=24), UDP, fragment=MORE_FRAGMENTS))) == OLD
+    assert steering.decide(segment(4000, ACK, fragment=MORE_FRAGMENTS)) == OLD
     assert steering.decide(ethernet(ipv4(ports(4000, size=12)))) == OLD, "cut off before its flags"
     assert steering.pins() == {}
+
+
+def test_a_syn_in_fragments_is_one(steering: Steering) -> None:
+    steering.mark_moving({bucket_of(4000): NEXT})
+    assert steering.decide(segment(4000, SYN, fragment=MORE_FRAGMENTS)) == NEXT
+    assert steering.decide(ethernet(ipv4(bytes(3), fragment=5))) == NEXT
+    assert steering.pins() == {flow(4000): NEXT}
 
 
 def test_a_pinned_flow_is_not_moved_by_a_syn(steering: Steering) -> None:

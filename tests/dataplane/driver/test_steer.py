@@ -107,6 +107,33 @@ def test_one_replica_sees_all_fragments(steering: Steering) -> None:
         assert {steering.decide(frame) for frame in frames} == {replica_of(CLIENT, identification, SERVER, 0)}
 
 
+@pytest.mark.parametrize("length", range(6))
+def test_a_last_fragment_may_be_shorter_than_ports(steering: Steering, length: int) -> None:
+    for identification in range(1, 20):
+        frame = ethernet(ipv4(bytes(length), UDP, fragment=6, identification=identification))
+        assert steering.decide(frame) == replica_of(CLIENT, identification, SERVER, 0)
+
+
+def test_fragments_of_tcp_follow_the_first(steering: Steering) -> None:
+    """Their flow's replica has the connection; one that comes before the first goes anywhere."""
+    steering.pin(Flow(CLIENT, 4000, SERVER, PORT), 13)
+    for identification in range(1, 60):
+        port = 4000 + identification % 7
+        for place in (MORE_FRAGMENTS, MORE_FRAGMENTS | 3, 6):
+            payload = bytes(24) if place & 0x1FFF else ports(port, size=24)
+            frame = ethernet(ipv4(payload, TCP, fragment=place, identification=identification))
+            assert steering.decide(frame) == (13 if port == 4000 else replica_of(CLIENT, port))
+    early = ethernet(ipv4(bytes(24), TCP, fragment=3, identification=999))
+    assert steering.decide(early) == replica_of(CLIENT, 999, SERVER, 0)
+
+
+@pytest.mark.parametrize("place", [MORE_FRAGMENTS, MORE_FRAGMENTS | 3, 6])
+def test_fragments_of_icmp_go_to_link(steering: Steering, place: int) -> None:
+    """Also one whose first bytes look like an error about a connection."""
+    quoted = icmp(3, ipv4(ports(PORT, 4000), TCP, SERVER, CLIENT))[20:]
+    assert steering.decide(ethernet(ipv4(quoted, ICMP, fragment=place))) == LINK
+
+
 def test_pin_goes_before_the_table(steering: Steering) -> None:
     pinned, other = Flow(CLIENT, 4000, SERVER, PORT), Flow(CLIENT, 4001, SERVER, PORT)
     steering.pin(pinned, 9)

@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from tests.dataplane.tcp.test_numbers import stack_page
 from tests.support.datagrams import ALIGN, Record
 from tests.support.lab import PEER, PEER_MAC, STACK, STACK_MAC, Lab
 from tests.support.layout import neat
@@ -193,6 +194,22 @@ def test_a_datagram_larger_than_the_mtu_leaves_in_fragments():
     assert lab.other_frames[-1][18:20] not in ends, "another datagram, another identification"
 
 
+@pytest.mark.rfc("791:fragment-id")
+def test_identifications_come_round_late_and_each_replica_has_its_own():
+    page, _, _ = stack_page(4, 1)
+    numbers = []
+    for replica in (0, 3):
+        lab = Lab(replica=replica, stack_page=page)
+        s = lab.datagram_socket(7)
+        for _ in range(200):
+            for _ in range(20):
+                s.send(bytes(1500), PEER, 9)
+            lab.run()
+        numbers += [int.from_bytes(frame[18:20], "big") for frame in lab.other_frames[::2]]
+    assert len(set(numbers)) == 8000
+
+
+@pytest.mark.rfc("791:dont-fragment")
 def test_dont_fragment():
     lab = Lab()
     s = lab.datagram_socket(7)

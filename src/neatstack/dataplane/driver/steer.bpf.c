@@ -4,9 +4,12 @@
  * nothing about one replica is special. Its decisions, in this order:
  *
  *   TCP and UDP over IPv4    the flow's pin if it has one, else hash -> bucket -> indirection table
- *   fragments of them        hash of source, destination and identification, so that one replica sees the whole datagram
+ *   fragments of UDP         hash of source, destination and identification, so that one replica sees the whole datagram;
+ *                            it is delivered there, for UDP sockets are bound in every replica
+ *   fragments of TCP         the first one goes with its flow, and those that follow it go with it. One that comes before the
+ *                            first cannot be told whose it is: hash as above, and the segment is sent again one day
  *   ICMP errors              the flow whose packet they quote (RFC 792): one of ours, so its ends are swapped
- *   all else                 link: ARP, ICMP echo, IPv6, and what is too short to tell
+ *   all else                 link: ARP, ICMP echo, all fragments of ICMP, IPv6, and what is too short to tell
  *
  * While a bucket moves, a SYN opens a flow of its next owner, which the program pins there at once, so that all packets that
  * follow go the same way; what has no pin and is no SYN belongs to the owner that the bucket still has.
@@ -75,6 +78,18 @@ struct {
     __type(key, struct neat_steer_flow);
     __type(value, uint32_t);
 } neat_pins SEC(".maps");
+
+/* Where the first fragments of TCP segments went, for those that follow. Written here only; what is in the way of others goes. */
+struct fragment {
+    uint32_t source_be, destination_be, id_be;
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, 4096);
+    __type(key, struct fragment);
+    __type(value, uint32_t);
+} neat_fragments SEC(".maps");
 
 /* What the table says about a flow's bucket. */
 static __always_inline uint32_t entry_of(const struct neat_steer_config *config, const struct neat_steer_flow *flow)
@@ -165,34 +180,60 @@ static __always_inline uint32_t by_quote(const struct neat_steer_config *config,
     return by_flow(config, &flow);
 }
 
+/* `start` has a fragment of TCP or UDP. */
+static __always_inline uint32_t by_fragment(const struct neat_steer_config *config, struct __sk_buff *skb,
+                                            const struct start *start, uint32_t header)
+{
+    struct neat_steer_flow flow = {.source_be = start->ip.source_be, .destination_be = start->ip.destination_be};
+    struct fragment fragment = {start->ip.source_be, start->ip.destination_be, start->ip.id_be};
+    struct ports ports;
+    const uint32_t *first;
+    uint32_t queue;
+
+    if (start->ip.protocol == PROTOCOL_TCP && !(start->ip.fragment_be & bpf_htons(FRAGMENT_OFFSET)) &&
+        !bpf_skb_load_bytes(skb, ETHERNET_SIZE + header, &ports, sizeof(ports))) {
+        flow.source_port_be = ports.source_be;
+        flow.destination_port_be = ports.destination_be;
+        flow.protocol = PROTOCOL_TCP;
+        queue = by_packet(config, skb, &flow, ETHERNET_SIZE + header);
+        bpf_map_update_elem(&neat_fragments, &fragment, &queue, BPF_ANY);
+        return queue;
+    }
+    first = start->ip.protocol == PROTOCOL_TCP ? bpf_map_lookup_elem(&neat_fragments, &fragment) : 0;
+    if (first)
+        return *first;
+    flow.source_port_be = start->ip.id_be;
+    return by_bucket(config, &flow);
+}
+
 SEC("socket")
 int neat_steer(struct __sk_buff *skb)
 {
     uint32_t zero = 0;
     struct start start;
     struct neat_steer_flow flow = {};
-    uint32_t header;
+    uint32_t header, has_start;
 
     const struct neat_steer_config *config = bpf_map_lookup_elem(&neat_config, &zero);
     if (!config)
         return 0;
-    if (bpf_skb_load_bytes(skb, 0, &start, sizeof(start)) || start.ethertype_be != bpf_htons(ETHERTYPE_IPV4))
+    /* a last fragment may be shorter than ports */
+    has_start = !bpf_skb_load_bytes(skb, 0, &start, sizeof(start));
+    if ((!has_start && bpf_skb_load_bytes(skb, 0, &start, sizeof(start) - sizeof(start.ports))) ||
+        start.ethertype_be != bpf_htons(ETHERTYPE_IPV4))
         return config->link_queue;
     header = (start.ip.version_ihl & 15) * 4;
     if (start.ip.version_ihl >> 4 != 4 || header < sizeof(struct ipv4))
         return config->link_queue;
+    if (start.ip.fragment_be & bpf_htons(MORE_FRAGMENTS | FRAGMENT_OFFSET))
+        return has_ports(start.ip.protocol) ? by_fragment(config, skb, &start, header) : config->link_queue;
     if (!has_ports(start.ip.protocol))
         return start.ip.protocol == PROTOCOL_ICMP ? by_quote(config, skb, ETHERNET_SIZE + header) : config->link_queue;
-
+    if (!has_start || (header > sizeof(struct ipv4) &&
+                       bpf_skb_load_bytes(skb, ETHERNET_SIZE + header, &start.ports, sizeof(start.ports))))
+        return config->link_queue;
     flow.source_be = start.ip.source_be;
     flow.destination_be = start.ip.destination_be;
-    if (start.ip.fragment_be & bpf_htons(MORE_FRAGMENTS | FRAGMENT_OFFSET)) {
-        flow.source_port_be = start.ip.id_be;
-        return by_bucket(config, &flow);
-    }
-    if (header > sizeof(struct ipv4) &&
-        bpf_skb_load_bytes(skb, ETHERNET_SIZE + header, &start.ports, sizeof(start.ports)))
-        return config->link_queue;
     flow.source_port_be = start.ports.source_be;
     flow.destination_port_be = start.ports.destination_be;
     flow.protocol = start.ip.protocol;

@@ -12,6 +12,8 @@ cdef enum:
     PROTOCOL = 2
     PORT = 3
     TOO_LONG = 4
+    REASSEMBLY = 1           # code of TIME_EXCEEDED
+    QUOTED = 84              # bytes of a packet, at most, so that all of it has room among the headers; RFC 792 wants 28
 
 cdef void error_arrives(Stack *s, const uint8_t *packet, uint32_t length) noexcept nogil
-cdef void send_unreachable(Stack *s, const uint8_t *packet, uint32_t length, uint8_t code) noexcept nogil
+cdef void send_error(Stack *s, const uint8_t *packet, uint32_t length, uint8_t kind, uint8_t code) noexcept nogil

@@ -7,7 +7,7 @@ import cython
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.neatstack.dataplane.driver.device import Outgoing
-from cython.cimports.neatstack.dataplane.ip.icmp import PARAMETER_PROBLEM, TIME_EXCEEDED, TOO_LONG, UNREACHABLE
+from cython.cimports.neatstack.dataplane.ip.icmp import PARAMETER_PROBLEM, QUOTED, TIME_EXCEEDED, TOO_LONG, UNREACHABLE
 from cython.cimports.neatstack.dataplane.ip.output import begin, depart, is_group
 from cython.cimports.neatstack.dataplane.stack import Drop, Stack
 from cython.cimports.neatstack.dataplane.tcp.errors import error_told
@@ -26,7 +26,7 @@ from cython.cimports.neatstack.dataplane.wire.headers import (
 
 ICMP_HEADER = cython.declare(uint32_t, 8)
 ICMP_AT = cython.declare(uint32_t, ETHERNET_HEADER + IP_HEADER)
-MOST_QUOTED = cython.declare(uint32_t, 84)  # so that all of it has room among the headers; RFC 792 wants 28
+ECHO = cython.declare(uint8_t, 8)
 CONTROL = cython.declare(uint8_t, 0xC0)  # RFC 1812 section 4.3.2.5: precedence of an error
 SECOND = cython.declare(uint32_t, 1000000000)  # ns
 MOST_A_SECOND = cython.declare(uint32_t, 200)  # RFC 1122 section 3.2.2.1 and RFC 1812 section 4.3.2.8: limited
@@ -86,21 +86,27 @@ def may_send(s: cython.pointer[Stack]) -> cython.bint:
     return s.errors_sent <= MOST_A_SECOND
 
 
-def send_unreachable(
-    s: cython.pointer[Stack], packet: cython.pointer[cython.const[uint8_t]], length: uint32_t, code: uint8_t
+def send_error(
+    s: cython.pointer[Stack],
+    packet: cython.pointer[cython.const[uint8_t]],
+    length: uint32_t,
+    kind: uint8_t,
+    code: uint8_t,
 ) -> cython.void:
-    """Answer an IPv4 packet from the wire with Destination Unreachable; never one that came to a group of hosts."""
+    """Answer an IPv4 packet from the wire, or what is quoted of one, with an error; never one that came to a group of
+    hosts, nor an error (RFC 1122 section 3.2.2)."""
     out: cython.pointer[Outgoing]
     icmp: cython.pointer[uint8_t]
-    quoted: uint32_t = length if length < MOST_QUOTED else MOST_QUOTED
-    if is_group(s, raw32(packet + 16)) or not may_send(s):
+    header: uint32_t = (packet[0] & 15) << 2
+    quoted: uint32_t = length if length < QUOTED else QUOTED
+    if is_group(s, raw32(packet + 16)) or (packet[9] == PROTOCOL_ICMP and packet[header] != ECHO) or not may_send(s):
         return
     out = begin(s, raw32(packet + 16), raw32(packet + 12), CONTROL, 0)
     if out == cython.NULL:
         return
     icmp = out.header + ICMP_AT
     memset(icmp, 0, ICMP_HEADER)
-    icmp[0] = UNREACHABLE
+    icmp[0] = kind
     icmp[1] = code
     memcpy(icmp + ICMP_HEADER, packet, quoted)
     set16(icmp + 2, cython.cast(uint16_t, ~fold(add(0, icmp, ICMP_HEADER + quoted))))

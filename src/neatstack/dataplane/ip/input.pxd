@@ -5,3 +5,4 @@ from neatstack.dataplane.stack cimport Stack
 
 cdef void frame_arrives(Stack *s, Frame *frame) noexcept nogil
 cdef void loopback_arrives(Stack *s, Frame *frame) noexcept nogil
+cdef void expire_fragments(Stack *s) noexcept nogil     # of datagrams that are not complete in time

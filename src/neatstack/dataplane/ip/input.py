@@ -4,9 +4,10 @@ import cython
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.libc.string import memcmp
 from cython.cimports.neatstack.dataplane.driver.device import Frame
-from cython.cimports.neatstack.dataplane.ip.icmp import error_arrives
+from cython.cimports.neatstack.dataplane.ip.icmp import QUOTED, REASSEMBLY, TIME_EXCEEDED, error_arrives, send_error
 from cython.cimports.neatstack.dataplane.ip.output import is_group
-from cython.cimports.neatstack.dataplane.stack import Drop, Stack
+from cython.cimports.neatstack.dataplane.ip.reassembly import WHOLE, beginning, expire, gather_packet, overdue
+from cython.cimports.neatstack.dataplane.stack import Drop, Partial, Stack
 from cython.cimports.neatstack.dataplane.tcp.segment import segment_arrives
 from cython.cimports.neatstack.dataplane.udp.input import datagram_arrives
 from cython.cimports.neatstack.dataplane.wire.bytes import get16, raw32
@@ -42,18 +43,56 @@ def frame_arrives(s: cython.pointer[Stack], frame: cython.pointer[Frame]) -> cyt
     reason: cython.int = refuse_header(packet, frame.length - ETHERNET_HEADER)
     if reason < 0:
         reason = refuse_addresses(s, raw32(packet + 12), raw32(packet + 16), group)
-    if reason < 0 and get16(packet + 6) & (IP_MF | IP_OFFSET):
-        reason = cython.cast(cython.int, Drop.DROP_FRAGMENT)
     if reason < 0 and packet[9] not in (PROTOCOL_TCP, PROTOCOL_UDP, PROTOCOL_ICMP):
         reason = cython.cast(cython.int, Drop.DROP_PROTOCOL)
     if reason >= 0:
         s.counters.drops[reason] += 1
-    elif packet[9] == PROTOCOL_TCP:
-        segment_arrives(s, packet, get16(packet + 2), frame.checked, False)
+    elif cython.unlikely(get16(packet + 6) & (IP_MF | IP_OFFSET)):
+        fragment_arrives(s, packet)
+    else:
+        packet_arrives(s, packet, frame.checked)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def packet_arrives(
+    s: cython.pointer[Stack], packet: cython.pointer[cython.const[uint8_t]], checked: cython.bint
+) -> cython.void:
+    """Take a whole packet, which is for us, and of a protocol that we have."""
+    if packet[9] == PROTOCOL_TCP:
+        segment_arrives(s, packet, get16(packet + 2), checked, False)
     elif packet[9] == PROTOCOL_UDP:
-        datagram_arrives(s, packet, get16(packet + 2), frame.checked, False)
+        datagram_arrives(s, packet, get16(packet + 2), checked, False)
     else:
         error_arrives(s, packet, get16(packet + 2))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def fragment_arrives(s: cython.pointer[Stack], packet: cython.pointer[cython.const[uint8_t]]) -> cython.void:
+    """What has been put together is a packet like any other, with the checksum still to be looked at."""
+    result: cython.int = gather_packet(s.reassembly, s.now, packet)
+    if result == WHOLE:
+        packet_arrives(s, s.reassembly.whole, False)
+    elif result >= 0:
+        s.counters.drops[result] += 1
+
+
+# rfc: 792:time-exceeded-reassembly, 1122:time-exceeded-reassembly
+def expire_fragments(s: cython.pointer[Stack]) -> cython.void:
+    """Give up what has waited too long for its last fragments, and say so to those whose first has come (RFC 792)."""
+    quoted: uint8_t[QUOTED]
+    length: uint32_t
+    p: cython.pointer[Partial] = overdue(s.reassembly, s.now)
+    while p != cython.NULL:
+        length = beginning(s.reassembly, p, quoted, QUOTED)
+        if length and p.version == 4:
+            send_error(s, quoted, length, TIME_EXCEEDED, REASSEMBLY)
+        expire(s.reassembly, p)
+        p = overdue(s.reassembly, s.now)
 
 
 def loopback_arrives(s: cython.pointer[Stack], frame: cython.pointer[Frame]) -> cython.void:

@@ -11,7 +11,7 @@ from cython.cimports.neatstack.dataplane.channel.atomic import load32, store32, 
 from cython.cimports.neatstack.dataplane.channel.buffers import ring_write
 from cython.cimports.neatstack.dataplane.channel.channel import rx_ring
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_DATAGRAM_ALIGN, Datagram, SocketReplica
-from cython.cimports.neatstack.dataplane.ip.icmp import PORT, UNREACHABLE, send_unreachable
+from cython.cimports.neatstack.dataplane.ip.icmp import PORT, UNREACHABLE, send_error
 from cython.cimports.neatstack.dataplane.ip.output import is_group
 from cython.cimports.neatstack.dataplane.stack import Channel, Drop, Endpoint, Stack
 from cython.cimports.neatstack.dataplane.udp.address import put_address
@@ -82,7 +82,7 @@ def datagram_arrives(
         if loopback:
             datagram_failed(s, packet, length, UNREACHABLE, PORT, local_be, 0)
         else:  # RFC 1122 section 4.1.3.1
-            send_unreachable(s, packet, length, PORT)
+            send_error(s, packet, length, UNREACHABLE, PORT)
 
 
 def deliver(

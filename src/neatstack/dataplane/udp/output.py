@@ -117,6 +117,7 @@ def find_route(
     return 0
 
 
+# rfc: 791:dont-fragment
 def send_datagram(
     s: cython.pointer[Stack],
     e: cython.pointer[cython.const[Endpoint]],
@@ -240,6 +241,7 @@ def plan(
     fragments(s, route, p, offset, length, fold(pseudo))
 
 
+# rfc: 791:fragment-id
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -253,15 +255,18 @@ def fragments(
 ) -> cython.void:
     """Plan a datagram in fragments (RFC 791 section 3.2); the first place in the outbox has its headers already.
 
-    All replicas send from one address: the identification says which one it was, so that two never use the same.
+    All replicas send from one address: each has identifications of its own, which come round as late as they can
+    (RFC 6864 section 4.3).
     """
     out: cython.pointer[Outgoing] = cython.address(s.outbox[s.outbox_count])
     udp: cython.pointer[uint8_t] = out.header + UDP_AT
     most: uint32_t = (s.page.mtu - IP_HEADER) & ~cython.cast(uint32_t, 7)
-    number: uint16_t = cython.cast(uint16_t, cython.cast(uint32_t, s.ip_id) << 4 | s.replica)
+    own: uint32_t = 65536 // (s.page.replicas if s.page.replicas else 1)
+    number: uint16_t = cython.cast(uint16_t, s.fragments_id % own + own * s.replica)
     at: uint32_t = 0  # bytes after the IPv4 header that are in earlier fragments
     all: uint32_t = UDP_HEADER + length
     part: uint32_t
+    s.fragments_id = cython.cast(uint16_t, (s.fragments_id + 1) % own)
     set16(udp + 6, 0xFFFF if total == 0xFFFF else cython.cast(uint16_t, ~total))
     while at < all:
         part = all - at if all - at < most else most
