@@ -69,6 +69,7 @@ def test_many_neighbours():
     assert sorted(int.from_bytes(frame[:6], "big") for frame in frames) == list(range(500))
 
 
+@pytest.mark.rfc("9293:MUST-48", "9293:SHLD-21", "9293:SHLD-22", "9293:MUST-49")
 def test_tos_and_ttl_of_the_socket():
     """IP_TOS and IP_TTL."""
     lab = Lab()

@@ -33,6 +33,7 @@ def test_every_second_full_segment_is_acknowledged_at_once():
         c.receives()
 
 
+@pytest.mark.rfc("9293:MUST-58", "9293:MUST-59")
 def test_segments_of_one_batch_share_an_acknowledgment():
     lab = Lab()
     c = lab.accepted()
@@ -40,9 +41,7 @@ def test_segments_of_one_batch_share_an_acknowledgment():
         segment = c.segment(data=b"x" * 1000, seq=1 + 1000 * n)
         lab.engine.input(build(segment, source_mac=PEER_MAC, destination_mac=STACK_MAC))
     lab.run()
-    acks = c.receives()
-    assert acks[-1].ack == 8001
-    assert len(acks) <= 4
+    assert [s.ack for s in c.receives()] == [8001]
 
 
 def test_quickack():

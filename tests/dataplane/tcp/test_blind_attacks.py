@@ -49,6 +49,7 @@ def test_a_syn_is_challenged_wherever_it_is(seq, flags):
     assert c.state == "ESTABLISHED"
 
 
+@pytest.mark.rfc("9293:MAY-12")
 def test_an_ack_too_old_is_challenged_and_its_data_dropped():
     """Section 5.2: SEG.ACK must be within (SND.UNA - MAX.SND.WND, SND.NXT]."""
     lab = Lab()
@@ -145,3 +146,26 @@ def in_state(lab: Lab, state: str):
         c.sends("FA", ack=1)
     assert c.state == state
     return c
+
+
+@pytest.mark.rfc("9293:SHLD-2")
+def test_a_reset_may_have_text():
+    """RFC 9293 section 3.5.3: it says why; nobody reads it."""
+    lab = Lab()
+    c = lab.accepted()
+    c.sends("R", seq=1, data=b"why")
+    assert c.state == "CLOSED"
+    assert c.socket.reset and c.socket.readable == 0
+
+
+@pytest.mark.rfc("9293:MUST-66")
+def test_a_reset_counts_while_our_window_is_closed():
+    lab = Lab(rings=4096)
+    c = lab.accepted()
+    for size in (1460, 1460, 1176):
+        c.sends(data=b"x" * size)
+    assert c.receives()[-1].window == 0
+    c.sends("R", seq=4098)
+    assert c.state == "ESTABLISHED"
+    c.sends("R", seq=4097)
+    assert c.state == "CLOSED"

@@ -28,6 +28,7 @@ def test_we_close_first():
     c.expects_nothing()
 
 
+@pytest.mark.rfc("9293:MUST-12")
 def test_the_peer_closes_first():
     """Figure 12, the other side: CLOSE-WAIT, LAST-ACK, CLOSED."""
     lab = Lab()
@@ -76,7 +77,6 @@ def test_fin_and_its_ack_in_one_segment():
     assert c.state == "TIME_WAIT"
 
 
-@pytest.mark.rfc("9293:MAY-1")
 def test_half_close_lets_data_come():
     """Section 3.6: CLOSE means "I have no more data to send"."""
     lab = Lab()
@@ -151,7 +151,7 @@ def test_the_slot_stays_until_the_send_ring_is_not_needed():
     assert c.socket.is_free
 
 
-@pytest.mark.rfc("9293:SHLD-3")
+@pytest.mark.rfc("9293:SHLD-3", "9293:MAY-1")
 def test_close_with_unread_data_resets():
     """RFC 9293 section 3.10.4 leaves it to RFC 1122 4.2.2.13: data lost is told by a RST."""
     lab = Lab()
@@ -348,6 +348,7 @@ def test_two_stacks_close(first):
     assert wire.a.engine.counters()["connections_reset"] == 0
 
 
+@pytest.mark.rfc("9293:MUST-12")
 def test_a_connection_reset_by_the_peer_says_so():
     lab = Lab()
     c = lab.accepted()

@@ -49,6 +49,7 @@ def test_an_answer_carries_the_acknowledgment():
 
 
 @pytest.mark.parametrize("length", [1, 1459, 1460, 1461, 2920, 14600])
+@pytest.mark.rfc("9293:MUST-61")
 def test_segmentation_by_mss(length):
     lab = Lab()
     c = lab.accepted()
@@ -62,6 +63,7 @@ def test_segmentation_by_mss(length):
 
 
 @pytest.mark.parametrize("offered,used", [(None, 536), (536, 536), (900, 900), (1460, 1460), (9000, 1460)])
+@pytest.mark.rfc("9293:MUST-14", "9293:MUST-15", "9293:MUST-16")
 def test_the_peers_mss_is_respected(offered, used):
     """RFC 9293 section 3.7.1: 536 when the option is missing; never more than the MTU allows."""
     lab = Lab()

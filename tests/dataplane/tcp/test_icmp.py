@@ -54,6 +54,7 @@ def error(
         (PARAMETER, 0, errno.EPROTO),
     ],
 )
+@pytest.mark.rfc("9293:MUST-54", "9293:SHLD-26")
 def test_an_error_ends_a_connection_that_is_being_opened(kind, code, number):
     """RFC 5461 section 3.1: nobody has to wait for the SYN's timeouts. As Linux translates it."""
     lab = Lab()
@@ -66,6 +67,7 @@ def test_an_error_ends_a_connection_that_is_being_opened(kind, code, number):
 
 
 @pytest.mark.parametrize("kind, code", [(QUENCH, 0), (REDIRECT, 1), (8, 0), (200, 9)])
+@pytest.mark.rfc("9293:MUST-55")
 def test_what_is_no_error_is_ignored(kind, code):
     """Source quench above all: RFC 6633 section 3."""
     lab = Lab()
@@ -117,6 +119,7 @@ def test_a_hard_error_does_not_end_an_established_connection():
 
 
 @pytest.mark.parametrize("answered, number", [(False, errno.EHOSTUNREACH), (True, errno.ETIMEDOUT)])
+@pytest.mark.rfc("9293:MUST-47", "9293:SHLD-25")
 def test_a_soft_error_says_why_a_connection_has_timed_out(answered, number):
     """RFC 1122 section 4.2.3.9. What the peer has acknowledged since makes it old."""
     lab = Lab()
@@ -214,3 +217,19 @@ def test_short_segments_that_are_lost_are_no_black_hole():
     lab.run()
     lab.wait(60)
     assert c.tcb["snd"]["mss"] == 1460
+
+
+@pytest.mark.rfc("9293:MUST-56")
+@pytest.mark.parametrize(
+    "kind, code", [(UNREACHABLE, 0), (UNREACHABLE, 1), (UNREACHABLE, 5), (EXCEEDED, 0), (PARAMETER, 0)]
+)
+def test_soft_errors_end_no_established_connection(kind, code):
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"x")
+    lab.run()
+    c.receives()
+    error(lab, c, kind, code, seq=1)
+    assert c.state == "ESTABLISHED" and not c.socket.error
+    c.sends(ack=2)
+    assert c.socket.unacknowledged == 0

@@ -20,7 +20,7 @@ def test_it_is_off_by_default():
     assert lab.engine.next_deadline() is None
 
 
-@pytest.mark.rfc("9293:MUST-27", "9293:MAY-5")
+@pytest.mark.rfc("9293:MUST-27", "9293:MAY-5", "9293:SHLD-12")
 def test_probes_are_old_sequence_numbers_without_effect():
     lab = Lab()
     c = lab.connected(lines=KEEPALIVE)

@@ -58,6 +58,7 @@ def test_setting_nodelay_sends_what_waits():
     c.expects("A", data=b"b")
 
 
+@pytest.mark.rfc("9293:MUST-60")
 def test_cork_holds_small_segments_back_for_200_ms():
     """Linux: a corked partial segment leaves after 200 ms at the latest."""
     lab = Lab()

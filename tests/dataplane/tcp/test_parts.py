@@ -21,6 +21,7 @@ WSCALE = b"\x03\x03\x07"
 # ---- options ----
 
 
+@pytest.mark.rfc("9293:MUST-4")
 def test_options_of_a_linux_syn():
     assert parse_bytes(MSS + b"\x04\x02" + b"\x08\x0a" + bytes(range(8)) + b"\x01" + WSCALE) == NOTHING | {
         "mss": 1460,

@@ -315,3 +315,34 @@ def test_the_options_of_a_syn_lie_as_linux_puts_them(offered: bytes, answered: s
     options = c.expects("SA").options
     assert options[: len(bytes.fromhex(answered))] == bytes.fromhex(answered)
     assert len(options) == (16 if TIMESTAMP in offered else len(bytes.fromhex(answered)))
+
+
+@pytest.mark.rfc("9293:MUST-41")
+def test_a_further_listener_disturbs_nobody():
+    lab = Lab()
+    c = lab.accepted()
+    half = lab.connection(peer_port=1111)
+    half.sends("S")
+    half.expects("SA")
+    before = c.tcb, half.tcb
+    lab.listening(81)
+    lab.listening(80, address="10.0.0.2")
+    assert (c.tcb, half.tcb) == before
+    half.sends("A")
+    assert half.state == "ESTABLISHED"
+
+
+@pytest.mark.rfc("9293:MUST-42")
+def test_a_port_that_connects_may_listen_too():
+    lab = Lab()
+    c = lab.connecting(lines={"local_port": 5000})
+    c.expects("S")
+    other = lab.accepted(5000)
+    assert (c.state, other.state) == ("SYN_SENT", "ESTABLISHED")
+    half = lab.connection(5000, peer_port=1111)
+    half.sends("S")
+    half.expects("SA")
+    lab.listening(5000, address="10.0.0.2")
+    c.sends("SA", ack=1)
+    half.sends("A")
+    assert (c.state, half.state) == ("ESTABLISHED", "ESTABLISHED")

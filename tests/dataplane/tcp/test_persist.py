@@ -97,6 +97,7 @@ def test_a_closed_window_with_nothing_to_send_is_left_alone():
     assert lab.engine.next_deadline() is None
 
 
+@pytest.mark.rfc("9293:MAY-8")
 def test_our_closed_window_answers_probes():
     """RFC 9293 section 3.10.7.4: with RCV.WND = 0 every unacceptable segment gets an ACK; valid ACKs are taken."""
     lab = Lab(rings=4096)
@@ -115,3 +116,12 @@ def test_our_closed_window_answers_probes():
     c.expects("A", data=b"out")
     c.sends(ack=4)
     assert c.socket.unacknowledged == 0
+
+
+@pytest.mark.rfc("9293:SHLD-29")
+def test_the_first_probe_goes_after_a_retransmission_timeout():
+    lab = Lab()
+    c = stuck(lab)
+    start, timeout = lab.time, c.tcb["rtt"]["rto"] / 1e6
+    lab.wait(10)
+    assert c.receives()[0].at - start == pytest.approx(timeout, rel=0.01)

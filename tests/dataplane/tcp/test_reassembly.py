@@ -9,6 +9,7 @@ from tests.support.lab import Lab
 DATA = bytes(range(256)) * 40
 
 
+@pytest.mark.rfc("9293:SHLD-31", "9293:MAY-13")
 def test_a_hole_is_acknowledged_at_once_and_filled():
     lab = Lab()
     c = lab.accepted()

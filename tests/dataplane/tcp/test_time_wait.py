@@ -59,6 +59,7 @@ def test_old_data_is_acknowledged_not_taken():
     assert c.state == "TIME_WAIT"
 
 
+@pytest.mark.rfc("9293:MAY-2")
 def test_a_later_syn_opens_anew():
     """Section 3.6.1: a SYN with a higher number may open the connection again; our ISS is above all before."""
     lab = Lab()

@@ -2,6 +2,8 @@
 
 import struct
 
+import pytest
+
 from tests.support.lab import Lab
 from tests.support.packet import NOP, Segment, mss, option, read_options
 from tests.support.wire import Wire
@@ -79,6 +81,7 @@ def test_every_segment_has_them_and_they_go_by_milliseconds():
     told(c.expects("FA"))
 
 
+@pytest.mark.rfc("9293:MUST-16")
 def test_text_leaves_room_for_them():
     """RFC 6691: the MSS does not count options."""
     lab = Lab()
@@ -158,6 +161,7 @@ def test_a_reset_needs_none():
     assert c.state == "CLOSED"
 
 
+@pytest.mark.rfc("9293:MUST-5")
 def test_they_may_stand_anywhere_among_the_options():
     lab = Lab()
     c = accepted(lab)
@@ -184,6 +188,7 @@ def syn_again(lab: Lab, c, iss: int, value: int):
     return again
 
 
+@pytest.mark.rfc("9293:SHLD-4")
 def test_a_later_timestamp_opens_a_flow_in_time_wait_anew():
     """RFC 6191 section 2: though its number is lower."""
     lab = Lab()

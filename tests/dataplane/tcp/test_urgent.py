@@ -25,6 +25,7 @@ def send_urgent(socket, data: bytes) -> None:
 # ---- receiving ----
 
 
+@pytest.mark.rfc("9293:MUST-30", "9293:MUST-62")
 def test_the_pointer_names_the_byte_after_the_urgent_one():
     """RFC 6093 section 2.1, as every stack has it."""
     lab = Lab()
@@ -38,6 +39,7 @@ def test_the_pointer_names_the_byte_after_the_urgent_one():
     assert urgent(c.socket) is None  # it was read past
 
 
+@pytest.mark.rfc("9293:MUST-31", "9293:MUST-32", "9293:MUST-33", "9293:MUST-66")
 def test_it_is_told_before_the_byte_comes_and_through_a_closed_window():
     """RFC 9293 section 3.8.5: MUST-31 to 33: the user hears of it as soon as the peer says so."""
     lab = Lab(rings=4096)
@@ -51,6 +53,7 @@ def test_it_is_told_before_the_byte_comes_and_through_a_closed_window():
     assert c.socket.readable == 4096 and urgent(c.socket) == 4096 + 499
 
 
+@pytest.mark.rfc("9293:MUST-32", "9293:MUST-33")
 def test_a_later_pointer_counts_an_earlier_one_does_not():
     lab = Lab()
     c = lab.accepted(80)
@@ -84,6 +87,7 @@ def test_after_the_end_nothing_is_urgent():
 # ---- sending ----
 
 
+@pytest.mark.rfc("9293:MUST-30", "9293:MUST-62")
 def test_the_segment_points_behind_the_last_urgent_byte():
     lab = Lab()
     c = lab.accepted(80)
@@ -122,6 +126,7 @@ def test_every_segment_before_it_points_there():
     assert (again.seq, again.urgent) == (1, 5000)
 
 
+@pytest.mark.rfc("9293:MUST-31")
 def test_what_is_too_far_is_announced_as_far_as_it_goes():
     lab = Lab(rings=1 << 18)
     c = lab.accepted(80, wscale=7, window=2048)

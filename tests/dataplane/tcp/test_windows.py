@@ -179,3 +179,34 @@ def test_so_rcvbuf_limits_the_window(limit):
     c.expects("S")
     c.sends("SA", ack=1, options=c.syn_options)
     assert c.expects("A").window <= limit
+
+
+@pytest.mark.rfc("9293:SHLD-16")
+def test_what_lies_within_a_window_that_shrank_is_sent_again():
+    lab = Lab()
+    c = lab.accepted(window=8000)
+    c.socket.send(b"x" * 20_000)
+    lab.run()
+    c.receives()
+    c.sends(ack=1461, window=2000)
+    lab.wait(1.5)
+    again = c.receives()
+    assert again and again[0].seq == 1461
+    assert max(s.seq + len(s.payload) for s in again) <= 3461
+
+
+@pytest.mark.rfc("9293:SHLD-17")
+def test_what_lies_beyond_it_does_not_end_the_connection():
+    lab = Lab()
+    c = lab.accepted(window=8000)
+    c.socket.send(b"x" * 7300)
+    lab.run()
+    c.receives()
+    c.sends(ack=1461, window=0)
+    for _ in range(40):
+        lab.wait(121)
+        assert c.receives(), "probes"
+        c.sends(ack=1461, window=0)
+    assert c.state == "ESTABLISHED"
+    c.sends(ack=1461, window=8000)
+    assert c.expects("A").seq == 1461

@@ -24,6 +24,7 @@ from cython.cimports.neatstack.dataplane.wire.headers import (
 )
 
 
+# rfc: 9293:MUST-57
 def frame_arrives(s: cython.pointer[Stack], frame: cython.pointer[Frame]) -> cython.void:
     """Take one frame from the device; it is not needed afterwards."""
     s.counters.packets_in += 1
@@ -106,6 +107,7 @@ def loopback_arrives(s: cython.pointer[Stack], frame: cython.pointer[Frame]) -> 
         datagram_arrives(s, packet, get16(packet + 2), True, True)
 
 
+# rfc: 9293:MUST-50
 @cython.cfunc
 @cython.inline
 @cython.nogil
@@ -121,6 +123,7 @@ def refuse_header(packet: cython.pointer[cython.const[uint8_t]], length: uint32_
     return -1
 
 
+# rfc: 9293:MUST-57 MUST-63
 @cython.cfunc
 @cython.inline
 @cython.nogil

@@ -74,6 +74,7 @@ def want(s: cython.pointer[Stack], address_be: uint32_t) -> cython.void:
         s.wanted_count += 1
 
 
+# rfc: 9293:MUST-48 SHLD-22 MUST-49
 def begin(
     s: cython.pointer[Stack], local_be: uint32_t, remote_be: uint32_t, tos: uint8_t, ttl: uint8_t
 ) -> cython.pointer[Outgoing]:
@@ -127,6 +128,7 @@ def headers(
     out.second_length = 0
 
 
+# rfc: 9293:MUST-2
 def commit(
     s: cython.pointer[Stack], out: cython.pointer[Outgoing], tcp_header: uint32_t, text: uint32_t, gso_size: uint32_t
 ) -> cython.void:

@@ -229,6 +229,7 @@ def look_at_slot(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_t) 
             refuse(s, channel, socket, EINVAL)
 
 
+# rfc: 9293:MUST-44 MUST-45
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -290,6 +291,7 @@ def apply_options(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         options_changed(s, i)
 
 
+# rfc: 9293:MUST-48 SHLD-21 MUST-49
 def copy_options(v: cython.pointer[View]) -> cython.bint:
     """Copy the socket options that concern packets. True: they have changed."""
     flags: uint16_t = load16(cython.address(v.program.flags))

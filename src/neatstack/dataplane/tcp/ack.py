@@ -33,6 +33,7 @@ FULL_AGAIN = cython.declare(uint64_t, 600)  # seconds of smaller segments after 
 CHALLENGES = cython.declare(uint32_t, 1000)  # at most, in a second (RFC 5961 section 7)
 
 
+# rfc: 9293:MAY-12
 def acknowledge(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
     """SEG.ACK and SEG.WND of a synchronized connection. False: the segment is to be dropped.
 
@@ -122,6 +123,7 @@ def round_trip(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.v
         rtt.measured(t, cython.cast(uint32_t, (s.now - t.rtt.sent_at) // 1000))
 
 
+# rfc: 9293:REC-1
 def take_window(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.void:
     """SND.WND from a segment that is not older than the last one that set it: SND.WL1, SND.WL2."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])

@@ -39,6 +39,7 @@ LONGEST_HEADER = cython.declare(uint32_t, 60)  # of TCP, with options
 LEAST_MAXSEG = cython.declare(uint16_t, 88)  # bytes, as Linux's TCP_MAXSEG
 
 
+# rfc: 9293:MUST-65
 def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t, flags: uint8_t) -> cython.void:
     """Plan a segment of a synchronized connection with `length` bytes of the send ring.
 
@@ -77,6 +78,7 @@ def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t,
     commit(s, out, header, length, t.snd.mss if length > t.snd.mss else 0)
 
 
+# rfc: 9293:MUST-30 MUST-31 MUST-62
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

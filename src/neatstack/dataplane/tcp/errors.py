@@ -44,6 +44,7 @@ EHOSTDOWN = cython.declare(cython.int, 112)  # which Cython does not know
 ENONET = cython.declare(cython.int, 64)
 
 
+# rfc: 9293:MUST-47 SHLD-25 MUST-54 MUST-56 SHLD-26
 def error_told(
     s: cython.pointer[Stack],
     kind: uint8_t,
@@ -72,6 +73,7 @@ def error_told(
     return True
 
 
+# rfc: 9293:MUST-55
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

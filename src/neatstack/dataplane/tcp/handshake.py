@@ -227,6 +227,7 @@ def new_connection(
     t.rcv.wnd = first_room(s, listener)
 
 
+# rfc: 9293:MUST-67
 def our_mss(s: cython.pointer[Stack], loopback: cython.bint) -> uint16_t:
     """What the device's MTU leaves (RFC 9293 section 3.7.1), or the longest packet where there is no device.
 
@@ -260,6 +261,7 @@ def take_syn(
     t.snd.wl2 = seg.ack
 
 
+# rfc: 9293:MUST-14 MUST-15 MUST-16
 def take_offers(
     s: cython.pointer[Stack], t: cython.pointer[Tcb], irs: uint32_t, options: cython.pointer[cython.const[Options]]
 ) -> cython.void:
@@ -284,6 +286,7 @@ def take_offers(
         t.snd.mss -= STAMPS  # RFC 6691: the MSS does not count options
 
 
+# rfc: 9293:MAY-2 SHLD-4
 def opens_anew(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
     """A SYN for a flow in TIME-WAIT: with a number beyond the old connection's it ends that (RFC 9293 3.6.1, MAY-2).
 

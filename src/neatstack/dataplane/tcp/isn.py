@@ -25,7 +25,7 @@ def draw_secrets(s: cython.pointer[Stack]) -> cython.void:
         s.random |= 1  # xorshift never leaves 0
 
 
-# rfc: 9293:MUST-8 SHLD-1
+# rfc: 9293:MUST-8 SHLD-1 MUST-9
 def initial_sequence(
     s: cython.pointer[Stack], local_be: uint32_t, local_port_be: uint16_t, remote_be: uint32_t, remote_port_be: uint16_t
 ) -> uint32_t:

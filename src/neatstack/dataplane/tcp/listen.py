@@ -9,6 +9,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_ACCEPTED, TCB_PASSIV
 from cython.cimports.neatstack.dataplane.tcp.user import abort
 
 
+# rfc: 9293:MUST-41 MUST-42
 def listen(
     s: cython.pointer[Stack],
     number: uint32_t,

@@ -20,7 +20,7 @@ TIMESTAMP = cython.declare(uint8_t, 8)
 FASTOPEN = cython.declare(uint8_t, 34)
 
 
-# rfc: 9293:MUST-6 MUST-7
+# rfc: 9293:MUST-6 MUST-7 MUST-4 MUST-64
 def parse(
     data: cython.pointer[cython.const[uint8_t]], length: uint32_t, options: cython.pointer[Options]
 ) -> cython.void:
@@ -80,6 +80,7 @@ def write_cookie(
     return pad + 2 + length
 
 
+# rfc: 9293:MUST-14 SHLD-5 MAY-3 MUST-68 MUST-69
 def write_syn(
     to: cython.pointer[uint8_t],
     mss: uint16_t,

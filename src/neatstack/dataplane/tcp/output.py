@@ -41,6 +41,7 @@ from cython.cimports.neatstack.dataplane.wire.headers import FIN, IP_HEADER, IP_
 LONGEST_TEXT = cython.declare(uint32_t, IP_LONGEST - IP_HEADER - TCP_HEADER)
 
 
+# rfc: 9293:MUST-58 MUST-59
 def output(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Plan what connection i has to send. When the outbox is full the rest stays in its news, for the next batch."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
@@ -159,7 +160,7 @@ def usable(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
     return window - flight if window > flight else 0
 
 
-# rfc: 9293:MUST-38
+# rfc: 9293:MUST-38 SHLD-16 SHLD-27 SHLD-28 MAY-16
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -223,6 +224,7 @@ def fin_follows(t: cython.pointer[cython.const[Tcb]], at: uint32_t, end: uint32_
     return t.flags & TCB_FIN_QUEUED and at == end and t.snd.wnd != 0 and t.state != State.SYN_RECEIVED
 
 
+# rfc: 9293:MUST-61
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -305,6 +307,7 @@ def mend(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython.bint:
 # ---- nothing may go ----
 
 
+# rfc: 9293:SHLD-29 MUST-60
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

@@ -154,6 +154,7 @@ def owe(s: cython.pointer[Stack], i: uint32_t, at_once: cython.bint) -> cython.v
 # ---- out of order ----
 
 
+# rfc: 9293:SHLD-31 MAY-13
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -235,6 +236,7 @@ def absorb(t: cython.pointer[Tcb]) -> cython.void:
 # ---- FIN ----
 
 
+# rfc: 9293:MUST-12
 def fin(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.void:
     """Eighth: the FIN bit of this segment, or of an earlier one that came out of order, if it is next now."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])

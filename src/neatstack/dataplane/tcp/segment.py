@@ -89,7 +89,7 @@ def segment_arrives(
         in_its_order(s, i, cython.address(seg))
 
 
-# rfc: 9293:MUST-3
+# rfc: 9293:MUST-3 MUST-1
 @cython.cfunc
 @cython.inline
 @cython.nogil
@@ -178,6 +178,7 @@ def heard(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     s.tcbs[i].keep_probes = 0
 
 
+# rfc: 9293:MUST-5 MUST-66
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -233,6 +234,7 @@ def in_time(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.co
     return True
 
 
+# rfc: 9293:MUST-66
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -298,7 +300,7 @@ def unacceptable(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cyth
     return False
 
 
-# rfc: 9293:MUST-11
+# rfc: 9293:MUST-11 SHLD-2 MUST-12
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -358,6 +360,7 @@ def take_ack(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.c
     return True
 
 
+# rfc: 9293:MUST-30 MUST-31 MUST-32 MUST-33
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

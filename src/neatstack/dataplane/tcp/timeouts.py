@@ -236,7 +236,7 @@ def given_up(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     return t.stalled_at != 0 and s.now - t.stalled_at >= DATA_GIVE_UP * SECOND
 
 
-# rfc: 9293:MUST-35 SHLD-30 MUST-37
+# rfc: 9293:MUST-35 SHLD-30 MUST-37 SHLD-17
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -312,7 +312,7 @@ def synchronized(t: cython.pointer[cython.const[Tcb]]) -> cython.bint:
     )
 
 
-# rfc: 9293:MUST-29 MAY-5
+# rfc: 9293:MUST-29 MAY-5 SHLD-12
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

@@ -152,7 +152,6 @@ def shutdown_read(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     received(s, i)
 
 
-# rfc: 9293:MAY-1
 def shutdown_write(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """The user has no more data to send: a FIN follows the last byte of the send ring."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
@@ -167,7 +166,7 @@ def shutdown_write(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     mark(s, i, NEWS_OUTPUT)  # before ESTABLISHED: established() goes on
 
 
-# rfc: 9293:SHLD-3
+# rfc: 9293:SHLD-3 MAY-1
 def close(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """No program holds the connection any more."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])

@@ -30,7 +30,7 @@ def room(v: cython.pointer[View], t: cython.pointer[Tcb]) -> uint32_t:
     return free
 
 
-# rfc: 9293:SHLD-14 MUST-39
+# rfc: 9293:SHLD-14 MUST-39 MAY-8
 def offer(v: cython.pointer[View], t: cython.pointer[Tcb]) -> uint16_t:
     """The window field of a segment that is about to leave.
 
