@@ -160,12 +160,86 @@ def test_does_not_answer_bad_pings(wire: Wire, frame: bytes) -> None:
     assert wire.deliver(frame) == []
 
 
-def test_pings_are_bounded(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "ECHOES", 5)
-    wire.link.echoes = 5
+def test_pings_are_bounded(wire: Wire) -> None:
+    wire.link.echoes.rate = wire.link.echoes.left = 5
     assert sum(len(wire.deliver(echo())) for _ in range(20)) == 5
     wire.clock[0] += 1
     assert len(wire.deliver(echo())) == 1
+
+
+def in_fragments(frame: bytes, mtu: int = 1500, number: int = 9) -> list[bytes]:
+    return [frame[:24] + part for part in frames.cut(frame[24:], mtu, number)]
+
+
+def whole(parts: list[bytes]) -> bytes:
+    """The data of these frames, in the order of their places; each has a good header."""
+    places: dict[int, bytes] = {}
+    for part in parts:
+        assert frames.checksum(part[14:34]) == 0 and len(part) <= 1514
+        (place,) = struct.unpack_from("!H", part, 20)
+        places[(place & 0x1FFF) * 8] = part[34:]
+        assert bool(place & 0x2000) == (part is not parts[-1])
+    data = b""
+    for place, piece in sorted(places.items()):
+        assert place == len(data)
+        data += piece
+    return data
+
+
+@pytest.mark.rfc("1122:echo-whole")
+@pytest.mark.parametrize("size", [1473, 8000, 60000, 65507])
+def test_answers_large_pings_in_fragments(wire: Wire, size: int) -> None:
+    request = frames.VNET + frames.ETHERNET.pack(OURS, PEER, frames.ETHERTYPE_IP)
+    payload = bytes(k * 7 & 255 for k in range(size))
+    request += frames.icmp_packet(HOST, ADDRESS, frames.echo(frames.ECHO, 77, 1, payload))
+    parts = in_fragments(request)
+    assert [answer for part in parts[:-1] for answer in wire.deliver(part)] == []
+    reply = whole(wire.deliver(parts[-1]))
+    assert (reply[0], reply[8:], frames.checksum(reply)) == (frames.ECHO_REPLY, payload, 0)
+
+
+@pytest.mark.rfc("1122:time-exceeded-reassembly")
+def test_a_ping_whose_fragments_do_not_all_come(wire: Wire) -> None:
+    wire.arp(frames.REQUEST, PEER, HOST, bytes(6), ADDRESS)
+    first, *rest = in_fragments(echo(size=200), 100)
+    wire.deliver(first)
+    wire.deliver(in_fragments(echo(size=200), 100, number=10)[1])
+    assert [frame for frame in wire.pass_time(59) if frame[23] == frames.ICMP] == []
+    (error,) = [frame for frame in wire.pass_time(2) if frame[23] == frames.ICMP]
+    assert error[34:36] == b"\x0b\1" and frames.checksum(error[34:]) == 0
+    assert error[42:].startswith(first[24:52])
+    assert [answer for part in rest for answer in wire.deliver(part)] == []
+
+
+def datagram(protocol: int, payload: bytes = b"x" * 40, *, place: int = 0, destination: bytes = ADDRESS) -> bytes:
+    header = frames.IP.pack(0x45, 0, 20 + len(payload), 1, place, 64, protocol, 0, HOST, destination)
+    header = header[:10] + frames.checksum(header).to_bytes(2, "big") + header[12:]
+    return frames.VNET + frames.ETHERNET.pack(OURS, PEER, frames.ETHERTYPE_IP) + header + payload
+
+
+@pytest.mark.rfc("1122:protocol-unreachable", "1122:error-quotes")
+def test_other_protocols_are_unreachable(wire: Wire) -> None:
+    wire.arp(frames.REQUEST, PEER, HOST, bytes(6), ADDRESS)
+    (error,) = wire.deliver(datagram(132))
+    assert error[:12] == PEER + OURS and error[30:34] == HOST
+    assert error[34:42] == b"\3\2" + error[36:38] + bytes(4) and frames.checksum(error[34:]) == 0
+    assert error[42:] == datagram(132)[24:]
+    assert len(wire.deliver(datagram(132, place=0x2000))) == 1
+
+
+@pytest.mark.rfc("1122:no-error-about-error")
+@pytest.mark.parametrize("frame", [
+    datagram(132, place=5), datagram(2), datagram(6, b"x"), datagram(132, destination=b"\xe0\0\0\1"),
+    datagram(132, destination=THIRD), datagram(1, b"\3\3" + bytes(40)), datagram(1, b"\xff\3" + bytes(40)),
+])  # fmt: skip
+def test_what_no_error_is_sent_about(wire: Wire, frame: bytes) -> None:
+    wire.arp(frames.REQUEST, PEER, HOST, bytes(6), ADDRESS)
+    assert wire.deliver(frame) == []
+
+
+def test_errors_are_bounded(wire: Wire) -> None:
+    wire.arp(frames.REQUEST, PEER, HOST, bytes(6), ADDRESS)
+    assert sum(len(wire.deliver(datagram(132))) for _ in range(500)) == 200
 
 
 def test_a_full_table_gives_up_failed_neighbours_first() -> None:

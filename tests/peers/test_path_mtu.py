@@ -19,7 +19,7 @@ SMALL = 1000
 def behind(lab: Lab) -> Iterator[tuple[Stack, Namespace]]:
     """A stack, and a namespace that it reaches through its host."""
     with lab.scope():
-        stack = lab.stack(replicas=1, options=["--gateway", Stack.host_address])
+        stack = lab.stack(replicas=2, options=["--gateway", Stack.host_address])
         far = lab.namespace("far")
         lab.veth(stack.host, f"{ROUTER}/24", far, f"{FAR}/24")
         far.ip("route", "add", "default", "via", ROUTER)
@@ -40,6 +40,30 @@ def transfer(stack: Stack, far: Namespace, port: int) -> tuple[int, int]:
     return arriving.result(60)[0], client.getsockopt(6, 2)  # TCP_MAXSEG
 
 
+def total(stack: Stack, counter: str) -> int:
+    return sum(replica["counters"][counter] for replica in stack.replicas())
+
+
+def test_a_router_cuts(behind: tuple[Stack, Namespace]) -> None:
+    """A peer without path MTU discovery: its segments come in fragments, which go where the connection is."""
+    stack, far = behind
+    with far.entered():
+        Path("/proc/sys/net/ipv4/ip_no_pmtu_disc").write_text("1")
+    stack.host.ip("link", "set", "neat0", "mtu", SMALL)
+    receiver, sender = Puppet(stack.programs), Puppet(far)
+    for port in range(PORT + 10, PORT + 14):
+        listener = receiver.listen("0.0.0.0", port)
+        client = sender.connect(stack.address, port)
+        arriving = listener.accept().begin("receive_stream", 100_000)
+        client.send_stream(1, 100_000)
+        assert arriving.result(60)[0] == 100_000
+    assert total(stack, "reassembled") >= 4 * 60
+    assert total(stack, "drop_reassembly_time") == total(stack, "drop_moved") == 0
+    stack.host.ip("link", "set", "neat0", "mtu", 1500)
+    with far.entered():
+        Path("/proc/sys/net/ipv4/ip_no_pmtu_disc").write_text("0")
+
+
 def test_a_router_tells(behind: tuple[Stack, Namespace]) -> None:
     """RFC 1191."""
     stack, far = behind
@@ -47,7 +71,7 @@ def test_a_router_tells(behind: tuple[Stack, Namespace]) -> None:
     received, mss = transfer(stack, far, PORT)
     assert received == 200_000
     assert mss <= SMALL - 40
-    assert stack.replicas()[0]["counters"]["drop_icmp"] == 0
+    assert total(stack, "drop_icmp") == 0
     stack.host.ip("link", "set", "veth0", "mtu", 1500)
 
 

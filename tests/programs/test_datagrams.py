@@ -36,6 +36,30 @@ except ConnectionRefusedError:
 """
 
 
+LARGE = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(5)
+if sys.argv[1] == "connect":
+    s.connect((sys.argv[2], int(sys.argv[3])))
+right = 0
+for size in (1473, 3000, 8000, 60000, 65507):
+    for n in range(5):
+        data = bytes([n]) * size
+        s.sendto(data, (sys.argv[2], int(sys.argv[3])))
+        right += s.recv(70000) == data
+print(right)
+"""
+
+
+@pytest.mark.parametrize("way", ["connect", "sendto"])
+def test_datagrams_larger_than_a_packet(pair: Pair, way: str) -> None:
+    """In fragments both ways; they may come to another replica than the rest of their flow."""
+    pair.server.spawn(sys.executable, ECHO, "server", "0.0.0.0", pair.port)
+    json.loads(pair.client.run(sys.executable, ECHO, "client", pair.address, pair.port, 1))
+    assert pair.client.run(sys.executable, "-c", LARGE, way, pair.address, pair.port).strip() == "25"
+
+
 def test_a_closed_port(pair: Pair) -> None:
     assert pair.client.run(sys.executable, "-c", REFUSED, pair.address, pair.port).strip() == "refused"
 

@@ -34,6 +34,13 @@ def test_the_kernel_answers(stack: Stack) -> None:
     assert found and float(found[1]) <= float(found[2]) <= float(found[3])
 
 
+def test_larger_than_a_packet_both_ways(stack: Stack) -> None:
+    answer = ping(stack, stack.host_address, "--count", 3, "--interval", 0.05, "--size", 60000)
+    assert " 3 received, 0% packet loss" in answer.stdout, answer.stdout + answer.stderr
+    told = stack.host.run("ping", "-c3", "-i0.05", "-s60000", "-W2", stack.address)
+    assert " 3 received, 0% packet loss" in told, told
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "localhost", Stack.address])
 def test_ourselves(stack: Stack, address: str) -> None:
     answer = ping(stack, address, "-c", 1)
@@ -53,7 +60,7 @@ def test_nobody_answers(stack: Stack) -> None:
 
 @pytest.mark.parametrize(("options", "status", "words"), [
     (["no.such.invalid"], 2, "no.such.invalid: "),
-    ([Stack.host_address, "--size", 1473], 1, "at most 1472"),
+    ([Stack.host_address, "--size", 65508], 2, "0 to 65507"),
     (["224.0.0.1"], 1, "no address of one host"),
 ])  # fmt: skip
 def test_refused(stack: Stack, options: list[object], status: int, words: str) -> None:

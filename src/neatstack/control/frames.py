@@ -14,7 +14,7 @@ ARP = struct.Struct("!HHBBH6s4s6s4s")
 ARP_IP_ON_ETHERNET = (1, ETHERTYPE_IP, 6, 4)
 REQUEST, REPLY = 1, 2
 IP = struct.Struct("!BBHHHBBH4s4s")
-FRAGMENT = 0x3FFF  # more fragments, or an offset
+FRAGMENT, OFFSET, MORE_FRAGMENTS = 0x3FFF, 0x1FFF, 0x2000  # the first: more fragments, or an offset
 ICMP = 1
 ECHO_REPLY, ECHO = 0, 8
 TTL = 64
@@ -64,12 +64,12 @@ def checksum(data: bytes) -> int:
 
 
 def answer_echo(frame: bytes, mac: bytes, address: bytes) -> bytes | None:
-    """The echo reply (RFC 1122 section 3.2.2.6) to an echo request for us, as the device takes it; else None."""
+    """The packet of an echo reply (RFC 1122 section 3.2.2.6) to an echo request for us; else None."""
     message = _echo_request(frame, mac, address)
     if message is None:
         return None
     source = frame[ETHERNET.size + 12 : ETHERNET.size + 16]
-    return VNET + ETHERNET.pack(frame[6:12], mac, ETHERTYPE_IP) + icmp_packet(address, source, reply_to(message))
+    return icmp_packet(address, source, reply_to(message))
 
 
 def echo(kind: int, ident: int, sequence: int, payload: bytes) -> bytes:
@@ -97,21 +97,50 @@ def _echo_request(frame: bytes, mac: bytes, address: bytes) -> bytes | None:
     return message if message and message[0] == ECHO and message[1] == 0 else None
 
 
-def parse_icmp(frame: bytes, mac: bytes, address: bytes) -> bytes | None:
-    """The IPv4 packet of a whole and valid ICMP message to us, from somebody else."""
+def parse_ip(frame: bytes, mac: bytes, address: bytes) -> bytes | None:
+    """The IPv4 packet to us, from somebody else, that a frame brings, with a good header; it may be a fragment."""
     if len(frame) < ETHERNET.size + IP.size:
         return None
     destination_mac, source_mac, ethertype = ETHERNET.unpack_from(frame)
-    version, _, length, _, fragment, _, protocol, _, source, destination = IP.unpack_from(frame, ETHERNET.size)
+    version, _, length, *_, source, destination = IP.unpack_from(frame, ETHERNET.size)
     header = (version & 0x0F) * 4
     packet = frame[ETHERNET.size : ETHERNET.size + length]
     if destination_mac != mac or not is_unicast_mac(source_mac) or ethertype != ETHERTYPE_IP:
         return None
-    if version >> 4 != 4 or header < IP.size or len(packet) != length or length < header + 8:
+    if version >> 4 != 4 or header < IP.size or len(packet) != length or length < header:
         return None
-    if protocol != ICMP or fragment & FRAGMENT or destination != address or not _may_be_source(source, address):
+    if destination != address or not _may_be_source(source, address) or checksum(packet[:header]):
         return None
-    return None if checksum(packet[:header]) or checksum(packet[header:]) else packet
+    return packet
+
+
+def parse_icmp(frame: bytes, mac: bytes, address: bytes) -> bytes | None:
+    """The IPv4 packet of a whole and valid ICMP message to us, from somebody else."""
+    packet = parse_ip(frame, mac, address)
+    if packet is None or packet[9] != ICMP or int.from_bytes(packet[6:8], "big") & FRAGMENT:
+        return None
+    header = (packet[0] & 0x0F) * 4
+    return packet if len(packet) >= header + 8 and not checksum(packet[header:]) else None
+
+
+def error(kind: int, code: int, quoted: bytes) -> bytes:
+    """An ICMP error message (RFC 792) about a packet."""
+    message = struct.pack("!BBHI", kind, code, 0, 0) + quoted
+    return message[:2] + checksum(message).to_bytes(2, "big") + message[4:]
+
+
+def cut(packet: bytes, mtu: int, identification: int) -> list[bytes]:
+    """A packet without options, in fragments if it is larger than the MTU (RFC 791 section 3.2)."""
+    if len(packet) <= mtu:
+        return [packet]
+    data, most, made = packet[IP.size :], (mtu - IP.size) & ~7, []
+    for at in range(0, len(data), most):
+        part = data[at : at + most]
+        place = at // 8 | (MORE_FRAGMENTS if at + most < len(data) else 0)
+        header = packet[:2] + struct.pack("!HHH", IP.size + len(part), identification, place) + packet[8:10]
+        header += bytes(2) + packet[12 : IP.size]
+        made.append(header[:10] + checksum(header).to_bytes(2, "big") + header[12:] + part)
+    return made
 
 
 def _may_be_source(source: bytes, own: bytes) -> bool:

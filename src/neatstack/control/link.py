@@ -20,6 +20,7 @@ from neatstack.control import frames, launch
 from neatstack.control.frames import Arp
 from neatstack.control.link_control import Captures, Requests
 from neatstack.control.neighbours import Neighbour, NeighbourTable, State
+from neatstack.control.packets import Limit, Packets
 from neatstack.control.ping import Pings
 from neatstack.dataplane.sandbox import enter_isolation
 
@@ -60,14 +61,16 @@ class Link:
         self.mac = mac
         self.gateway = gateway
         self.captures = Captures()
-        self.pings = Pings(self.address, mtu, self._next_hop, self._known, self._send_to)
+        self.pings = Pings(self.address, self._next_hop, self._known, self._send_to)
         self.enquiries: dict[bytes, Enquiry] = {}
         now = time.monotonic()
         # those found in the table are asked soon, but not all at once
         known = [neighbour.address for neighbour in table if neighbour.state in (State.REACHABLE, State.ASKED)]
         self.refresh_at = {address: now + secrets.randbelow(1000) / 1000 for address in known}
-        self.echoes = float(ECHOES)
-        self.echoes_at = now
+        self.echoes = Limit(ECHOES)
+        self.packets = Packets(mac, self.address, self._route)
+        self.mtu = mtu
+        self.identification = secrets.randbelow(1 << 16)
         self.defended_at = -DEFEND_EVERY
 
     def announce(self) -> None:
@@ -89,13 +92,16 @@ class Link:
                 packet = frames.parse_arp(frame)
                 if packet is not None:
                     self._arp(packet)
-            elif self.pings.under_way and self._is_answer(frame):
-                continue
-            elif self._may_echo():
-                reply = frames.answer_echo(frame, self.mac, self.address)
-                if reply is not None:
-                    self.echoes -= 1
-                    self._send(reply)
+            elif (whole := self.packets.whole(frame)) is not None:
+                self._icmp(whole)
+
+    def _icmp(self, frame: bytes) -> None:
+        if (self.pings.under_way and self._is_answer(frame)) or not self.echoes.allows():
+            return
+        reply = frames.answer_echo(frame, self.mac, self.address)
+        if reply is not None:
+            self.echoes.take()
+            self._send_to(frame[6:12], reply)
 
     def want(self, address: bytes) -> None:
         """A replica wants the hardware address of `address`."""
@@ -121,6 +127,8 @@ class Link:
         due_times = [enquiry.next_at for enquiry in self.enquiries.values()] + list(self.refresh_at.values())
         if (over := self.pings.run_timers(now)) is not None:
             due_times.append(over)
+        if (wait := self.packets.run_timers()) is not None:
+            due_times.append(now + wait)
         return max(0.0, min(due_times) - now) if due_times else None
 
     def _ask(self, address: bytes, enquiry: Enquiry, now: float) -> None:
@@ -191,17 +199,20 @@ class Link:
         return None
 
     def _send_to(self, mac: bytes, packet: bytes) -> None:
-        self._send(frames.VNET + frames.ETHERNET.pack(mac, self.mac, frames.ETHERTYPE_IP) + packet)
+        self.identification = (self.identification + 1) & 0xFFFF
+        for part in frames.cut(packet, self.mtu, self.identification):
+            self._send(frames.VNET + frames.ETHERNET.pack(mac, self.mac, frames.ETHERTYPE_IP) + part)
+
+    def _route(self, packet: bytes, destination: bytes) -> None:
+        """Send to whoever takes packets for an address, if that is known."""
+        hop = self._next_hop(destination)
+        mac = None if hop is None else self._known(hop)
+        if mac is not None:
+            self._send_to(mac, packet)
 
     def _is_answer(self, frame: bytes) -> bool:
         packet = frames.parse_icmp(frame, self.mac, self.address)
         return packet is not None and self.pings.receive(packet)
-
-    def _may_echo(self) -> bool:
-        now = time.monotonic()
-        self.echoes = min(float(ECHOES), self.echoes + (now - self.echoes_at) * ECHOES)
-        self.echoes_at = now
-        return self.echoes >= 1
 
     def _send(self, frame: bytes) -> None:
         with contextlib.suppress(OSError):  # the device is down or full: as if lost on the way

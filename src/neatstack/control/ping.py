@@ -13,6 +13,7 @@ from neatstack.control import frames
 MOST = 256  # on their way at one time
 LONGEST_WAIT = 60.0  # seconds
 HEADERS = 28  # bytes of IPv4 and ICMP
+LONGEST = 65535  # bytes of an IPv4 packet, which may go in fragments
 UNREACHABLE, TIME_EXCEEDED = 3, 11  # ICMP types
 LOOPBACK = 127
 
@@ -38,13 +39,11 @@ class Pings:
     def __init__(
         self,
         own: bytes,
-        mtu: int,
         route: Callable[[bytes], bytes | None],
         mac: Callable[[bytes], bytes | None],
         send: Callable[[bytes, bytes], None],
     ) -> None:
         self.own = own
-        self.mtu = mtu
         self._route, self._mac, self._send = route, mac, send
         self.ident = int.from_bytes(os.urandom(2), "big")
         self.under_way: dict[int, Echo] = {}  # by the sequence number on the wire
@@ -53,8 +52,8 @@ class Pings:
         """`done` gets the answer, perhaps at once. Raises ValueError for what cannot be sent."""
         destination = IPv4Address(message["address"])
         size, wait, sequence = message["size"], message["timeout"], message["sequence"]
-        if type(size) is not int or not 0 <= size <= self.mtu - HEADERS:
-            raise ValueError(f"{size} bytes do not go into one packet; at most {self.mtu - HEADERS} do")
+        if type(size) is not int or not 0 <= size <= LONGEST - HEADERS:
+            raise ValueError(f"{size} bytes do not go into one packet; at most {LONGEST - HEADERS} do")
         if type(sequence) is not int or not 0 < wait <= LONGEST_WAIT or len(self.under_way) >= MOST:
             raise ValueError("too many, or too long to wait")
         if destination.is_multicast or int(destination) == 0xFFFFFFFF or destination.is_unspecified:

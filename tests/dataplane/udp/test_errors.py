@@ -21,6 +21,7 @@ from tests.support.packet import (
 )
 
 
+@pytest.mark.rfc("1122:port-unreachable", "1122:error-quotes")
 def test_a_closed_port_is_unreachable():
     lab = Lab()
     lab.inject_datagram(bytes(range(200)), 99, peer_port=4444)
@@ -35,6 +36,7 @@ def test_a_closed_port_is_unreachable():
     assert struct.unpack_from("!HH", quoted, 20) == (4444, 99)
 
 
+@pytest.mark.rfc("1122:no-error-about-error")
 def test_no_error_is_sent_to_or_about_a_group_nor_for_what_is_damaged():
     lab = Lab()
     for group, mac in (("255.255.255.255", b"\xff" * 6), ("224.0.0.1", b"\1\0\x5e\0\0\1")):
@@ -71,6 +73,7 @@ def reports(lab: Lab, kind: int, code: int, quoted: bytes, *, rest: int = 0, dam
     lab.inject_frame(build_ethernet(packet, source=PEER_MAC, destination=STACK_MAC))
 
 
+@pytest.mark.rfc("1122:errors-told")
 @pytest.mark.parametrize(("kind", "code", "number", "final"), [
     (3, 0, errno.ENETUNREACH, False), (3, 1, errno.EHOSTUNREACH, False), (3, 2, errno.ENOPROTOOPT, True),
     (3, 3, errno.ECONNREFUSED, True), (3, 4, errno.EMSGSIZE, True), (3, 10, errno.EHOSTUNREACH, True),

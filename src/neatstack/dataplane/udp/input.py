@@ -30,6 +30,7 @@ def drop(s: cython.pointer[Stack], reason: Drop) -> cython.void:
     s.counters.drops[cython.cast(cython.int, reason)] += 1
 
 
+# rfc: 1122:port-unreachable
 def datagram_arrives(
     s: cython.pointer[Stack],
     packet: cython.pointer[cython.const[uint8_t]],
