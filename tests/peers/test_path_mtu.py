@@ -64,6 +64,7 @@ def test_a_router_cuts(behind: tuple[Stack, Namespace]) -> None:
         Path("/proc/sys/net/ipv4/ip_no_pmtu_disc").write_text("0")
 
 
+@pytest.mark.rfc("1191:3b")
 def test_a_router_tells(behind: tuple[Stack, Namespace]) -> None:
     """RFC 1191."""
     stack, far = behind

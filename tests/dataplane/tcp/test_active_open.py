@@ -203,6 +203,7 @@ def test_connect_from_an_address_that_is_not_ours():
     assert socket.error == errno.EADDRNOTAVAIL
 
 
+@pytest.mark.rfc("6056:3.3a")
 def test_connect_twice_from_one_port_to_one_place():
     lab = Lab()
     first = lab.program.connect(PEER, 80, local_port=5000)

@@ -40,6 +40,7 @@ def count(lab: Lab, what: str) -> int:
     return lab.engine.counters()[f"cookies_{what}"]
 
 
+@pytest.mark.rfc("4987:3.6a")
 def test_a_cookie_becomes_a_connection_with_the_acknowledgment():
     lab, listener = under_pressure()
     used = lab.engine.counters()["connections"]
@@ -60,6 +61,7 @@ def test_a_cookie_becomes_a_connection_with_the_acknowledgment():
 @pytest.mark.parametrize(
     "told,used", [(None, 536), (40, 48), (535, 48), (536, 536), (1300, 1220), (1459, 1440), (1460, 1460), (65535, 1460)]
 )
+@pytest.mark.rfc("4987:3.6b")
 def test_the_mss_is_rounded_down(told, used):
     """RFC 9293 section 3.7.1: never more than the peer has said (but see LEAST_MSS)."""
     lab, listener = under_pressure()
@@ -72,6 +74,7 @@ def test_the_mss_is_rounded_down(told, used):
 
 @pytest.mark.parametrize("shift", [None, 0, 7, 14])
 @pytest.mark.parametrize("sack", [False, True])
+@pytest.mark.rfc("4987:3.6e")
 def test_options_come_back_in_the_timestamp(shift, sack):
     lab, listener = under_pressure()
     lab.wait(0.0123)
@@ -98,6 +101,7 @@ def test_options_come_back_in_the_timestamp(shift, sack):
     assert 0 <= (now - stamp) & 0xFFFFFFFF <= 64  # never back, for the peer would drop it (RFC 7323 section 5)
 
 
+@pytest.mark.rfc("4987:3.6e")
 def test_without_timestamps_nothing_else_is_offered():
     lab, _ = under_pressure()
     c = lab.connection(80)
@@ -107,6 +111,7 @@ def test_without_timestamps_nothing_else_is_offered():
     assert c.tcb["snd"]["wscale"] == 0 and c.tcb["snd"]["wnd"] == 500
 
 
+@pytest.mark.rfc("4987:3.6d")
 def test_a_cookie_is_good_for_a_minute_or_two():
     for wait, good in ((0, True), (MINUTE, True), (2 * MINUTE, False)):
         lab, _ = under_pressure()
@@ -122,6 +127,7 @@ def test_a_cookie_is_good_for_a_minute_or_two():
             assert count(lab, "refused") == 1
 
 
+@pytest.mark.rfc("4987:3.6c")
 def test_what_was_forged_is_refused():
     lab, _ = under_pressure()
     used = lab.engine.counters()["connections"]
@@ -258,6 +264,7 @@ def test_a_time_wait_is_opened_anew_without_a_cookie():
     assert c.state == "SYN_RECEIVED" and count(lab, "sent") == sent > 0
 
 
+@pytest.mark.rfc("4987:3.6a")
 def test_a_flood_of_a_hundred_thousand_harms_nobody():
     """100,000 spoofed SYNs over 20 s, and a handshake with a request for every 500: all of these succeed."""
     lab = Lab(secret=SECRET, max_tcbs=512, sockets=512)

@@ -172,6 +172,7 @@ def test_a_segment_without_ack_is_dropped():
     assert c.socket.recv() == b"yes"
 
 
+@pytest.mark.rfc("5961:5.2a")
 def test_an_ack_of_what_was_never_sent():
     """3.10.7.4, fifth, ESTABLISHED: SEG.ACK > SND.NXT: send an ACK, drop the segment."""
     lab = Lab()

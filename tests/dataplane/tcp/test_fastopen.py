@@ -32,6 +32,7 @@ def serving(**options: int) -> tuple[Lab, int, bytes]:
 # ---- server ----
 
 
+@pytest.mark.rfc("7413:4.2.2b")
 def test_text_on_the_syn_reaches_the_program_before_the_handshake_is_over():
     """Section 3: request on the SYN, answer behind the SYN-ACK."""
     lab, listener, cookie = serving()
@@ -50,6 +51,7 @@ def test_text_on_the_syn_reaches_the_program_before_the_handshake_is_over():
 
 
 @pytest.mark.parametrize("cookie", [b"\0" * 8, b"x" * 4, b"x" * 16])
+@pytest.mark.rfc("7413:4.2.2a")
 def test_a_wrong_cookie_is_answered_with_a_good_one(cookie):
     """Section 4.2.2: the text is not acknowledged, and comes again."""
     lab, listener, good = serving()
@@ -62,6 +64,7 @@ def test_a_wrong_cookie_is_answered_with_a_good_one(cookie):
     assert lab.program.accept(listener).recv() == b"GET /"
 
 
+@pytest.mark.rfc("7413:2")
 def test_a_listener_without_it_does_not_answer_the_option():
     lab, _, cookie = serving()
     lab.listening(81)
@@ -71,6 +74,7 @@ def test_a_listener_without_it_does_not_answer_the_option():
         assert 34 not in read_options(c.expects("SA", ack=1).options)
 
 
+@pytest.mark.rfc("7413:4.1.2a")
 def test_the_cookie_is_the_peers_and_every_replicas():
     lab, _, cookie = serving()
     other = Lab(secret=SECRET)
@@ -83,6 +87,7 @@ def test_the_cookie_is_the_peers_and_every_replicas():
         c.expects("SA", ack=3 if good else 1)
 
 
+@pytest.mark.rfc("7413:5.1")
 def test_only_so_many_at_a_time():
     """Section 5.1: what a spoofed flood could use up is bounded; beyond, SYNs are as without Fast Open."""
     lab, listener, cookie = serving(fastopen=3)
@@ -197,6 +202,7 @@ def taught(cookie: bytes = b"12345678") -> Lab:
 
 
 @pytest.mark.parametrize("cookie", [b"1234", b"12345678", b"0123456789abcdef"])
+@pytest.mark.rfc("7413:4.1.3")
 def test_text_goes_with_the_next_syn(cookie):
     lab = taught(cookie)
     c = asking(lab)
@@ -221,6 +227,7 @@ def test_no_more_than_the_peer_takes_in_a_segment():
         sent += len(segment.payload)
 
 
+@pytest.mark.rfc("7413:4.2.1b")
 def test_text_that_is_not_taken_goes_again_at_once():
     lab = taught()
     c = asking(lab)
@@ -231,6 +238,7 @@ def test_text_that_is_not_taken_goes_again_at_once():
     assert c.socket.unacknowledged == 0
 
 
+@pytest.mark.rfc("7413:4.2.1a")
 def test_a_lost_syn_comes_again_plain_and_the_cookie_is_forgotten():
     """Section 4.1.3.1."""
     lab = taught()
@@ -289,3 +297,18 @@ def test_both_sides_over_a_bad_link(seed):
         client.close()
         got[0].close()
         wire.wait(5)
+
+
+@pytest.mark.rfc("7413:4.1.1b")
+def test_the_option_says_nothing_behind_the_syn():
+    """Section 4.1.1."""
+    lab, listener, cookie = serving()
+    c = lab.connection(80)
+    c.sends("S", options=mss(1460))
+    c.expects("SA")
+    c.sends("A", data=b"text", options=carrying(cookie))
+    socket = lab.program.accept(listener)
+    c.sends("A", data=b"more", options=REQUEST)
+    assert socket.recv() == b"textmore"
+    lab.wait(1)
+    assert all(34 not in read_options(s.options) for s in c.receives())

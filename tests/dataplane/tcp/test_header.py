@@ -153,3 +153,15 @@ def test_a_connection_is_opened_from_our_address_and_keeps_it():
     lab.run()
     assert len(lab.captured) >= 4
     assert {(s.source, s.destination) for s in lab.captured} == {(STACK, PEER)}
+
+
+@pytest.mark.rfc("1191:3a")
+def test_no_router_may_cut_up_a_segment():
+    """RFC 1191 section 3: DF on every one."""
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"x" * 3000)
+    lab.program.connect(PEER, 81)
+    lab.engine.run()
+    frames = [frame for frame, _ in lab.engine.output()]
+    assert len(frames) >= 2 and all(frame[20] & 0xE0 == 0x40 for frame in frames)

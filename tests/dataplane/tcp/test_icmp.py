@@ -67,7 +67,7 @@ def test_an_error_ends_a_connection_that_is_being_opened(kind, code, number):
 
 
 @pytest.mark.parametrize("kind, code", [(QUENCH, 0), (REDIRECT, 1), (8, 0), (200, 9)])
-@pytest.mark.rfc("9293:MUST-55")
+@pytest.mark.rfc("9293:MUST-55", "5927:6.1")
 def test_what_is_no_error_is_ignored(kind, code):
     """Source quench above all: RFC 6633 section 3."""
     lab = Lab()
@@ -92,6 +92,7 @@ def test_what_is_no_error_is_ignored(kind, code):
     ],
     ids=str,
 )
+@pytest.mark.rfc("5927:4.1")
 def test_what_does_not_quote_a_segment_on_its_way_is_not_believed(lie):
     """RFC 5927 section 4.1: whoever cannot see the connection must guess a sequence number."""
     lab = Lab()
@@ -105,6 +106,7 @@ def test_what_does_not_quote_a_segment_on_its_way_is_not_believed(lie):
 # ---- established ----
 
 
+@pytest.mark.rfc("5927:5.2")
 def test_a_hard_error_does_not_end_an_established_connection():
     """RFC 5927 section 5.2."""
     lab = Lab()
@@ -133,6 +135,7 @@ def test_a_soft_error_says_why_a_connection_has_timed_out(answered, number):
     assert c.state == "CLOSED" and c.socket.error == number
 
 
+@pytest.mark.rfc("5927:4.1")
 def test_with_nothing_on_its_way_nothing_is_believed():
     lab = Lab()
     c = lab.accepted()
@@ -146,6 +149,7 @@ def test_with_nothing_on_its_way_nothing_is_believed():
 # ---- path MTU ----
 
 
+@pytest.mark.rfc("1191:3b", "1191:6.5")
 def test_fragmentation_needed_makes_segments_smaller():
     """RFC 1191 section 6.5: what was dropped goes again at once, and the congestion window stays."""
     lab = Lab()
@@ -162,6 +166,7 @@ def test_fragmentation_needed_makes_segments_smaller():
     assert lab.time == start and c.tcb["cc"]["cwnd"] == window
 
 
+@pytest.mark.rfc("1191:3c", "1191:3f")
 def test_the_next_connection_to_the_same_peer_begins_with_it():
     lab = Lab()
     c = lab.accepted(80)
@@ -176,6 +181,7 @@ def test_the_next_connection_to_the_same_peer_begins_with_it():
 
 
 @pytest.mark.parametrize("told, mss", [(68, 512), (0, 1452), (1500, 1460), (9000, 1460)])
+@pytest.mark.rfc("1191:3d", "1191:3e", "1191:5", "5927:7.2")
 def test_what_a_router_may_say(told, mss):
     """No crumbs, whatever is said; one that does not know of path MTUs says 0, and the next plateau is taken."""
     lab = Lab()
@@ -186,6 +192,7 @@ def test_what_a_router_may_say(told, mss):
     assert c.tcb["snd"]["mss"] == mss
 
 
+@pytest.mark.rfc("4821:7.7a", "4821:7.7c")
 def test_a_black_hole_is_found_and_gone_around():
     """RFC 4821: large segments vanish and no router says so; after some timeouts smaller ones are tried."""
     lab = Lab()
@@ -210,6 +217,7 @@ def test_a_black_hole_is_found_and_gone_around():
     assert c.tcb["snd"]["mss"] == 1460, "large ones are tried again after ten minutes"
 
 
+@pytest.mark.rfc("4821:7.7b")
 def test_short_segments_that_are_lost_are_no_black_hole():
     lab = Lab()
     c = lab.accepted()

@@ -116,7 +116,7 @@ def test_a_reset_in_answer_to_a_probe_ends_the_connection():
     assert c.socket.error == errno.ECONNRESET
 
 
-@pytest.mark.rfc("9293:MUST-21")
+@pytest.mark.rfc("9293:MUST-21", "5482:3.1")
 def test_user_timeout_bounds_how_long_data_may_stay_unacknowledged():
     lab = Lab()
     c = lab.connected(lines={"user_timeout_ms": 5000})
@@ -129,7 +129,7 @@ def test_user_timeout_bounds_how_long_data_may_stay_unacknowledged():
     assert c.socket.error == errno.ETIMEDOUT
 
 
-@pytest.mark.rfc("9293:MUST-21")
+@pytest.mark.rfc("9293:MUST-21", "5482:3.1")
 def test_user_timeout_can_be_longer_than_the_default():
     lab = Lab()
     c = lab.connected(lines={"user_timeout_ms": 2_000_000})
@@ -141,6 +141,7 @@ def test_user_timeout_can_be_longer_than_the_default():
     assert c.socket.state == neat.STATE_CLOSED
 
 
+@pytest.mark.rfc("5482:4.2")
 def test_user_timeout_does_not_end_an_idle_connection():
     lab = Lab()
     c = lab.connected(lines={"user_timeout_ms": 1000})
@@ -149,3 +150,34 @@ def test_user_timeout_does_not_end_an_idle_connection():
     c.sends(ack=2)
     lab.wait(100)
     assert c.socket.state == neat.STATE_OPEN
+
+
+def test_user_timeout_begins_anew_when_something_is_acknowledged():
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.set(user_timeout_ms=10_000)
+    for n in range(3):
+        c.socket.send(b"x")
+        lab.run()
+        lab.wait(7)
+        assert c.state == "ESTABLISHED"
+        c.sends(ack=2 + n)
+    c.socket.send(b"x")
+    lab.run()
+    lab.wait(30)
+    assert c.state == "CLOSED"
+
+
+def test_user_timeout_begins_anew_when_the_window_opens():
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.set(user_timeout_ms=10_000)
+    c.sends(window=0)
+    c.socket.send(b"waiting")
+    lab.run()
+    lab.wait(7)
+    c.sends(window=1000)
+    lab.wait(7)
+    assert c.state == "ESTABLISHED"
+    lab.wait(20)
+    assert c.state == "CLOSED"

@@ -23,7 +23,7 @@ def isn(lab: Lab, peer_port: int) -> int:
     return c.irs
 
 
-@pytest.mark.rfc("9293:MUST-8")
+@pytest.mark.rfc("9293:MUST-8", "6528:3a")
 def test_numbers_of_one_flow_grow_with_time():
     """RFC 9293 section 3.4.1: a clock of about 4 us."""
     lab = Lab()
@@ -35,7 +35,7 @@ def test_numbers_of_one_flow_grow_with_time():
     assert 200_000 < grown < 64_000_000
 
 
-@pytest.mark.rfc("9293:SHLD-1")
+@pytest.mark.rfc("9293:SHLD-1", "6528:3a")
 def test_numbers_of_different_flows_are_unrelated():
     lab = Lab()
     lab.listening()
@@ -45,7 +45,7 @@ def test_numbers_of_different_flows_are_unrelated():
     assert max(n >> 28 for n in numbers) > min(n >> 28 for n in numbers) + 8, "they spread over the whole space"
 
 
-@pytest.mark.rfc("9293:MUST-9")
+@pytest.mark.rfc("9293:MUST-9", "6528:3b")
 def test_two_stacks_number_differently():
     """The secret is random."""
     first, second = Lab(), Lab()
@@ -61,6 +61,7 @@ def local_ports(lab: Lab, count: int) -> list[int]:
     return [s.source_port for s in lab.left if s.flags == "S"]
 
 
+@pytest.mark.rfc("6056:3.2", "6056:3.3")
 def test_local_ports_are_unpredictable_and_ephemeral():
     """RFC 6056 section 3.3; Linux's range."""
     ports = local_ports(Lab(sockets=64), 50)

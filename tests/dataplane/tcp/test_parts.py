@@ -72,6 +72,7 @@ def test_what_is_written_can_be_read(mss, scaling, wscale):
     [(0, 0x726FDB47DD0E0E31), (1, 0x74F839C593DC67FD), (8, 0x93F5F5799A932462), (12, 0x751E8FBC860EE5FB),
      (15, 0xA129CA6149BE45E5)],
 )  # fmt: skip
+@pytest.mark.rfc("6528:3b")
 def test_the_vectors_of_the_siphash_paper(length, digest):
     """Appendix A (length 15) and the authors' reference implementation."""
     assert siphash_bytes(bytes(range(16)), bytes(range(length))) == digest
@@ -130,3 +131,18 @@ def test_reduction_never_goes_below_two_segments():
 def test_growth_is_monotonic(steps):
     windows = [window_after(1460, steps[:n])["cwnd"] for n in range(0, len(steps), 20)]
     assert all(a <= b for a, b in itertools.pairwise(windows))
+
+
+@pytest.mark.parametrize("length", range(19))
+@pytest.mark.rfc("7413:4.1.1a")
+def test_cookies_have_4_to_16_bytes_an_even_number(length):
+    """RFC 7413 section 4.1.1; none at all is a request."""
+    options = parse_bytes(bytes([34, 2 + length]) + b"c" * length)
+    good = length == 0 or (4 <= length <= 16 and length % 2 == 0)
+    assert (options["has_fastopen"], options["cookie_length"]) == ((1, length) if good else (0, 0))
+
+
+@pytest.mark.rfc("5482:3.2")
+def test_a_user_timeout_of_the_peer_is_passed_over():
+    """RFC 5482 section 3.2."""
+    assert parse_bytes(b"\x1c\x04\x80\x3c" + MSS) == NOTHING | {"mss": 1460}

@@ -34,6 +34,7 @@ def test_three_way_handshake_gives_the_program_a_connection():
     assert lines.listener == listener
 
 
+@pytest.mark.rfc("7323:2.2a")
 def test_options_that_the_peer_did_not_offer_are_not_used():
     """RFC 7323 section 2.2: a SYN-ACK scales only if the SYN did."""
     lab = Lab()
@@ -240,6 +241,7 @@ def test_unlisten_ends_half_open_and_waiting_connections():
 # ---- bounds ----
 
 
+@pytest.mark.rfc("4987:3.3")
 def test_the_syn_queue_is_bounded():
     """RFC 4987 section 3: beyond the bound a SYN is answered with a cookie, and nothing is kept of it."""
     lab = Lab()

@@ -137,3 +137,14 @@ def test_random_pieces_in_random_order(seed):
             c.receives()
         got += c.socket.recv()
     assert bytes(got) == DATA
+
+
+def test_a_fin_beyond_a_gap_is_not_forgotten_for_what_comes_in_order():
+    """Also when the segment that reaches it is the next, and nothing else lies beyond the gap."""
+    lab = Lab()
+    c = lab.accepted()
+    c.sends("FA", seq=4)
+    assert c.state == "ESTABLISHED"
+    c.nxt = 1
+    c.sends(data=b"abc")
+    assert c.state == "CLOSE_WAIT" and c.socket.recv() == b"abc" and c.socket.eof

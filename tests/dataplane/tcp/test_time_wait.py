@@ -59,7 +59,7 @@ def test_old_data_is_acknowledged_not_taken():
     assert c.state == "TIME_WAIT"
 
 
-@pytest.mark.rfc("9293:MAY-2")
+@pytest.mark.rfc("9293:MAY-2", "6191:2e")
 def test_a_later_syn_opens_anew():
     """Section 3.6.1: a SYN with a higher number may open the connection again; our ISS is above all before."""
     lab = Lab()
@@ -76,6 +76,7 @@ def test_a_later_syn_opens_anew():
     assert socket.recv() == b"new"
 
 
+@pytest.mark.rfc("6191:2e")
 def test_an_earlier_syn_is_answered_with_an_ack():
     """It may be an old duplicate: a challenge, by which a peer in SYN-SENT resets us."""
     lab = Lab()

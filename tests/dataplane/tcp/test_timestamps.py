@@ -35,6 +35,7 @@ def accepted(lab: Lab, port: int = 80, value: int = THEIRS, **options):
     return c
 
 
+@pytest.mark.rfc("7323:3.2a", "7323:3.2f")
 def test_a_syn_offers_them_and_a_syn_ack_only_answers():
     lab = Lab()
     c = lab.connecting()
@@ -64,6 +65,7 @@ def test_a_peer_that_answers_without_them_gets_none():
     assert read_options(c.expects("A", data=b"abc").options) == {}
 
 
+@pytest.mark.rfc("7323:3.2b", "7323:5.4a")
 def test_every_segment_has_them_and_they_go_by_milliseconds():
     lab = Lab()
     c = accepted(lab)
@@ -100,6 +102,7 @@ def test_two_full_segments_are_acknowledged_at_once():
     c.expects("A", ack=2897)
 
 
+@pytest.mark.rfc("7323:4.3")
 def test_a_delayed_ack_echoes_the_first_segment_it_acknowledges():
     """RFC 7323 section 4.3 (2)."""
     lab = Lab()
@@ -110,6 +113,7 @@ def test_a_delayed_ack_echoes_the_first_segment_it_acknowledges():
     assert told(c.expects("A", ack=201))[1] == THEIRS + 1
 
 
+@pytest.mark.rfc("7323:4.3")
 def test_what_lies_beyond_a_gap_is_not_echoed():
     lab = Lab()
     c = accepted(lab)
@@ -119,6 +123,7 @@ def test_what_lies_beyond_a_gap_is_not_echoed():
     assert told(c.expects("A", ack=201))[1] == THEIRS + 12
 
 
+@pytest.mark.rfc("7323:5.2a", "7323:5.3a", "7323:5.3b")
 def test_an_old_timestamp_is_answered_and_dropped():
     """PAWS (section 5.3, R1): though the sequence number is right."""
     lab = Lab()
@@ -134,6 +139,7 @@ def test_an_old_timestamp_is_answered_and_dropped():
     assert c.socket.recv() == DATA[100:200]
 
 
+@pytest.mark.rfc("7323:5.5")
 def test_after_24_days_of_silence_a_timestamp_says_nothing():
     """Section 5.5."""
     lab = Lab()
@@ -144,6 +150,7 @@ def test_after_24_days_of_silence_a_timestamp_says_nothing():
     assert c.socket.recv() == DATA[:100]
 
 
+@pytest.mark.rfc("7323:3.2d", "7323:3.2e")
 def test_a_segment_that_has_lost_them_is_dropped():
     """Section 3.2."""
     lab = Lab()
@@ -154,6 +161,7 @@ def test_a_segment_that_has_lost_them_is_dropped():
     assert lab.drops("sequence") == 1
 
 
+@pytest.mark.rfc("7323:5.2b")
 def test_a_reset_needs_none():
     """Section 5.2."""
     c = accepted(Lab())
@@ -188,7 +196,7 @@ def syn_again(lab: Lab, c, iss: int, value: int):
     return again
 
 
-@pytest.mark.rfc("9293:SHLD-4")
+@pytest.mark.rfc("9293:SHLD-4", "6191:2a")
 def test_a_later_timestamp_opens_a_flow_in_time_wait_anew():
     """RFC 6191 section 2: though its number is lower."""
     lab = Lab()
@@ -203,6 +211,7 @@ def told_before(lab: Lab, c) -> int:
     return told(c.expects("A"))[0]
 
 
+@pytest.mark.rfc("6191:2c")
 def test_an_earlier_timestamp_does_not_though_its_number_is_higher():
     lab = Lab()
     c = in_time_wait(lab)
@@ -219,3 +228,30 @@ def test_both_ends_ours_use_them():
         (found,) = host.engine.connections()
         assert host.engine.tcb(found["index"])["stamps"]["recent"] != 0
         assert host.engine.tcb(found["index"])["snd"]["mss"] == 1448
+
+
+@pytest.mark.rfc("7323:3.2c")
+def test_our_reset_has_them():
+    lab = Lab()
+    c = accepted(lab)
+    c.socket.abort()
+    lab.run()
+    assert told(c.expects("RA"))[1] == THEIRS
+
+
+@pytest.mark.rfc("7323:5.4b")
+def test_flows_have_clocks_of_their_own():
+    """RFC 7323 section 5.4: nobody learns from one connection how long the host runs, or where another stands."""
+    lab = Lab()
+    clocks = [told(lab.connecting(port).expects("S"))[0] for port in range(80, 90)]
+    assert max(clocks) - min(clocks) > 1 << 28
+
+
+@pytest.mark.parametrize("ahead, opens", [(70000, True), (-5000, False)])
+@pytest.mark.rfc("6191:2b")
+def test_the_same_timestamp_leaves_it_to_the_number(ahead, opens):
+    lab = Lab()
+    c = in_time_wait(lab)
+    told_before(lab, c)
+    again = syn_again(lab, c, c.iss + ahead, THEIRS + 1)
+    assert again.expects().flags == ("SA" if opens else "A")

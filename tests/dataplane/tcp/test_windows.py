@@ -15,6 +15,7 @@ def test_the_offered_window_is_the_room_in_the_ring():
     assert c.expects("A", ack=2921).window in (RING - 2920, 65535 - 2920)
 
 
+@pytest.mark.rfc("7323:2.3a")
 def test_a_scaled_window_is_read_and_written_scaled():
     """RFC 7323 section 2.3: every window but a SYN's is shifted."""
     lab = Lab(rings=1 << 20)
@@ -36,12 +37,14 @@ def test_a_scaled_window_is_read_and_written_scaled():
     assert (1 << 20) - 2920 - (1 << shift) < acks[-1].window << shift <= (1 << 20) - 2920
 
 
+@pytest.mark.rfc("7323:2.2b")
 def test_the_window_of_a_syn_is_never_scaled():
     lab = Lab(rings=1 << 20)
     c = lab.connecting()
     assert c.expects("S").window == 65535
 
 
+@pytest.mark.rfc("7323:2.3b")
 def test_a_shift_above_14_counts_as_14():
     """RFC 7323 section 2.3."""
     lab = Lab()
@@ -69,7 +72,7 @@ def test_the_peers_window_is_not_exceeded():
     assert c.heard <= 3001, "the right edge has not moved"
 
 
-@pytest.mark.rfc("9293:MUST-34", "9293:SHLD-15")
+@pytest.mark.rfc("9293:MUST-34", "9293:SHLD-15", "7323:2.4c")
 def test_a_window_that_shrinks_is_survived():
     """3.8.6: a sender must be robust against shrinking; nothing beyond the new edge is sent anew."""
     lab = Lab()
@@ -95,7 +98,7 @@ def test_an_old_segment_does_not_change_the_window():
     assert c.tcb["snd"]["wnd"] == 5000
 
 
-@pytest.mark.rfc("9293:SHLD-14")
+@pytest.mark.rfc("9293:SHLD-14", "7323:2.4b")
 def test_right_edge_never_moves_left():
     """3.8.6.2.2: what was offered stays offered, also while the program does not read."""
     lab = Lab(rings=8192)
@@ -210,3 +213,72 @@ def test_what_lies_beyond_it_does_not_end_the_connection():
     assert c.state == "ESTABLISHED"
     c.sends(ack=1461, window=8000)
     assert c.expects("A").seq == 1461
+
+
+@pytest.mark.rfc("7323:2.4a")
+def test_a_buffer_made_smaller_does_not_take_back_the_edge():
+    """RFC 7323 section 2.4, 1: what lies within it is looked at; but there is no room for all of it any more."""
+    lab = Lab()
+    c = lab.accepted()
+    edge = c.tcb["rcv"]["adv"]
+    c.socket.set(receive_buffer=4096)
+    lab.run()
+    c.sends(data=b"x" * 1460)
+    c.sends(data=b"x" * 1460)
+    assert c.receives()[-1].window < 4096
+    assert c.tcb["rcv"]["adv"] == edge
+    for _ in range(4):
+        c.sends(data=b"y" * 1460)
+    assert c.socket.readable == 4096
+    assert c.receives()[-1].ack == 4097
+    c.socket.recv()
+    lab.run()
+    c.sends(data=b"y" * 100, seq=4097)
+    assert c.socket.recv() == b"y" * 100
+
+
+def test_a_fin_must_fit_into_the_window_too():
+    """RFC 9293 section 3.10.7.4: trimmed as the text is, when the window ends before it."""
+    lab = Lab(rings=4096)
+    c = lab.accepted()
+    for size in (1460, 1460):
+        c.sends(data=b"x" * size)
+    c.receives()
+    c.sends("FA", data=b"x" * 1176)
+    assert c.receives()[-1].ack == 4097
+    assert c.state == "ESTABLISHED" and not c.socket.eof
+    assert c.socket.recv() == b"x" * 4096
+    lab.run()
+    c.sends("FA", seq=4097)
+    assert c.state == "CLOSE_WAIT" and c.socket.eof
+
+
+def test_where_the_window_ends():
+    """RFC 9293 section 3.10.7.4, first: RCV.NXT =< SEG.SEQ < RCV.NXT+RCV.WND, of text.
+
+    A bare ACK may stand at the edge.
+    """
+    lab = Lab(rings=4096)
+    c = lab.accepted()
+    c.sends(seq=4096, data=b"z")
+    assert c.tcb["rcv"]["ranges"] == 1
+    c.sends(seq=4097, data=b"z")
+    assert c.receives()[-1].ack == 1
+    assert c.tcb["rcv"]["ranges"] == 1 and lab.drops("sequence") == 1
+    c.socket.send(b"abc")
+    lab.run()
+    c.sends(seq=4098, ack=4)
+    assert c.socket.unacknowledged == 3
+    c.sends(seq=4097, ack=4)
+    assert c.socket.unacknowledged == 0
+
+
+def test_an_old_acknowledgment_does_not_change_the_window():
+    """3.10.7.4, fifth: SND.WL2, between segments of one number."""
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"abc")
+    lab.run()
+    c.sends(ack=4, window=5000)
+    c.sends(ack=1, window=100)
+    assert c.tcb["snd"]["wnd"] == 5000

@@ -100,6 +100,7 @@ def begin(
     return out
 
 
+# rfc: 1191:3a
 def headers(
     s: cython.pointer[Stack],
     out: cython.pointer[Outgoing],

@@ -33,7 +33,7 @@ FULL_AGAIN = cython.declare(uint64_t, 600)  # seconds of smaller segments after 
 CHALLENGES = cython.declare(uint32_t, 1000)  # at most, in a second (RFC 5961 section 7)
 
 
-# rfc: 9293:MAY-12
+# rfc: 9293:MAY-12, 5961:5.2a 5.2b
 def acknowledge(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
     """SEG.ACK and SEG.WND of a synchronized connection. False: the segment is to be dropped.
 
@@ -78,6 +78,7 @@ def is_duplicate(t: cython.pointer[Tcb], seg: cython.pointer[cython.const[Segmen
     )
 
 
+# rfc: 4821:7.7c
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -123,7 +124,7 @@ def round_trip(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.v
         rtt.measured(t, cython.cast(uint32_t, (s.now - t.rtt.sent_at) // 1000))
 
 
-# rfc: 9293:REC-1
+# rfc: 9293:REC-1, 7323:2.3a
 def take_window(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.void:
     """SND.WND from a segment that is not older than the last one that set it: SND.WL1, SND.WL2."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
@@ -150,6 +151,7 @@ def fin_acknowledged(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     return t.flags & TCB_FIN_SENT and t.snd.una == t.snd.fin + 1
 
 
+# rfc: 5961:7
 def challenge(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Answer a segment that may be forged with <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>: a true peer will say what it means.
 

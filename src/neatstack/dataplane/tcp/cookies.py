@@ -94,6 +94,7 @@ def tag(number: uint32_t) -> uint64_t:
 # ---- the SYN ----
 
 
+# rfc: 4987:3.6a
 def answer_with_cookie(
     s: cython.pointer[Stack], listener: cython.pointer[Listener], seg: cython.pointer[cython.const[Segment]]
 ) -> cython.void:
@@ -139,6 +140,7 @@ def answer_with_cookie(
     s.counters.cookies_sent += 1
 
 
+# rfc: 4987:3.6b
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -150,6 +152,7 @@ def cookie(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Segment]],
     return base(s, seg, seg.seq) + (count << 24) + ((low_part(s, seg, seg.seq, count) + index) & LOW)
 
 
+# rfc: 4987:3.6e
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -182,6 +185,7 @@ def cookies_expected(s: cython.pointer[Stack]) -> cython.bint:
     )
 
 
+# rfc: 4987:3.6c 3.6d
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

@@ -39,7 +39,7 @@ LONGEST_HEADER = cython.declare(uint32_t, 60)  # of TCP, with options
 LEAST_MAXSEG = cython.declare(uint16_t, 88)  # bytes, as Linux's TCP_MAXSEG
 
 
-# rfc: 9293:MUST-65
+# rfc: 9293:MUST-65, 7323:3.2b
 def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t, flags: uint8_t) -> cython.void:
     """Plan a segment of a synchronized connection with `length` bytes of the send ring.
 
@@ -119,6 +119,7 @@ def limit_mss(t: cython.pointer[Tcb], mss: uint16_t) -> cython.void:
         t.rcv.mss = mss if mss > LEAST_MAXSEG else LEAST_MAXSEG
 
 
+# rfc: 7323:2.2a 3.2a
 def emit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     """Plan a SYN (SYN-SENT) or SYN-ACK (SYN-RECEIVED). False: the next hop is not known, nothing leaves."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
@@ -152,15 +153,20 @@ def emit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     return True
 
 
+# rfc: 7323:3.2c
 def emit_reset(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Plan the RST of a connection that we abort (RFC 9293 section 3.10.5), after all that was ever sent."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    header: uint32_t = TCP_HEADER
     v: cython.pointer[View] = cython.address(s.views[i])
     out: cython.pointer[Outgoing] = begin(s, t.local_be, t.remote_be, v.tos, v.ttl)
     if out == cython.NULL:
         return
-    write_header(out.header + TCP_AT, t.local_port_be, t.remote_port_be, t.snd.max, t.rcv.nxt, TCP_HEADER, RST | ACK, 0)
-    commit(s, out, TCP_HEADER, 0, 0)
+    if t.flags & TCB_TIMESTAMPS:
+        write_stamps(s, t, out.header + TCP_AT + TCP_HEADER)
+        header += STAMPS
+    write_header(out.header + TCP_AT, t.local_port_be, t.remote_port_be, t.snd.max, t.rcv.nxt, header, RST | ACK, 0)
+    commit(s, out, header, 0, 0)
 
 
 def refuse(

@@ -44,7 +44,7 @@ EHOSTDOWN = cython.declare(cython.int, 112)  # which Cython does not know
 ENONET = cython.declare(cython.int, 64)
 
 
-# rfc: 9293:MUST-47 SHLD-25 MUST-54 MUST-56 SHLD-26
+# rfc: 9293:MUST-47 SHLD-25 MUST-54 MUST-56 SHLD-26, 5927:4.1 5.2
 def error_told(
     s: cython.pointer[Stack],
     kind: uint8_t,
@@ -73,7 +73,7 @@ def error_told(
     return True
 
 
-# rfc: 9293:MUST-55
+# rfc: 9293:MUST-55, 5927:6.1
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -103,6 +103,7 @@ def errno_of(kind: uint8_t, code: uint8_t) -> cython.int:
 # ---- path MTU ----
 
 
+# rfc: 1191:5
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -119,6 +120,7 @@ def plateau(length: uint32_t) -> uint16_t:
     return 1006 if length > 1006 else cython.cast(uint16_t, LEAST_MTU)
 
 
+# rfc: 1191:3b 3d 3e 6.5, 5927:7.2
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -158,6 +160,7 @@ def path_of(s: cython.pointer[Stack], remote_be: uint32_t) -> cython.pointer[Pat
     return cython.address(s.paths[((remote_be >> 24) ^ (remote_be >> 16) ^ (remote_be >> 8)) & (PATHS - 1)])
 
 
+# rfc: 1191:3c 3f
 def path_mss(s: cython.pointer[Stack], remote_be: uint32_t, mss: uint16_t) -> uint16_t:
     """What a segment to this peer may carry, without options, when it and our device take `mss`."""
     path: cython.pointer[Path] = path_of(s, remote_be)

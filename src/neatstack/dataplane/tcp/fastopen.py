@@ -28,6 +28,7 @@ LONGEST_COOKIE = cython.declare(uint32_t, 16)  # RFC 7413 section 4.1.1
 # ---- server ----
 
 
+# rfc: 7413:4.1.2a
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -37,6 +38,7 @@ def cookie_for(s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]]) -
     return siphash(s.secret, cython.address(word), 1, cython.cast(uint64_t, 16) << 56)
 
 
+# rfc: 7413:4.2.2a 5.1
 def open_fast(
     s: cython.pointer[Stack],
     t: cython.pointer[Tcb],
@@ -63,6 +65,7 @@ def open_fast(
     t.flags |= TCB_COOKIE_OWED
 
 
+# rfc: 7413:4.2.2b
 def take_text_of_syn(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.void:
     """The text on a SYN whose cookie was good."""
     copy: Segment = seg[0]
@@ -127,6 +130,7 @@ def write_fast(
     return length
 
 
+# rfc: 7413:4.1.3
 def learn(
     s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]], seg: cython.pointer[cython.const[Segment]]
 ) -> cython.void:
@@ -143,6 +147,7 @@ def learn(
     peer.length = options.cookie_length
 
 
+# rfc: 7413:4.2.1a
 def forget(s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]]) -> cython.void:
     """A SYN with text was lost, and one without has arrived: perhaps somebody on the way does not like it."""
     peer: cython.pointer[FastPeer] = place_of(s, t.remote_be)

@@ -160,6 +160,7 @@ def put_down_stray(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Se
     store64(cython.address(strays.total), strays.total + 1)
 
 
+# rfc: 4987:3.3, 7413:2
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -247,6 +248,7 @@ def first_room(s: cython.pointer[Stack], listener: cython.pointer[Listener]) -> 
     return HOLD_SIZE
 
 
+# rfc: 7323:2.2b
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -261,7 +263,7 @@ def take_syn(
     t.snd.wl2 = seg.ack
 
 
-# rfc: 9293:MUST-14 MUST-15 MUST-16
+# rfc: 9293:MUST-14 MUST-15 MUST-16, 7323:2.2a
 def take_offers(
     s: cython.pointer[Stack], t: cython.pointer[Tcb], irs: uint32_t, options: cython.pointer[cython.const[Options]]
 ) -> cython.void:
@@ -286,7 +288,7 @@ def take_offers(
         t.snd.mss -= STAMPS  # RFC 6691: the MSS does not count options
 
 
-# rfc: 9293:MAY-2 SHLD-4
+# rfc: 9293:MAY-2 SHLD-4, 6191:2a 2b 2c 2e
 def opens_anew(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
     """A SYN for a flow in TIME-WAIT: with a number beyond the old connection's it ends that (RFC 9293 3.6.1, MAY-2).
 
@@ -355,6 +357,7 @@ def syn_sent(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]
     return False
 
 
+# rfc: 7413:4.2.1b
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

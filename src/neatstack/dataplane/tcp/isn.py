@@ -25,7 +25,7 @@ def draw_secrets(s: cython.pointer[Stack]) -> cython.void:
         s.random |= 1  # xorshift never leaves 0
 
 
-# rfc: 9293:MUST-8 SHLD-1 MUST-9
+# rfc: 9293:MUST-8 SHLD-1 MUST-9, 6528:3a
 def initial_sequence(
     s: cython.pointer[Stack], local_be: uint32_t, local_port_be: uint16_t, remote_be: uint32_t, remote_port_be: uint16_t
 ) -> uint32_t:
@@ -35,6 +35,7 @@ def initial_sequence(
     return cython.cast(uint32_t, digest) + cython.cast(uint32_t, s.now >> 12)
 
 
+# rfc: 7323:5.4b
 def timestamp_offset(
     s: cython.pointer[Stack], local_be: uint32_t, local_port_be: uint16_t, remote_be: uint32_t, remote_port_be: uint16_t
 ) -> uint32_t:
@@ -84,6 +85,7 @@ def absorb(v: cython.pointer[uint64_t], word: uint64_t) -> cython.void:
     v[0] ^= word
 
 
+# rfc: 6528:3b
 def siphash(
     key: cython.pointer[cython.const[uint64_t]],
     words: cython.pointer[cython.const[uint64_t]],

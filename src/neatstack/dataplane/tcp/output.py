@@ -138,7 +138,7 @@ def output_text(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     see_to_persist(s, i, end)
 
 
-# rfc: 9293:MUST-34 SHLD-15
+# rfc: 9293:MUST-34 SHLD-15, 7323:2.4c
 @cython.cfunc
 @cython.inline
 @cython.nogil

@@ -15,6 +15,7 @@ COUNT = cython.declare(uint32_t, 60999 - 32768 + 1)
 TRIES = cython.declare(uint32_t, 8192)  # bounds the time that one connect() takes
 
 
+# rfc: 6056:3.3a
 def usable(
     s: cython.pointer[Stack], local_be: uint32_t, local_port_be: uint16_t, remote_be: uint32_t, remote_port_be: uint16_t
 ) -> cython.bint:
@@ -31,6 +32,7 @@ def usable(
     return find(s, local_be, local_port_be, remote_be, remote_port_be) == 0
 
 
+# rfc: 6056:3.2 3.3
 def choose(s: cython.pointer[Stack], local_be: uint32_t, remote_be: uint32_t, remote_port_be: uint16_t) -> uint16_t:
     """A port in network order; 0: none was found. A listener's own port is left to it."""
     at: uint32_t = cython.cast(uint32_t, cython.cast(uint64_t, random32(s)) * COUNT >> 32)

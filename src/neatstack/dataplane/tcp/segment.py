@@ -157,6 +157,7 @@ def predicted(t: cython.pointer[cython.const[Tcb]], seg: cython.pointer[cython.c
     )
 
 
+# rfc: 7323:4.3
 @cython.cfunc
 @cython.inline
 @cython.nogil
@@ -178,7 +179,7 @@ def heard(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     s.tcbs[i].keep_probes = 0
 
 
-# rfc: 9293:MUST-5 MUST-66
+# rfc: 9293:MUST-5 MUST-66, 7323:5.2b, 5961:4.2a 4.2b, 7413:4.1.1b
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -221,6 +222,7 @@ def in_its_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segm
 # ---- first and second ----
 
 
+# rfc: 7323:3.2d 3.2e 5.3a
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -234,7 +236,7 @@ def in_time(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.co
     return True
 
 
-# rfc: 9293:MUST-66
+# rfc: 9293:MUST-66, 7323:2.4a
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -278,6 +280,7 @@ def acceptable(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segmen
     return True
 
 
+# rfc: 7323:5.3b
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -300,7 +303,7 @@ def unacceptable(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cyth
     return False
 
 
-# rfc: 9293:MUST-11 SHLD-2 MUST-12
+# rfc: 9293:MUST-11 SHLD-2 MUST-12, 5961:3.2a 3.2b 3.2c
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

@@ -147,7 +147,7 @@ def deferred(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
     return listener.defer if listener != cython.NULL else 0
 
 
-# rfc: 9293:MUST-19
+# rfc: 9293:MUST-19, 4821:7.7b
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -171,6 +171,7 @@ def retransmit(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     mark(s, i, NEWS_OUTPUT | NEWS_LINES)
 
 
+# rfc: 4821:7.7a
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -200,7 +201,7 @@ def stalled(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         t.stalled_at = s.now - retransmission_timeout(s, i)
 
 
-# rfc: 9293:MUST-21
+# rfc: 9293:MUST-21, 5482:3.1
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -212,6 +213,7 @@ def user_timeout(s: cython.pointer[Stack], i: uint32_t) -> uint64_t:
     return load32(cython.address(v.program.user_timeout_ms)) * MILLISECOND
 
 
+# rfc: 5482:4.2
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

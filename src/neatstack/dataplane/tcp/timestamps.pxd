@@ -14,10 +14,12 @@ cdef enum:
 cdef void find_stamps(Segment *seg) noexcept nogil
 cdef bint outdated(Stack *s, const Tcb *t, const Segment *seg) noexcept nogil
 
+# rfc: 7323:5.4a
 cdef inline uint32_t stamp(const Stack *s, const Tcb *t) noexcept nogil:
     """Our clock, ms."""
     return <uint32_t>(s.now // 1000000) + t.stamps.offset
 
+# rfc: 7323:3.2f
 cdef inline void write_stamps(const Stack *s, const Tcb *t, uint8_t *to) noexcept nogil:
     put32(to, STAMPS_FRONT)
     put32(to + 4, stamp(s, t))

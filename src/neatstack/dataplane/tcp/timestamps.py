@@ -28,6 +28,7 @@ def find_stamps(seg: cython.pointer[Segment]) -> cython.void:
     seg.tsecr = options.tsecr
 
 
+# rfc: 7323:5.2a 5.3a 5.5
 def outdated(
     s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]], seg: cython.pointer[cython.const[Segment]]
 ) -> cython.bint:

@@ -30,7 +30,7 @@ def room(v: cython.pointer[View], t: cython.pointer[Tcb]) -> uint32_t:
     return free
 
 
-# rfc: 9293:SHLD-14 MUST-39 MAY-8
+# rfc: 9293:SHLD-14 MUST-39 MAY-8, 7323:2.3a 2.4a 2.4b
 def offer(v: cython.pointer[View], t: cython.pointer[Tcb]) -> uint16_t:
     """The window field of a segment that is about to leave.
 
@@ -49,6 +49,7 @@ def offer(v: cython.pointer[View], t: cython.pointer[Tcb]) -> uint16_t:
     return cython.cast(uint16_t, free)
 
 
+# rfc: 7323:2.2b
 def offer_in_syn(v: cython.pointer[View], t: cython.pointer[Tcb]) -> uint16_t:
     """The window field of a SYN: never scaled (RFC 7323 section 2.2)."""
     if v.rx_size:
