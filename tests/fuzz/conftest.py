@@ -50,10 +50,8 @@ class Run:
     def result(self) -> tuple[int, str]:
         """Wait for it: its exit status (-1: it was ended), and what it has printed."""
         select.select([self.pidfd], [], [])
-        status = self.directory / "status"
-        return int(status.read_text()) if status.exists() else -1, (self.directory / "printed").read_text(
-            errors="replace"
-        )
+        status, printed = self.directory / "status", self.directory / "printed"
+        return int(status.read_text()) if status.exists() else -1, printed.read_text(errors="replace")
 
     def end(self) -> None:
         if not select.select([self.pidfd], [], [], 0)[0]:

@@ -18,14 +18,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neatstack.experiment import frames, protocol, tables
+from neatstack.experiment import frames, protocol
 from neatstack.experiment.netns import Lab, LabError, Process, Side, Stack
 from neatstack.experiment.stage import PORT, Control, Cores, module
-from neatstack.experiment.tables import Columns, Files
+from neatstack.experiment.tables import Columns, Outcomes
 
 LIMIT = 180.0  # seconds for a step
 PATIENCE = 30.0  # seconds until a connection, or its answer, has failed
@@ -78,21 +78,11 @@ TABLE: Columns = {
 }
 
 
-class Results(Files):
-    """The outcomes; written by finish()."""
+class Results(Outcomes[Outcome]):
+    kind, columns = Outcome, TABLE
 
-    def __init__(self, out: Path) -> None:
-        super().__init__(out)
-        self.outcomes: list[Outcome] = []
-
-    def finish(self, about: list[str]) -> str:
-        """Write summary.csv and table.md; the table."""
-        rows = [asdict(outcome) for outcome in self.outcomes]
-        shown = [
-            {**row, "before_kib": row["resident_before"] // 1024, "most_kib": row["resident_most"] // 1024}
-            for row in rows
-        ]
-        return self.close([column.name for column in fields(Outcome)], rows, tables.markdown(TABLE, shown, about))
+    def shown(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {**row, "before_kib": row["resident_before"] // 1024, "most_kib": row["resident_most"] // 1024}
 
 
 # ---- the experiment ----

@@ -17,14 +17,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neatstack.experiment import protocol, tables
+from neatstack.experiment import protocol
 from neatstack.experiment.netns import Lab, LabError, Process, Side
 from neatstack.experiment.stage import Control, Cores, module
-from neatstack.experiment.tables import Columns, Files
+from neatstack.experiment.tables import Columns, Outcomes
 
 FIRST_PORT = 7000  # of the first server; the others follow
 EACH = 16000  # connections of a client and of its server
@@ -74,17 +74,8 @@ TABLE: Columns = {
 }
 
 
-class Results(Files):
-    """The outcomes; written by finish()."""
-
-    def __init__(self, out: Path) -> None:
-        super().__init__(out)
-        self.outcomes: list[Outcome] = []
-
-    def finish(self, about: list[str]) -> str:
-        """Write summary.csv and table.md; the table."""
-        rows = [asdict(outcome) for outcome in self.outcomes]
-        return self.close([column.name for column in fields(Outcome)], rows, tables.markdown(TABLE, rows, about))
+class Results(Outcomes[Outcome]):
+    kind, columns = Outcome, TABLE
 
 
 # ---- the experiment ----

@@ -7,10 +7,12 @@ import math
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, ClassVar, Generic, TextIO, TypeVar
 
 NUMBER_FORMAT = ".3f"
+Outcome = TypeVar("Outcome")  # a dataclass
 Columns = dict[str, tuple[str, str]]  # title: (column of the summary, how it is shown)
 
 
@@ -78,3 +80,24 @@ class Files:
             file.close()
         (self.out / "table.md").write_text(table)
         return table
+
+
+class Outcomes(Files, Generic[Outcome]):
+    """An outcome is a row of summary.csv and of the table; both are written by finish()."""
+
+    kind: ClassVar[type[Any]]  # of an outcome: the columns of the summary
+    columns: ClassVar[Columns]
+
+    def __init__(self, out: Path) -> None:
+        super().__init__(out)
+        self.outcomes: list[Outcome] = []
+
+    def shown(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row of the summary as the table has it."""
+        return row
+
+    def finish(self, about: Sequence[str]) -> str:
+        """Write summary.csv and table.md; the table."""
+        rows: list[dict[str, Any]] = [asdict(outcome) for outcome in self.outcomes]  # type: ignore[call-overload]
+        table = markdown(self.columns, [self.shown(row) for row in rows], about)
+        return self.close([column.name for column in fields(self.kind)], rows, table)
