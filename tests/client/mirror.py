@@ -393,8 +393,15 @@ class Mirror:
         lines.state = neat.STATE_POSTED
         lines.generation = channel.sockets[slot].program.generation
         channel.posted.add(slot)
-        if listener.waiting:
-            self._offer(listener, listener.waiting.popleft())
+        for end in listener.waiting:
+            if self._replica(end) == channel.replica:
+                listener.waiting.remove(end)
+                self._offer(listener, end)
+                break
+
+    @staticmethod
+    def _replica(end: End) -> int:
+        return end.peer.channel.replica if end.peer and end.peer.channel else 0
 
     @staticmethod
     def _rewind(lines: Any) -> None:
@@ -403,21 +410,26 @@ class Mirror:
         lines.remote_port_be = lines.seen = lines.error = 0
 
     def _offer(self, listener: Listener, end: End) -> None:
-        replica = end.peer.channel.replica if end.peer and end.peer.channel else 0
         for number in sorted(listener.holders):
-            channel = self.channels[number][replica]
+            channel = self.channels[number][self._replica(end)]
             for slot in sorted(channel.posted):
                 if channel.sockets[slot].program.listener == listener.number:
                     channel.posted.discard(slot)
                     end.channel, end.slot, end.holders = channel, slot, {number}
                     channel.ends[slot] = end
                     self._lines(end)
+                    at = self._ring(end, True)
+                    channel.memory[at : at + len(end.held)] = bytes(end.held)
+                    end.lines.rx_head = len(end.held)
                     self._tell(end)
                     return
         listener.waiting.append(end)
 
     def _requeue(self, end: End) -> None:
+        """Nothing of it was read: what has come lies at the start of its ring."""
         assert end.channel
+        at = self._ring(end, True)
+        end.held[:] = end.channel.memory[at : at + end.lines.rx_head]
         self._free(end.channel, end.slot)
         end.channel, end.holders = None, set()
         self._offer(self.listeners[end.listener], end)

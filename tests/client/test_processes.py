@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import subprocess
 import sys
 
@@ -82,6 +83,31 @@ def test_workers_accept_on_one_listener() -> None:
     with socket.create_connection((ADDRESS, port)) as last:
         last.sendall(b"q")
         assert all(map(succeeded, workers))
+
+
+@on_stack
+def test_a_worker_that_gets_two_gives_one_back() -> None:
+    """It has been given a connection by each replica before it wakes; it takes one, and is busy with that."""
+    accepting, port = listener()
+
+    def work() -> None:
+        server, _ = accepting.accept()
+        with server:
+            server.sendall(b"mine")
+            server.recv(1)
+
+    workers = [forked(work)]
+    time.sleep(0.2)
+    os.kill(workers[0], signal.SIGSTOP)
+    clients = [socket.create_connection((ADDRESS, port)) for _ in range(8)]
+    workers += [forked(work) for _ in range(7)]
+    os.kill(workers[0], signal.SIGCONT)
+    for client in clients:
+        client.settimeout(5)
+        assert client.recv(4) == b"mine"
+    for client in clients:
+        client.sendall(b"q")
+    assert all(map(succeeded, workers))
 
 
 @on_stack

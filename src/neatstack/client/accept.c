@@ -280,8 +280,10 @@ static int accept_blocking(struct sock *listener, int flags, struct sock **accep
     unlock(&neat.lock);
     int fd = accept_waiting(listener, flags, sharing, accepted);
     lock(&neat.lock);
-    if (fd != -EBADF && --listener->accepting == 0 && sharing)
+    if (fd != -EBADF && --listener->accepting == 0 && sharing) {
         withdraw_posts(listener);
+        withdraw_arrived(listener); /* of another replica, at the same time as what was taken */
+    }
     unlock(&neat.lock);
     return fd;
 }
