@@ -28,7 +28,7 @@ cdef enum:
     UNDO = 0x4f444e55        # "UNDO"
     PATHS = 256              # a power of two
     POINTS = 32              # room for enum Point
-    BOARD = 32               # ranges that the peer has acknowledged selectively; more are not believed
+    STRETCHES = 128          # of what is on its way, by when it was sent; a power of two, at most 128
     STRAYS = 64              # flows remembered; a power of two
     FAST_PEERS = 64          # places for cookies of TCP Fast Open; a power of two
     CAPTURES = 4             # that can be under way at one time
@@ -173,9 +173,43 @@ cdef struct Neighbour:       # page written by link, mapped read-only here
     uint8_t state            # 0: unused, 1: asked for, 2: reachable, 3: failed
     uint8_t pad
 
-cdef struct Board:           # private; what the peer has acknowledged selectively (RFC 6675); View.sacked are in use
-    uint32_t again           # HighRxt: what lies before has been sent again in this recovery
-    Range range[BOARD]       # ascending and disjoint, beyond snd.una
+cdef enum StretchFlag:
+    STRETCH_SACKED = 1       # the peer has it, beyond snd.una (RFC 2018)
+    STRETCH_LOST = 2         # it is deemed lost, and was not sent again since
+    STRETCH_AGAIN = 4        # it was sent more than once; sent_at is the last time
+
+cdef struct Stretch:         # sequence numbers that have the same story, from the end of the stretch before, or snd.una
+    uint64_t sent_at         # ns
+    uint32_t end
+    uint32_t flags           # enum StretchFlag
+
+cdef struct Board:           # private; what is on its way (RFC 6675, RFC 8985), in order: View.stretches are in use.
+                             # What was sent last, from the end of the last one to snd.max at Tcb.last_sent, need not be here
+    uint64_t xmit_ts         # RACK.xmit_ts, RACK.end_seq: what was sent last of what has arrived
+    uint32_t end_seq
+    uint32_t rtt             # RACK.rtt, us
+    uint32_t fack            # RACK.fack: the highest that has arrived
+    uint32_t sacked          # bytes that are STRETCH_SACKED
+    uint32_t lost            # bytes that are STRETCH_LOST
+    uint32_t dsack_round     # RACK.dsack_round, if dsack_in_round
+    uint32_t probe_end       # TLP.end_seq, if View.probe
+    uint8_t first            # where in stretch[] the first one is
+    uint8_t dsack_in_round
+    uint8_t reo_wnd_mult     # RACK.reo_wnd_mult, less one
+    uint8_t reo_wnd_persist
+    uint8_t reordering_seen
+    uint8_t dsack            # the ACK in hand tells of something that came twice
+    Range duplicate          # namely this
+    Stretch stretch[STRETCHES]
+
+cdef enum Mending:           # View.mending: what is lost is sent again by the board, until cc.recover is acknowledged
+    MENDING_FAST = 1         # fast recovery: TCB_RECOVERY
+    MENDING_TIMEOUT = 2      # after a timeout, or an adoption
+
+cdef enum Probe:             # View.probe: tail loss probes (RFC 8985 section 7)
+    PROBE_OUT = 1            # one is on its way
+    PROBE_AGAIN = 2          # TLP.is_retrans
+    PROBE_UNMEASURED = 4     # no round trip was measured since the last one
 
 cdef struct View:            # where a TCB's socket and rings are, and the last checked copy of what the program wrote
     SocketProgram *program   # C; NULL: no socket
@@ -198,11 +232,17 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
     uint8_t news             # enum News: what publish() shall tell
     uint8_t waiting          # in the accept waiting list of its listener
     uint8_t untaken          # in a program's slot, and not yet accept()ed
-    uint8_t sacked           # ranges in Stack.boards
-    uint8_t mending          # TCB_RECOVERY goes by selective acknowledgments
+    uint8_t racked           # this connection has begun its board
+    uint8_t stretches        # in use on it
+    uint8_t sacked           # there is something on it that the peer has acknowledged selectively
+    uint8_t mending          # enum Mending
+    uint8_t probe            # enum Probe
     uint8_t reset_sent       # 1: in this batch; 2: in an earlier one
     uint8_t soft_error       # errno of the last ICMP error since the peer has acknowledged something
     uint16_t full_mss        # snd.mss before the path was thought to swallow large segments; 0: it is not
+    uint32_t min_rtt         # us: RACK.min_RTT; 0: not measured yet
+    uint32_t min_rtt_at      # s: when it was
+    uint64_t rto_at          # ns: when the retransmission timer expires, also while a shorter wait has its place
     uint64_t smaller_at      # ns: since when it is
     uint32_t next_in_list    # accept waiting list, or free list
     uint32_t prev_in_list    # accept waiting list

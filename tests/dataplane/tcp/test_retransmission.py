@@ -15,6 +15,7 @@ def gaps(moments: list[float]) -> list[float]:
 
 
 @pytest.mark.rfc("9293:MUST-19")
+@pytest.mark.rfc("6298:5.1")
 def test_unacknowledged_data_is_sent_again_with_doubling_gaps():
     """Section 5: (5.4) the earliest segment, (5.5) the timeout doubled."""
     lab = Lab()
@@ -115,6 +116,7 @@ def test_the_backoff_ends_with_new_data_acknowledged():
     assert c.expects("A", data=b"z").at - first <= 1.1
 
 
+@pytest.mark.rfc("6298:5.3")
 def test_an_ack_of_part_restarts_the_timer():
     """Section 5.3."""
     lab = Lab()
@@ -132,6 +134,7 @@ def test_an_ack_of_part_restarts_the_timer():
     c.expects("A", seq=1461)
 
 
+@pytest.mark.rfc("6298:5.2")
 def test_no_timer_runs_when_nothing_is_in_flight():
     """Section 5.2."""
     lab = Lab()

@@ -68,6 +68,7 @@ def test_the_peer_that_we_connect_to_may_permit_it():
     assert gives(c, 100, 200) == [(100, 200)]
 
 
+@pytest.mark.rfc("2018:4-MUST-1")
 def test_the_first_block_is_what_came_last_and_the_others_follow_in_that_order():
     """RFC 2018 section 4."""
     c = accepted(Lab())
@@ -88,6 +89,7 @@ def test_blocks_go_when_the_gap_is_filled():
     assert c.socket.recv() == DATA[:400]
 
 
+@pytest.mark.rfc("2883:4-DUPLICATE")
 def test_text_that_came_before_is_told_once():
     """RFC 2883 section 4.1.1, below the cumulative ACK."""
     lab = Lab()

@@ -1,17 +1,20 @@
 """Acknowledgments that come in (RFC 9293 section 3.10.7.4, fifth), and the limit on those that answer blind attacks."""
 
 import cython
-from cython.cimports.libc.stdint import uint32_t, uint64_t
+from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.neatstack.dataplane.stack import (
     DROP_BLIND_ATTACK,
     DROP_OLD_ACK,
     NEWS_LINES,
     NEWS_OUTPUT,
+    PROBE_OUT,
+    PROBE_UNMEASURED,
     Stack,
+    View,
 )
-from cython.cimports.neatstack.dataplane.tcp import congestion, rtt
+from cython.cimports.neatstack.dataplane.tcp import congestion, rack, rtt, tlp
 from cython.cimports.neatstack.dataplane.tcp.isn import random32
-from cython.cimports.neatstack.dataplane.tcp.recovery import duplicate, repaired, selected
+from cython.cimports.neatstack.dataplane.tcp.recovery import duplicate, repaired
 from cython.cimports.neatstack.dataplane.tcp.scoreboard import prune, take_blocks
 from cython.cimports.neatstack.dataplane.tcp.seq import after, before
 from cython.cimports.neatstack.dataplane.tcp.state import mark
@@ -22,11 +25,10 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_RTT_TIMING,
     TCB_SACK,
     TIMER_PERSIST,
-    TIMER_RETRANSMIT,
     Tcb,
 )
-from cython.cimports.neatstack.dataplane.tcp.timers import SECOND, clear_timer, set_timer
-from cython.cimports.neatstack.dataplane.tcp.timestamps import STAMPS
+from cython.cimports.neatstack.dataplane.tcp.timers import SECOND, clear_timer
+from cython.cimports.neatstack.dataplane.tcp.timestamps import more_than_stamps
 from cython.cimports.neatstack.dataplane.wire.headers import FIN, SYN, Segment
 
 FULL_AGAIN = cython.declare(uint64_t, 600)  # seconds of smaller segments after a black hole (RFC 4821 section 7.7)
@@ -44,14 +46,10 @@ def acknowledge(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cytho
         challenge(s, i)
         return False
     if after(seg.ack, t.snd.una):
-        advance(s, i, seg.ack)
-        if t.flags & TCB_SACK and more_than_stamps(seg) and take_blocks(s, i, seg):
-            selected(s, i)
+        advance(s, i, seg)
+        selected(s, i, seg, True)
     elif seg.ack == t.snd.una:
-        if t.flags & TCB_SACK and more_than_stamps(seg):  # without news it is no duplicate (RFC 6675 section 2)
-            if take_blocks(s, i, seg):
-                selected(s, i)
-        elif not s.views[i].sacked and not s.views[i].mending and is_duplicate(t, seg):
+        if not selected(s, i, seg, False) and is_duplicate(t, seg):
             duplicate(s, i)
     else:
         s.counters.drops[cython.cast(cython.int, DROP_OLD_ACK)] += 1  # only its ACK; the text is taken
@@ -59,12 +57,26 @@ def acknowledge(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cytho
     return True
 
 
+# rfc: 6675:2-DUPACK
 @cython.cfunc
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def more_than_stamps(seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
-    return seg.options_length > (STAMPS if seg.stamped else 0)
+def selected(
+    s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]], advanced: cython.bint
+) -> cython.bint:
+    """What the ACK says selectively, or by its time: what is lost? True: duplicate ACKs need not be counted."""
+    v: cython.pointer[View] = cython.address(s.views[i])
+    blocks: cython.bint = s.tcbs[i].flags & TCB_SACK and more_than_stamps(seg)
+    if blocks and take_blocks(s, i, seg):
+        mark(s, i, NEWS_OUTPUT)
+    if v.stretches and (v.sacked or v.mending or s.boards[i].dsack):
+        rack.detect(s, i)
+    if v.probe & PROBE_OUT:
+        tlp.acknowledged(s, i, seg, advanced)
+    if blocks:
+        s.boards[i].dsack = 0
+    return blocks or v.sacked or v.mending
 
 
 @cython.cfunc
@@ -82,32 +94,40 @@ def is_duplicate(t: cython.pointer[Tcb], seg: cython.pointer[cython.const[Segmen
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def advance(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.void:
+def advance(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.void:
     """SND.UNA < SEG.ACK =< SND.MAX: bytes are acknowledged for the first time."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
-    acked: uint32_t = ack - t.snd.una
+    v: cython.pointer[View] = cython.address(s.views[i])
+    ack: uint32_t = seg.ack
+    old_una: uint32_t = t.snd.una
+    acked: uint32_t = ack - old_una
     flight: uint32_t = t.snd.max - t.snd.una
     round_trip(s, i, ack)
     t.snd.una = ack
-    if s.views[i].sacked or s.views[i].mending:
-        prune(s, i)
+    if v.stretches:
+        prune(s, i, seg, old_una)
     if before(t.snd.nxt, ack):  # sent before a timeout stepped back, and arrived after all
         t.snd.nxt = ack
     t.snd.backoff = 0
     t.stalled_at = 0
-    s.views[i].soft_error = 0
-    if s.views[i].full_mss and s.now - s.views[i].smaller_at > FULL_AGAIN * SECOND:
-        t.snd.mss = s.views[i].full_mss  # perhaps the path has changed; if not, it is found out again
-        s.views[i].full_mss = 0
+    v.soft_error = 0
+    if v.full_mss and s.now - v.smaller_at > FULL_AGAIN * SECOND:
+        t.snd.mss = v.full_mss  # perhaps the path has changed; if not, it is found out again
+        v.full_mss = 0
     if t.flags & TCB_RECOVERY:
         repaired(s, i, acked)
     else:
         t.cc.dupacks = 0
+        if not before(ack, t.cc.recover):
+            if v.mending:
+                v.mending = 0
+                rack.recovered(s, i)
+            t.cc.recover = ack  # keeps pace: else it would lie ahead again once 2 GiB have been sent without a loss
         congestion.grow(t, acked, flight)
-    if t.snd.una == t.snd.max:  # RFC 6298 (5.2)
-        clear_timer(s, i, TIMER_RETRANSMIT)
-    else:  # (5.3)
-        set_timer(s, i, TIMER_RETRANSMIT, s.now + cython.cast(uint64_t, t.rtt.rto) * 1000)
+    if t.snd.una == t.snd.max:
+        tlp.stop(s, i)
+    else:
+        tlp.restart(s, i)
     mark(s, i, NEWS_LINES | NEWS_OUTPUT)
 
 
@@ -119,9 +139,14 @@ def round_trip(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.v
     twice is not echoed anew (RFC 7323 section 5.3), so that the wait for a timeout would pass for the path's own.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    took: uint32_t
     if t.flags & TCB_RTT_TIMING and after(ack, t.rtt.seq):
         rtt.stop_timing(t)
-        rtt.measured(t, cython.cast(uint32_t, (s.now - t.rtt.sent_at) // 1000))
+        took = cython.cast(uint32_t, (s.now - t.rtt.sent_at) // 1000)
+        rtt.measured(t, took)
+        rack.least_round_trip(v, took, cython.cast(uint32_t, s.now // SECOND))
+        v.probe &= ~cython.cast(uint8_t, PROBE_UNMEASURED)
 
 
 # rfc: 9293:REC-1, 7323:2.3a

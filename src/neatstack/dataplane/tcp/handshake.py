@@ -49,9 +49,10 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     State,
     Tcb,
 )
-from cython.cimports.neatstack.dataplane.tcp.timeouts import keepalive_start, retransmission_timeout
-from cython.cimports.neatstack.dataplane.tcp.timers import clear_timer, set_timer
+from cython.cimports.neatstack.dataplane.tcp.timeouts import keepalive_start
+from cython.cimports.neatstack.dataplane.tcp.timers import clear_timer
 from cython.cimports.neatstack.dataplane.tcp.timestamps import STAMPS
+from cython.cimports.neatstack.dataplane.tcp.tlp import restart
 from cython.cimports.neatstack.dataplane.tcp.window import RECEIVE_SHIFT
 from cython.cimports.neatstack.dataplane.wire.headers import (
     ACK,
@@ -373,7 +374,7 @@ def established(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.
     t.cc.recover = ack
     clear_timer(s, i, TIMER_RETRANSMIT)
     if ack != t.snd.max:
-        set_timer(s, i, TIMER_RETRANSMIT, s.now + retransmission_timeout(s, i))
+        restart(s, i)
     congestion.start(t)
     become(s, i, State.ESTABLISHED)
     if t.flags & TCB_FIN_QUEUED:  # CLOSE was called before (3.10.4, SYN-RECEIVED)

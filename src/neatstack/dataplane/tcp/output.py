@@ -13,8 +13,8 @@ from cython.cimports.neatstack.dataplane.stack import NEWS_OUTPUT, Stack, View
 from cython.cimports.neatstack.dataplane.tcp import congestion
 from cython.cimports.neatstack.dataplane.tcp.emit import emit, emit_ack, emit_reset, emit_syn
 from cython.cimports.neatstack.dataplane.tcp.rtt import begin_timing
-from cython.cimports.neatstack.dataplane.tcp.scoreboard import next_hole, pipe
-from cython.cimports.neatstack.dataplane.tcp.seq import after, before, later, least
+from cython.cimports.neatstack.dataplane.tcp.scoreboard import close_stretch, next_lost, pipe, resent
+from cython.cimports.neatstack.dataplane.tcp.seq import after, before, earlier, later, least
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_ACK_NOW,
@@ -24,9 +24,11 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_FORCE,
     TCB_HEARD,
     TCB_PASSIVE,
+    TCB_PROBE_TIMER,
     TCB_RECOVERY,
     TCB_RESET_OWED,
     TCB_RETRANSMIT,
+    TCB_SACK,
     TCB_URGENT_OUT,
     TIMER_PERSIST,
     TIMER_RETRANSMIT,
@@ -36,6 +38,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
 )
 from cython.cimports.neatstack.dataplane.tcp.timeouts import retransmission_timeout
 from cython.cimports.neatstack.dataplane.tcp.timers import MILLISECOND, clear_timer, set_timer
+from cython.cimports.neatstack.dataplane.tcp.tlp import restart, schedule
 from cython.cimports.neatstack.dataplane.wire.headers import FIN, IP_HEADER, IP_LONGEST, PSH, TCP_HEADER
 
 LONGEST_TEXT = cython.declare(uint32_t, IP_LONGEST - IP_HEADER - TCP_HEADER)
@@ -100,10 +103,6 @@ def output_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
 # ---- text and FIN ----
 
 
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
 def end_of_text(v: cython.pointer[cython.const[View]], t: cython.pointer[cython.const[Tcb]]) -> uint32_t:
     """The sequence number after the last byte that the user has given us: that of the FIN, once there is one."""
     return t.snd.fin if t.flags & TCB_FIN_QUEUED else t.snd.iss + 1 + v.tx_head
@@ -118,6 +117,7 @@ def output_text(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     v: cython.pointer[View] = cython.address(s.views[i])
     end: uint32_t = end_of_text(v, t)
     length: uint32_t
+    at: uint32_t
     fin: uint8_t
     if t.flags & TCB_RETRANSMIT and not resend_first(s, i, end):
         return
@@ -133,8 +133,9 @@ def output_text(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         if outbox_full(s):
             mark(s, i, NEWS_OUTPUT)
             return
-        send(s, i, t.snd.nxt, length, fin, end)
+        at = t.snd.nxt
         t.snd.nxt += length + fin
+        send(s, i, at, length, fin, end)
     see_to_persist(s, i, end)
 
 
@@ -152,7 +153,7 @@ def usable(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
     congested: uint32_t = t.cc.cwnd
     flight: uint32_t = t.snd.nxt - t.snd.una
     window: uint32_t
-    if s.views[i].sacked:  # what has arrived, or is lost, is not on its way (RFC 6675)
+    if s.views[i].sacked or s.views[i].mending:  # what has arrived, or is lost, is not on its way (RFC 6675)
         congested += flight - pipe(s, i)
     if t.cc.dupacks and not t.flags & TCB_RECOVERY:
         congested += least(t.cc.dupacks, 2) * t.snd.mss
@@ -225,9 +226,6 @@ def fin_follows(t: cython.pointer[cython.const[Tcb]], at: uint32_t, end: uint32_
 
 
 # rfc: 9293:MUST-61
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def send(
     s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t, fin: uint8_t, end: uint32_t
 ) -> cython.void:
@@ -239,6 +237,10 @@ def send(
     if before(seq, t.snd.max):
         t.cc.retransmits += 1 if length <= t.snd.mss else (length + t.snd.mss - 1) // t.snd.mss
         s.counters.retransmits += 1
+        if t.flags & TCB_SACK:
+            resent(s, i, seq, earlier(after_text + fin, t.snd.max))
+    elif t.snd.una != t.snd.max and t.last_sent != s.now and t.flags & TCB_SACK:
+        close_stretch(s, i)
     if after(after_text, t.snd.max):
         fresh = after_text - later(seq, t.snd.max)
         t.bytes_out += fresh
@@ -251,8 +253,10 @@ def send(
         t.flags |= TCB_FIN_SENT
     t.snd.max = later(t.snd.max, after_text + fin)
     t.last_sent = s.now
-    if not t.timers[cython.cast(cython.int, TIMER_RETRANSMIT)]:  # RFC 6298 (5.1)
-        set_timer(s, i, TIMER_RETRANSMIT, s.now + retransmission_timeout(s, i))
+    if not t.timers[cython.cast(cython.int, TIMER_RETRANSMIT)]:
+        restart(s, i)
+    elif t.flags & TCB_PROBE_TIMER:
+        schedule(s, i)
 
 
 @cython.cfunc
@@ -271,8 +275,6 @@ def resend_first(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython
         fin = FIN
     if length or fin:
         send(s, i, t.snd.una, length, fin, end)
-    if s.views[i].mending:
-        s.boards[i].again = t.snd.una + length
     return True
 
 
@@ -282,14 +284,15 @@ def resend_first(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython
 def mend(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython.bint:
     """Send again what is lost, as far as cwnd goes (RFC 6675 section 5, C). False: the outbox is full.
 
-    When there is nothing new to send, also what only may be lost.
+    What only may be lost is not (NextSeg, rules 3 and 4): time tells soon enough.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     hole: Range
     under_way: uint32_t = pipe(s, i)
     length: uint32_t
+    fin: uint8_t
     while t.cc.cwnd >= under_way + t.snd.mss:
-        if not next_hole(s, i, before(t.snd.nxt, end), cython.address(hole)):
+        if not next_lost(s, i, cython.address(hole)):
             break
         if outbox_full(s):
             mark(s, i, NEWS_OUTPUT)
@@ -298,9 +301,12 @@ def mend(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython.bint:
         length = least(hole.right - hole.left, length - length % t.snd.mss)
         if t.flags & TCB_URGENT_OUT:
             length = least(length, t.snd.mss)
-        send(s, i, hole.left, length, 0, end)
-        s.boards[i].again = hole.left + length
-        under_way += length
+        fin = 0
+        if t.flags & TCB_FIN_SENT and hole.left + length == t.snd.fin + 1:
+            length -= 1
+            fin = FIN
+        send(s, i, hole.left, length, fin, end)
+        under_way += length + fin
     return True
 
 

@@ -1,19 +1,28 @@
 """Loss found by duplicate ACKs, and repaired: fast retransmit and NewReno's fast recovery (RFC 6582 section 3.2).
 
-Where the peer acknowledges selectively, recovery goes by that instead (RFC 6675).
+Where the peer acknowledges selectively, loss is found by time (rack.py), and recovery goes by the board (RFC 6675).
 
 cc.recover is snd.max when the last loss was found: only when that has been acknowledged can another be.
 """
 
 import cython
-from cython.cimports.libc.stdint import uint32_t, uint64_t
-from cython.cimports.neatstack.dataplane.stack import NEWS_OUTPUT, Stack, View
+from cython.cimports.libc.stdint import uint32_t
+from cython.cimports.neatstack.dataplane.stack import (
+    MENDING_FAST,
+    MENDING_TIMEOUT,
+    NEWS_OUTPUT,
+    PROBE_UNMEASURED,
+    STRETCH_LOST,
+    Stack,
+    View,
+)
 from cython.cimports.neatstack.dataplane.tcp import congestion, rtt
-from cython.cimports.neatstack.dataplane.tcp.scoreboard import first_is_lost
+from cython.cimports.neatstack.dataplane.tcp.rack import recovered
+from cython.cimports.neatstack.dataplane.tcp.scoreboard import stretch
 from cython.cimports.neatstack.dataplane.tcp.seq import before, least, most
 from cython.cimports.neatstack.dataplane.tcp.state import mark
-from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_RECOVERY, TCB_RETRANSMIT, TIMER_RETRANSMIT, Tcb
-from cython.cimports.neatstack.dataplane.tcp.timers import set_timer
+from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_RECOVERY, TCB_RETRANSMIT, Tcb
+from cython.cimports.neatstack.dataplane.tcp.tlp import restart
 
 THRESHOLD = cython.declare(uint32_t, 3)  # duplicate ACKs that mean a loss
 
@@ -48,23 +57,31 @@ def enter(t: cython.pointer[Tcb]) -> cython.void:
     rtt.stop_timing(t)
 
 
-def selected(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
-    """Something new was acknowledged selectively (RFC 6675 section 5).
+# rfc: 6675:5-RECOVERY, 6675:5.1-MUST-1
+def lost(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """Something on the board was found to be lost (RFC 6675 section 5, step 4): recovery begins, if it has not.
 
-    Steps 2 to 4: when that means a loss, recovery begins. cwnd then stays at ssthresh; pipe() says what is on its way.
+    cwnd then stays at ssthresh; pipe() says what is on its way. After a timeout the window is not reduced again until
+    all that had been sent before is acknowledged (section 5.1).
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
-    if not t.flags & TCB_RECOVERY and not before(t.snd.una, t.cc.recover) and first_is_lost(s, i):
-        congestion.reduce(t, least(t.snd.max - t.snd.una, t.cc.cwnd))
-        t.cc.recover = t.snd.max
-        t.cc.cwnd = t.cc.ssthresh
-        t.flags |= TCB_RECOVERY | TCB_RETRANSMIT
-        v.mending = 1
-        s.boards[i].again = t.snd.una
-        rtt.stop_timing(t)
-        set_timer(s, i, TIMER_RETRANSMIT, s.now + cython.cast(uint64_t, t.rtt.rto) * 1000)
     mark(s, i, NEWS_OUTPUT)
+    if v.mending:
+        return
+    v.probe &= PROBE_UNMEASURED
+    if before(t.snd.una, t.cc.recover):
+        v.mending = MENDING_FAST if t.flags & TCB_RECOVERY else MENDING_TIMEOUT
+        return
+    congestion.reduce(t, least(t.snd.max - t.snd.una, t.cc.cwnd))
+    t.cc.recover = t.snd.max
+    t.cc.cwnd = t.cc.ssthresh
+    t.flags |= TCB_RECOVERY
+    v.mending = MENDING_FAST
+    if stretch(cython.address(s.boards[i]), 0).flags & STRETCH_LOST:
+        t.flags |= TCB_RETRANSMIT  # whatever is on its way
+    rtt.stop_timing(t)
+    restart(s, i)
 
 
 def repaired(s: cython.pointer[Stack], i: uint32_t, acked: uint32_t) -> cython.void:
@@ -76,8 +93,7 @@ def repaired(s: cython.pointer[Stack], i: uint32_t, acked: uint32_t) -> cython.v
             s.views[i].mending = 0
             t.cc.dupacks = 0
             t.flags &= ~cython.cast(uint32_t, TCB_RECOVERY | TCB_RETRANSMIT)
-        elif not s.views[i].sacked:  # nothing tells of the rest any more: as without these, see below
-            t.flags |= TCB_RETRANSMIT
+            recovered(s, i)
         return
     if not before(t.snd.una, t.cc.recover):  # step 3, full acknowledgment; option 1, against a burst
         flight = t.snd.max - t.snd.una

@@ -32,6 +32,7 @@ def arrived(t: cython.pointer[Tcb], left: uint32_t, right: uint32_t) -> cython.v
         t.rcv.recent[0] = left
 
 
+# rfc: 2883:4-DUPLICATE
 def came_again(t: cython.pointer[Tcb], left: uint32_t, right: uint32_t) -> cython.void:
     """Text [left, right) has come a second time; the next ACK says so, once."""
     if t.flags & TCB_SACK:
@@ -39,6 +40,7 @@ def came_again(t: cython.pointer[Tcb], left: uint32_t, right: uint32_t) -> cytho
         t.rcv.duplicate.right = right
 
 
+# rfc: 2018:4-MUST-1
 def write_blocks(t: cython.pointer[Tcb], to: cython.pointer[uint8_t], room: uint32_t) -> uint32_t:
     """The SACK option (RFC 2018 section 3), the duplicate first, then what came last first, then the others."""
     count: uint32_t = 0

@@ -60,6 +60,8 @@ cdef enum TcbFlag:
     TCB_FASTOPEN = 16777216  # its SYN had text and a good cookie (RFC 7413); of a listener: a program has it before the handshake
                              # is over, and it counts as waiting, not as half open
     TCB_COOKIE_OWED = 33554432  # our SYN-ACK brings a cookie
+    TCB_PROBE_TIMER = 67108864  # what TIMER_RETRANSMIT waits for is a tail loss probe (RFC 8985 section 7.2)
+    TCB_REORDER_TIMER = 134217728  # or reordered segments (section 6.2, step 5)
     TCB_DEFERRED = 8388608   # SYN-RECEIVED: our SYN-ACK was acknowledged, but the listener wants text, too
 
 cdef struct Range:           # sequence numbers [left, right) received out of order, sitting in the receive ring

@@ -6,8 +6,16 @@ from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
 from cython.cimports.neatstack.dataplane.channel.atomic import load8, load32
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_KEEPALIVE
 from cython.cimports.neatstack.dataplane.ip.output import outbox_full
-from cython.cimports.neatstack.dataplane.stack import NEWS_LINES, NEWS_OUTPUT, Listener, Stack, View
-from cython.cimports.neatstack.dataplane.tcp import congestion, rtt
+from cython.cimports.neatstack.dataplane.stack import (
+    MENDING_TIMEOUT,
+    NEWS_LINES,
+    NEWS_OUTPUT,
+    PROBE_UNMEASURED,
+    Listener,
+    Stack,
+    View,
+)
+from cython.cimports.neatstack.dataplane.tcp import congestion, rack, rtt, tlp
 from cython.cimports.neatstack.dataplane.tcp.emit import emit
 from cython.cimports.neatstack.dataplane.tcp.listen import listener_numbered
 from cython.cimports.neatstack.dataplane.tcp.rtt import RTO_MOST
@@ -21,8 +29,11 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_FORCE,
     TCB_LOOPBACK,
     TCB_PASSIVE,
+    TCB_PROBE_TIMER,
     TCB_RECOVERY,
+    TCB_REORDER_TIMER,
     TCB_RETRANSMIT,
+    TCB_SACK,
     TIMER_DELAYED_ACK,
     TIMER_KEEPALIVE,
     TIMER_PERSIST,
@@ -56,11 +67,7 @@ def expire(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Act on every deadline of TCB i that has passed."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     if due(s, t, TIMER_RETRANSMIT):
-        clear_timer(s, i, TIMER_RETRANSMIT)
-        if t.state == State.SYN_SENT or t.state == State.SYN_RECEIVED:
-            retransmit_syn(s, i)
-        else:
-            retransmit(s, i)
+        retransmission_due(s, i)
     if due(s, t, TIMER_PERSIST):
         clear_timer(s, i, TIMER_PERSIST)
         persist(s, i)
@@ -86,6 +93,24 @@ def due(s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]], timer: c
 
 
 # ---- retransmission ----
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def retransmission_due(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """TIMER_RETRANSMIT has fired: flags say what it has waited for."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    flags: uint32_t = t.flags
+    tlp.stop(s, i)
+    if t.state == State.SYN_SENT or t.state == State.SYN_RECEIVED:
+        retransmit_syn(s, i)
+    elif flags & TCB_PROBE_TIMER:
+        tlp.probe(s, i)
+    elif flags & TCB_REORDER_TIMER:
+        rack.detect(s, i)
+    else:
+        retransmit(s, i)
 
 
 def retransmission_timeout(s: cython.pointer[Stack], i: uint32_t) -> uint64_t:
@@ -154,6 +179,7 @@ def deferred(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
 def retransmit(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Nothing was acknowledged for an RTO (RFC 6298 section 5.4 to 5.6): start again from snd.una, with one segment."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
     if given_up(s, i):
         end(s, i, s.views[i].soft_error if s.views[i].soft_error else ETIMEDOUT)
         return
@@ -162,11 +188,18 @@ def retransmit(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     t.snd.backoff += 1
     if t.snd.backoff >= BLACK_HOLE and t.snd.max - t.snd.una >= t.snd.mss and not t.flags & TCB_LOOPBACK:
         smaller(s, i)
-    t.snd.nxt = t.snd.una
-    t.cc.recover = t.snd.max  # RFC 6582 section 4
+    t.cc.recover = t.snd.max  # RFC 6582 section 4, RFC 6675 section 5.1
     t.cc.dupacks = 0
-    s.views[i].sacked = s.views[i].mending = 0  # RFC 2018 section 8: what it has may have been given up
     t.flags &= ~cython.cast(uint32_t, TCB_RECOVERY | TCB_RETRANSMIT)
+    v.probe &= PROBE_UNMEASURED
+    if t.flags & TCB_SACK and t.snd.wnd:
+        t.snd.nxt = t.snd.max
+        rack.timed_out(s, i)
+        v.mending = MENDING_TIMEOUT
+        t.flags |= TCB_RETRANSMIT  # RFC 6298 (5.4), whatever is on its way
+    else:  # nothing is known of what is on its way, or it must wait until the window opens
+        t.snd.nxt = t.snd.una
+        v.stretches = v.sacked = v.mending = 0
     rtt.stop_timing(t)
     mark(s, i, NEWS_OUTPUT | NEWS_LINES)
 

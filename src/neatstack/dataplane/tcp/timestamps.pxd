@@ -28,3 +28,7 @@ cdef inline void write_stamps(const Stack *s, const Tcb *t, uint8_t *to) noexcep
 cdef inline uint32_t full_text(const Tcb *t) noexcept nogil:
     """Bytes of text in the peer's full segments: what we announced, less what timestamps take of it (RFC 6691)."""
     return t.rcv.mss - STAMPS if t.flags & TCB_TIMESTAMPS else t.rcv.mss
+
+cdef inline bint more_than_stamps(const Segment *seg) noexcept nogil:
+    """Whether a segment has options besides timestamps: it may have selective acknowledgments."""
+    return seg.options_length > <uint32_t>(STAMPS if seg.stamped else 0)
