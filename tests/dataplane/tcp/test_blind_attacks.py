@@ -198,3 +198,16 @@ def test_how_old_an_ack_may_be():
     assert c.socket.recv() == b""
     c.sends(ack=6001, data=b"2")
     assert c.socket.recv() == b"2"
+
+
+def test_nobody_can_count_by_the_limit():
+    """How many challenges a second has is chance: who gets fewer does not know what others have caused."""
+    lab = Lab()
+    c = lab.accepted()
+    counts = []
+    for _ in range(4):
+        for _ in range(1001):
+            c.sends("S", seq=100)
+        counts.append(len(c.receives()))
+        lab.wait(1)
+    assert len(set(counts)) > 1 and all(489 <= count <= 1000 for count in counts)

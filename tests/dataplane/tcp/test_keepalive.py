@@ -181,3 +181,17 @@ def test_user_timeout_begins_anew_when_the_window_opens():
     assert c.state == "ESTABLISHED"
     lab.wait(20)
     assert c.state == "CLOSED"
+
+
+def test_times_and_counts_are_bounded_as_by_linux():
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.set(keep_idle_s=1_000_000, keep_interval_s=1_000_000, keep_count=1)
+    c.socket.set_flags(c.socket.flags | neat.FLAG_KEEPALIVE)
+    lab.run()
+    lab.wait(32_766)
+    c.expects_nothing()
+    lab.wait(2)
+    c.expects("A", seq=0)
+    lab.wait(32_767)
+    assert c.state == "CLOSED"

@@ -39,7 +39,8 @@ def test_options_of_a_linux_syn():
 @pytest.mark.parametrize(
     "data",
     [b"", b"\x00" + MSS, b"\x02", b"\x02\x00\x05\xb4", b"\x02\x01\x05\xb4", b"\x02\x04\x05", b"\x02\x05\x05\xb4\x00",
-     b"\xff\xff" + MSS, b"\x01" * 40, b"\x02\x02" * 20],
+     b"\xff\xff" + MSS, b"\x02\x01" + MSS, b"\x05\x02", b"\x05\x06abcd", b"\x05\x09abcdefg",
+     b"\x01" * 40, b"\x02\x02" * 20],
 )  # fmt: skip
 def test_options_that_say_nothing(data):
     assert parse_bytes(data) == NOTHING

@@ -125,3 +125,38 @@ def test_the_first_probe_goes_after_a_retransmission_timeout():
     start, timeout = lab.time, c.tcb["rtt"]["rto"] / 1e6
     lab.wait(10)
     assert c.receives()[0].at - start == pytest.approx(timeout, rel=0.01)
+
+
+def test_a_closed_window_does_not_keep_what_no_program_has():
+    """Else a peer could keep the memory of as many connections as it likes."""
+    lab = Lab()
+    c = stuck(lab)
+    c.socket.close()
+    lab.run()
+    for _ in range(20):
+        lab.wait(60)
+        if c.state == "CLOSED":
+            break
+        c.sends(window=0, ack=1)
+    assert c.state == "CLOSED"
+    assert "R" in c.receives()[-1].flags
+
+
+def test_user_timeout_counts_while_the_window_is_closed():
+    """RFC 5482 section 3, as Linux: though the peer answers."""
+    lab = Lab()
+    c = stuck(lab)
+    c.socket.set(user_timeout_ms=10_000)
+    for _ in range(12):
+        lab.wait(2)
+        c.sends(window=0, ack=1)
+    assert c.state == "CLOSED"
+
+
+def test_a_peer_that_no_more_answers_probes_is_given_up():
+    lab = Lab()
+    c = stuck(lab)
+    lab.wait(900)
+    assert c.state == "ESTABLISHED"
+    lab.wait(1200)
+    assert c.state == "CLOSED" and c.socket.error

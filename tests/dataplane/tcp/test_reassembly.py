@@ -148,3 +148,22 @@ def test_a_fin_beyond_a_gap_is_not_forgotten_for_what_comes_in_order():
     c.nxt = 1
     c.sends(data=b"abc")
     assert c.state == "CLOSE_WAIT" and c.socket.recv() == b"abc" and c.socket.eof
+
+
+def test_pieces_that_touch_are_one():
+    """There is place for eight: that many holes, however many segments lie between them."""
+    lab = Lab()
+    c = lab.accepted()
+    c.sends(seq=20, data=b"k" * 10)
+    c.sends(seq=10, data=b"j" * 10)
+    c.sends(seq=30, data=b"l" * 10)
+    assert (c.tcb["rcv"]["ranges"], c.tcb["rcv"]["range"][0]["right"]) == (1, c.iss + 40 & 0xFFFFFFFF)
+
+
+def test_a_fin_with_text_beyond_a_gap_is_remembered():
+    lab = Lab()
+    c = lab.accepted()
+    c.sends("FA", seq=4, data=b"def")
+    assert c.state == "ESTABLISHED"
+    c.sends(seq=1, data=b"abc")
+    assert c.state == "CLOSE_WAIT" and c.socket.recv() == b"abcdef" and c.socket.eof

@@ -271,3 +271,35 @@ def test_two_stacks_that_both_time_out_hear_each_other():
     wire.faults = Faults(delay=0.2)
     wire.until(lambda: not left.unacknowledged and not right.unacknowledged, limit=10)
     assert left.recv() == right.recv() == b"x" * 10_000
+
+
+def test_what_nobody_waits_for_is_given_up_sooner():
+    """As Linux's tcp_orphan_retries: eight times."""
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"last words")
+    c.socket.close()
+    lab.run()
+    lab.wait(2000)
+    assert len(c.receives()) == 1 + 8
+    assert c.state == "CLOSED"
+
+
+def test_the_time_counts_where_fewer_retransmissions_take_as_long():
+    """R2 (RFC 9293 section 3.8.3) is 925 s, wherever the timeout begins: here at a second, for want of a round trip."""
+    lab = Lab()
+    listener = lab.listening()
+    c = lab.connection()
+    c.sends("S")
+    lab.wait(1.1)
+    c.receives()
+    c.sends("A")
+    socket = lab.program.accept(listener)
+    socket.send(b"x")
+    lab.run()
+    start = lab.time
+    lab.wait(920)
+    assert c.state == "ESTABLISHED"
+    lab.wait(120)
+    assert c.state == "CLOSED" and socket.error
+    assert len(c.receives()) < 1 + 15 and c.lab.time - start < 1087

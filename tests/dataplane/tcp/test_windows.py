@@ -227,8 +227,8 @@ def test_a_buffer_made_smaller_does_not_take_back_the_edge():
     c.sends(data=b"x" * 1460)
     assert c.receives()[-1].window < 4096
     assert c.tcb["rcv"]["adv"] == edge
-    for _ in range(4):
-        c.sends(data=b"y" * 1460)
+    c.sends(data=b"y" * 1177)  # one too many
+    c.sends(data=b"y" * 1460)
     assert c.socket.readable == 4096
     assert c.receives()[-1].ack == 4097
     c.socket.recv()
@@ -282,3 +282,40 @@ def test_an_old_acknowledgment_does_not_change_the_window():
     c.sends(ack=4, window=5000)
     c.sends(ack=1, window=100)
     assert c.tcb["snd"]["wnd"] == 5000
+
+
+def test_half_of_a_small_buffer_is_worth_an_update():
+    """3.8.6.2.2: half the buffer, when that is less than two segments."""
+    lab = Lab(rings=4096)
+    c = lab.accepted()
+    for size in (1460, 1460, 1176):
+        c.sends(data=b"x" * size)
+    lab.wait(0.5)
+    assert c.receives()[-1].window == 0
+    c.socket.recv(2047)
+    lab.run()
+    c.expects_nothing()
+    c.socket.recv(1)
+    lab.run()
+    c.expects("A", ack=4097, window=2048)
+
+
+def test_a_peer_with_an_eighth_of_the_buffer_left_hears_of_room():
+    lab = Lab(rings=65536)
+    c = lab.accepted()
+    for _ in range(41):
+        c.sends(data=b"x" * 1460)
+    c.receives()
+    assert 2 * 1460 < c.tcb["rcv"]["adv"] - c.tcb["rcv"]["nxt"] & 0xFFFFFFFF < 65536 // 8
+    c.socket.recv()
+    lab.run()
+    assert c.expects("A").window == 65535
+
+
+def test_the_largest_window_is_remembered():
+    """3.8.6.2.1: half of it is worth a segment, and RFC 5961 section 5.2 counts by it."""
+    lab = Lab()
+    c = lab.accepted(window=1000)
+    for window in (8000, 3000):
+        c.sends(window=window)
+    assert (c.tcb["snd"]["wnd"], c.tcb["snd"]["max_wnd"]) == (3000, 8000)

@@ -151,7 +151,6 @@ def predicted(t: cython.pointer[cython.const[Tcb]], seg: cython.pointer[cython.c
         and seg.flags == ACK
         and seg.seq == t.rcv.nxt
         and seg.len <= t.rcv.adv - t.rcv.nxt
-        and not t.rcv.ranges
         and not t.flags & TCB_FIN_SEEN
         and (not t.flags & TCB_TIMESTAMPS or (seg.stamped and not before(seg.tsval, t.stamps.recent)))
     )
