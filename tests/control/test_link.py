@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface
 
 import pytest
 
-from neatstack.control import frames
+from neatstack.control import frames, neighbourhood
 from neatstack.control import link as link_module
 from neatstack.control.frames import Arp
 from neatstack.control.link import Link
@@ -29,7 +29,7 @@ class Wire:
         self.ours.setblocking(False)
         theirs.setblocking(False)
         self.memory = mmap.mmap(-1, NEIGHBOURS * NEIGHBOUR_SIZE)
-        self.link = Link(theirs.fileno(), NeighbourTable(self.memory), IPv4Interface("10.77.0.2/24"), OURS)
+        self.link = Link(theirs.fileno(), NeighbourTable(self.memory), [IPv4Interface("10.77.0.2/24")], OURS)
 
     def deliver(self, frame: bytes) -> list[bytes]:
         """Frames with their virtio-net header in, frames without it out."""
@@ -130,7 +130,7 @@ def test_does_not_believe_what_it_has_not_asked(wire: Wire) -> None:
 
 
 def test_strangers_cannot_fill_the_table(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "LEARN_MOST", 10)
+    monkeypatch.setattr(neighbourhood, "LEARN_MOST", 10)
     for n in range(10, 40):
         wire.arp(frames.REQUEST, PEER, IPv4Address(f"10.77.0.{n}").packed, bytes(6), ADDRESS)
     assert len(wire.link.table) == 10
@@ -256,7 +256,7 @@ def test_a_full_table_gives_up_failed_neighbours_first() -> None:
 
 def test_a_new_link_finds_the_table(wire: Wire) -> None:
     wire.arp(frames.REQUEST, PEER, HOST, bytes(6), ADDRESS)
-    again = Link(wire.link.queue, NeighbourTable(wire.memory), IPv4Interface("10.77.0.2/24"), OURS)
+    again = Link(wire.link.queue, NeighbourTable(wire.memory), [IPv4Interface("10.77.0.2/24")], OURS)
     assert again.table.get(HOST) == Neighbour(HOST, PEER, State.REACHABLE)
     wire.clock[0] += 1
     again.run_timers()

@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from types import FrameType
 from typing import Annotated, Any
 
@@ -18,7 +18,9 @@ from neatstack.control.errors import NeatError
 EXAMPLES = "Examples: [bold]neat ping 10.77.0.1[/] · [bold]neat ping example.org --count 3 --interval 0.2[/]"
 CODES = {0: "network", 1: "host", 2: "protocol", 3: "port"}  # of ICMP destination unreachable
 LONGEST = 60.0  # seconds to wait for a reply
-HEADERS = 28  # bytes of IPv4 and ICMP
+Address = IPv4Address | IPv6Address
+CODES6 = {0: "network", 1: "administratively", 3: "address", 4: "port"}  # of ICMPv6
+HEADERS = {4: 28, 6: 48}  # bytes of IP and ICMP
 
 
 @dataclass
@@ -49,7 +51,7 @@ class Tally:
 
 
 def ping(
-    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="An IPv4 address, or a name.")],
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="An address, or a name.")],
     stack: Annotated[str | None, typer.Option(metavar="NAME", help="Which stack.", show_default="the only one")] = None,
     count: Annotated[
         int | None, typer.Option("-c", "--count", metavar="N", help="End after N.", show_default=False)
@@ -75,8 +77,9 @@ def ping(
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, end)
-    own = str(rundir.ask(name, {"op": "status"})["address"]).partition("/")[0]
-    print(f"PING {address} ({target}) from {own} stack {name}: {size}({size + HEADERS}) bytes of data.", flush=True)
+    own = _own(rundir.ask(name, {"op": "status"}), target)
+    whole = size + HEADERS[target.version]
+    print(f"PING {address} ({target}) from {own} stack {name}: {size}({whole}) bytes of data.", flush=True)
     try:
         while count is None or tally.sent < count:
             due = time.monotonic() + interval
@@ -102,17 +105,27 @@ def _check(count: int | None, interval: float, size: int, timeout: float) -> Non
         raise NeatError(f"--timeout {timeout:g}: give seconds up to {LONGEST:g}", status=2)
 
 
-def _resolve(text: str) -> IPv4Address:
+def _own(status: dict[str, Any], target: Address) -> str:
+    """The stack's address that the requests come from, as far as it is known here."""
+    own = [str(each).partition("/")[0] for each in [status["address"], *status.get("addresses", ())]]
+    fit = [ip_address(each) for each in own if ip_address(each).version == target.version]
+    same = [each for each in fit if each.is_link_local == target.is_link_local]
+    return str(next(iter(same or fit), "?"))
+
+
+def _resolve(text: str) -> Address:
     """The address that is meant. Raises NeatError."""
     try:
-        found = socket.getaddrinfo(text, None, socket.AF_INET, socket.SOCK_RAW)
+        found = socket.getaddrinfo(text, None, 0, socket.SOCK_RAW)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or "not a name"
-        raise NeatError(f"{text}: {why}; give an IPv4 address, or another name", status=2) from None
-    return IPv4Address(found[0][4][0])
+        raise NeatError(f"{text}: {why}; give an address, or another name", status=2) from None
+    # a name of both families is meant as IPv4, which every stack speaks
+    first = min(found, key=lambda each: each[0] != socket.AF_INET)
+    return ip_address(str(first[4][0]).partition("%")[0])
 
 
-def _one(stack: str, target: IPv4Address, tally: Tally, size: int, timeout: float) -> None:
+def _one(stack: str, target: Address, tally: Tally, size: int, timeout: float) -> None:
     """One request and what comes of it, in a line."""
     number = tally.sent + 1
     request = {"op": "ping", "address": str(target), "size": size, "sequence": number, "timeout": timeout}
@@ -134,7 +147,8 @@ def _one(stack: str, target: IPv4Address, tally: Tally, size: int, timeout: floa
 def _failure(answer: dict[str, Any], number: int) -> str:
     match answer["outcome"]:
         case "unreachable":
-            what = CODES.get(answer["code"], f"(code {answer['code']})")
+            codes = CODES6 if ":" in answer["from"] else CODES
+            what = codes.get(answer["code"], f"(code {answer['code']})")
             return f"From {answer['from']} icmp_seq={number} destination {what} unreachable"
         case "time exceeded":
             return f"From {answer['from']} icmp_seq={number} time to live exceeded"

@@ -1,7 +1,8 @@
-"""The link process: answers ARP and ping for the stack, and finds the hardware addresses that replicas want.
+"""The link process: answers ARP, neighbour discovery and ping for the stack, and finds the hardware addresses that
+replicas want.
 
 It owns the last queue of the device and writes the table of neighbours; replicas ask it over a datagram socket each,
-with the four bytes of an address. It may be restarted at any time: what it knows is in the table.
+with the bytes of an address. It may be restarted at any time: what it knows is in the table, and with the manager.
 """
 
 import contextlib
@@ -13,70 +14,111 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from typing import Any
 
-from neatstack.control import frames, launch
+from neatstack.control import frames, frames6, launch
+from neatstack.control.addressing import MOST_ADDRESSES
 from neatstack.control.frames import Arp
 from neatstack.control.link_control import Captures, Requests
-from neatstack.control.neighbours import Neighbour, NeighbourTable, State
+from neatstack.control.ndp import Discovery
+from neatstack.control.neighbourhood import Neighbourhood
+from neatstack.control.neighbours import NeighbourTable
 from neatstack.control.packets import Limit, Packets
 from neatstack.control.ping import Pings
 from neatstack.dataplane.sandbox import enter_isolation
 
 FRAME_MOST = 70_000  # bytes of the largest frame that the device hands over
 AT_ONCE = 64  # frames or wishes taken before looking at the rest
-ASK_EVERY = 1.0  # seconds between two requests for one address (RFC 1122 section 2.3.2.1)
-ASK_MOST = 3
-REFRESH_AFTER = 60.0  # seconds after which a neighbour is asked whether it is still there
-LEARN_MOST = 512  # entries that requests of others may make; the rest is for addresses that replicas want
 ECHOES = 1000  # echo replies a second
 DEFEND_EVERY = 10.0  # seconds, RFC 5227 section 2.4
+ARP, IP6 = frames.ETHERTYPE_ARP.to_bytes(2, "big"), frames6.ETHERTYPE_IP6.to_bytes(2, "big")
+IPV4, IPV6 = 4, 16  # bytes of an address
 
 
-@dataclass
-class Enquiry:
-    """An address that is being asked for."""
+@dataclass(frozen=True)
+class Plan:
+    """What the operator wants of IPv6."""
 
-    next_at: float
-    asked: int = 0
+    addresses: tuple[IPv6Interface, ...]
+    gateway: bytes | None
+    slaac: bool
+    secret: bytes  # of interface identifiers
+    interface: str
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> "Plan":
+        """As processes.py writes it."""
+        gateway = IPv6Address(data["gateway"]).packed if data["gateway"] else None
+        addresses = tuple(IPv6Interface(address) for address in data["addresses"])
+        return cls(addresses, gateway, data["slaac"], bytes.fromhex(data["secret"]), data["interface"])
 
 
 class Link:
-    """ARP and echo for one address."""
+    """ARP, neighbour discovery and echo for the addresses of one device. `told` gets what the manager has to know."""
 
     def __init__(
         self,
         queue: int,
         table: NeighbourTable,
-        interface: IPv4Interface,
+        interfaces: Sequence[IPv4Interface],
         mac: bytes,
         gateway: bytes | None = None,
         mtu: int = 1500,
     ) -> None:
         self.queue = queue
         self.table = table
-        self.network = interface.network
-        self.address = interface.ip.packed
+        self.interfaces = list(interfaces)
+        self.addresses = [interface.ip.packed for interface in interfaces]  # the first is the one to speak with
         self.mac = mac
         self.gateway = gateway
-        self.captures = Captures()
-        self.pings = Pings(self.address, self._next_hop, self._known, self._send_to)
-        self.enquiries: dict[bytes, Enquiry] = {}
-        now = time.monotonic()
-        # those found in the table are asked soon, but not all at once
-        known = [neighbour.address for neighbour in table if neighbour.state in (State.REACHABLE, State.ASKED)]
-        self.refresh_at = {address: now + secrets.randbelow(1000) / 1000 for address in known}
-        self.echoes = Limit(ECHOES)
-        self.packets = Packets(mac, self.address, self._route)
         self.mtu = mtu
+        self.captures = Captures()
+        self.pings = Pings(self.own_for, mtu, self._next_hop, self._known, self._send_to)
+        self.neighbours = Neighbourhood(table, self._ask, self.pings.found, self.pings.failed)
+        self.discovery: Discovery | None = None
+        self.echoes = Limit(ECHOES)
+        self.packets = [Packets(mac, address, self._route) for address in self.addresses]
         self.identification = secrets.randbelow(1 << 16)
         self.defended_at = -DEFEND_EVERY
 
+    def speak_ipv6(
+        self, plan: Plan, told: Callable[[dict[str, Any]], None], before: dict[str, Any] | None = None
+    ) -> None:
+        """From now on there is IPv6, too; `before` is what a former link has `told`."""
+
+        def changed() -> None:
+            if self.discovery is not None:
+                told(self.discovery.to_data())
+
+        self.discovery = Discovery(
+            self.mac,
+            self.mtu,
+            MOST_ADDRESSES - len(self.addresses),
+            plan.secret,
+            plan.interface,
+            self.neighbours,
+            self._send_to6,
+            changed,
+            plan.gateway,
+            plan.slaac,
+        )
+        self.discovery.start(plan.addresses, before)
+
+    @property
+    def settling(self) -> bool:
+        """Is it still being found out whether somebody else has one of our addresses?"""
+        return self.discovery is not None and self.discovery.own.pending
+
     def announce(self) -> None:
         """Tell everybody our hardware address (RFC 5227 section 2.3)."""
-        announcement = Arp(frames.REQUEST, self.mac, self.address, bytes(6), self.address)
-        self._send(frames.build_arp(frames.BROADCAST, announcement))
+        for address in self.addresses:
+            self._announce(address)
+
+    def _announce(self, address: bytes) -> None:
+        self._send(frames.build_arp(frames.BROADCAST, Arp(frames.REQUEST, self.mac, address, bytes(6), address)))
 
     def receive(self) -> None:
         """Handle what waits in the queue."""
@@ -88,84 +130,83 @@ class Link:
             if self.captures.writers:
                 self.captures.put(data, False)
             frame = data[len(frames.VNET) :]
-            if frame[12:14] == frames.ETHERTYPE_ARP.to_bytes(2, "big"):
+            ethertype = frame[12:14]
+            if ethertype == ARP:
                 packet = frames.parse_arp(frame)
                 if packet is not None:
                     self._arp(packet)
-            elif (whole := self.packets.whole(frame)) is not None:
-                self._icmp(whole)
+            elif ethertype == IP6:
+                self._ipv6(frame)
+            else:
+                self._ipv4(frame)
 
-    def _icmp(self, frame: bytes) -> None:
-        if (self.pings.under_way and self._is_answer(frame)) or not self.echoes.allows():
+    def _ipv4(self, frame: bytes) -> None:
+        for packets in self.packets:
+            whole = packets.whole(frame)
+            if whole is not None:
+                self._icmp(whole, packets.address)
+
+    def _icmp(self, frame: bytes, address: bytes) -> None:
+        if self.pings.under_way:
+            packet = frames.parse_icmp(frame, self.mac, address)
+            if packet is not None and self.pings.receive(packet):
+                return
+        if self.echoes.allows():
+            reply = frames.answer_echo(frame, self.mac, address)
+            if reply is not None:
+                self.echoes.take()
+                self._send_to(frame[6:12], reply)
+
+    def _ipv6(self, frame: bytes) -> None:
+        packet = self.discovery.receive(frame) if self.discovery is not None else None
+        if packet is None or self.discovery is None:
             return
-        reply = frames.answer_echo(frame, self.mac, self.address)
-        if reply is not None:
-            self.echoes.take()
-            self._send_to(frame[6:12], reply)
+        if packet.kind == frames6.ECHO and packet.code == 0:
+            if self.echoes.allows():
+                self.echoes.take()
+                self.discovery.reply(packet)
+        elif self.pings.under_way:
+            self.pings.receive6(packet)
 
     def want(self, address: bytes) -> None:
-        """A replica wants the hardware address of `address`."""
-        if len(address) != 4 or not self._is_neighbour(address) or address in self.enquiries:
-            return
-        entry = self.table.get(address)
-        if entry is not None and entry.state == State.REACHABLE:
-            return
-        if self.table.put(Neighbour(address, bytes(6), State.ASKED)):
-            self.enquiries[address] = Enquiry(time.monotonic())
-            self.run_timers()
+        """A replica wants the hardware address of `address`: 4 bytes, or 16."""
+        if self._is_neighbour(address):
+            self.neighbours.want(address)
 
     def run_timers(self) -> float | None:
-        """Ask what is due to be asked; seconds until the next time, None: nothing to wait for."""
+        """Do what is due; seconds until the next time, None: nothing to wait for."""
         now = time.monotonic()
-        for address, due in list(self.refresh_at.items()):
-            if due <= now:
-                del self.refresh_at[address]
-                self.enquiries.setdefault(address, Enquiry(now))
-        for address, enquiry in list(self.enquiries.items()):
-            if enquiry.next_at <= now:
-                self._ask(address, enquiry, now)
-        due_times = [enquiry.next_at for enquiry in self.enquiries.values()] + list(self.refresh_at.values())
-        if (over := self.pings.run_timers(now)) is not None:
-            due_times.append(over)
-        if (wait := self.packets.run_timers()) is not None:
-            due_times.append(now + wait)
-        return max(0.0, min(due_times) - now) if due_times else None
+        due_times = [self.neighbours.run_timers(now), self.pings.run_timers(now)]
+        if self.discovery is not None:
+            due_times.append(self.discovery.run_timers(now))
+        due_times += [now + wait for wait in (packets.run_timers() for packets in self.packets) if wait is not None]
+        due = min((each for each in due_times if each is not None), default=None)
+        return None if due is None else max(0.0, due - now)
 
-    def _ask(self, address: bytes, enquiry: Enquiry, now: float) -> None:
-        """Ask once more: the neighbour itself while we believe to know it, else everybody; or give up."""
-        entry = self.table.get(address)
-        if enquiry.asked >= ASK_MOST:
-            del self.enquiries[address]
-            self.table.put(Neighbour(address, bytes(6), State.FAILED))
-            self.pings.failed(address)
-            return
-        known = entry is not None and entry.state == State.REACHABLE and enquiry.asked < ASK_MOST - 1
-        destination = entry.mac if entry is not None and known else frames.BROADCAST
-        self._send(frames.build_arp(destination, Arp(frames.REQUEST, self.mac, self.address, bytes(6), address)))
-        enquiry.asked += 1
-        enquiry.next_at = now + ASK_EVERY
+    def _ask(self, address: bytes, mac: bytes | None) -> None:
+        """One that we believe to know, or everybody."""
+        if len(address) == IPV4:
+            request = Arp(frames.REQUEST, self.mac, self.own_for(address), bytes(6), address)
+            self._send(frames.build_arp(mac or frames.BROADCAST, request))
+        elif self.discovery is not None:
+            self.discovery.ask(address, mac)
 
     def _arp(self, packet: Arp) -> None:
         """Learn and answer. Who is not asked and asks nothing of us is not believed."""
-        if packet.sender == self.address:
+        if packet.sender in self.addresses:
             if packet.sender_mac != self.mac:
                 self._defend(packet)
             return
-        if packet.target != self.address:
+        if packet.target not in self.addresses:
             return
         if packet.operation == frames.REQUEST:
-            if self._is_neighbour(packet.sender) and (self.table.get(packet.sender) or len(self.table) < LEARN_MOST):
-                self._learn(packet)
-            reply = Arp(frames.REPLY, self.mac, self.address, packet.sender_mac, packet.sender)
+            if self._is_neighbour(packet.sender) and self.neighbours.has_room(packet.sender):
+                self.neighbours.learn(packet.sender, packet.sender_mac)
+            reply = Arp(frames.REPLY, self.mac, packet.target, packet.sender_mac, packet.sender)
             self._send(frames.build_arp(packet.sender_mac, reply))
-        elif packet.operation == frames.REPLY and packet.sender in self.enquiries and packet.target_mac == self.mac:
-            self._learn(packet)
-
-    def _learn(self, packet: Arp) -> None:
-        self.enquiries.pop(packet.sender, None)
-        if self.table.put(Neighbour(packet.sender, packet.sender_mac, State.REACHABLE)):
-            self.refresh_at[packet.sender] = time.monotonic() + REFRESH_AFTER
-        self.pings.found()
+        elif packet.operation == frames.REPLY and packet.target_mac == self.mac:
+            if packet.sender in self.neighbours.enquiries:
+                self.neighbours.learn(packet.sender, packet.sender_mac)
 
     def _defend(self, packet: Arp) -> None:
         """Somebody else uses our address: say so, and announce ours, but not for ever (RFC 5227 section 2.4 (b))."""
@@ -173,35 +214,54 @@ class Link:
         if now - self.defended_at >= DEFEND_EVERY:
             self.defended_at = now
             other = packet.sender_mac.hex(":")
-            print(f"link: {IPv4Address(self.address)} is also used by {other}", file=sys.stderr, flush=True)
-            self.announce()
+            print(f"link: {IPv4Address(packet.sender)} is also used by {other}", file=sys.stderr, flush=True)
+            self._announce(packet.sender)
 
     def _is_neighbour(self, address: bytes) -> bool:
-        """An address of a host on our network, not ourselves."""
+        """An address of a host on one of our networks, not ourselves."""
+        if len(address) != IPV4:
+            return self.discovery is not None and len(address) == IPV6 and self.discovery.is_neighbour(address)
         host = IPv4Address(address)
-        edges = (self.network.network_address, self.network.broadcast_address)
-        return host in self.network and host not in edges and address != self.address
+        return address not in self.addresses and any(
+            host in network and host not in (network.network_address, network.broadcast_address)
+            for network in (interface.network for interface in self.interfaces)
+        )
 
     # ---- what pings need ----
 
+    def own_for(self, address: bytes) -> bytes:
+        """The address of ours to speak to another with; b"" when there is none yet."""
+        if len(address) == IPV4:
+            host = IPv4Address(address)
+            near = (interface.ip.packed for interface in self.interfaces if host in interface.network)
+            return address if address in self.addresses else next(near, self.addresses[0])
+        return (self.discovery and self.discovery.own.source_for(address)) or b""
+
     def _next_hop(self, address: bytes) -> bytes | None:
         """Who takes packets for an address (RFC 1122 section 3.3.1.1); None: nobody."""
-        if IPv4Address(address) in self.network:
+        if len(address) != IPV4:
+            return self.discovery.next_hop(address) if self.discovery is not None else None
+        if any(IPv4Address(address) in interface.network for interface in self.interfaces):
             return address if self._is_neighbour(address) else None
         return self.gateway
 
     def _known(self, hop: bytes) -> bytes | None:
         """A neighbour's hardware address; one that is not known is asked for."""
-        entry = self.table.get(hop)
-        if entry is not None and entry.state == State.REACHABLE:
-            return entry.mac
-        self.want(hop)
-        return None
+        mac = self.neighbours.known(hop)
+        if mac is None:
+            self.want(hop)
+        return mac
 
     def _send_to(self, mac: bytes, packet: bytes) -> None:
+        if packet[0] >> 4 == 6:
+            self._send_to6(mac, packet)
+            return
         self.identification = (self.identification + 1) & 0xFFFF
         for part in frames.cut(packet, self.mtu, self.identification):
             self._send(frames.VNET + frames.ETHERNET.pack(mac, self.mac, frames.ETHERTYPE_IP) + part)
+
+    def _send_to6(self, mac: bytes, packet: bytes) -> None:
+        self._send(frames6.frame(mac, self.mac, packet))
 
     def _route(self, packet: bytes, destination: bytes) -> None:
         """Send to whoever takes packets for an address, if that is known."""
@@ -209,10 +269,6 @@ class Link:
         mac = None if hop is None else self._known(hop)
         if mac is not None:
             self._send_to(mac, packet)
-
-    def _is_answer(self, frame: bytes) -> bool:
-        packet = frames.parse_icmp(frame, self.mac, self.address)
-        return packet is not None and self.pings.receive(packet)
 
     def _send(self, frame: bytes) -> None:
         with contextlib.suppress(OSError):  # the device is down or full: as if lost on the way
@@ -228,8 +284,12 @@ def serve(link: Link, wishes: list[socket.socket], control: socket.socket) -> No
     watched = select.poll()
     for descriptor in (link.queue, control.fileno(), *by_descriptor):
         watched.register(descriptor, select.POLLIN)
+    said = False
     while True:
         wait = link.run_timers()
+        if not said and not link.settling:
+            said = True
+            control.send(b'{"ready": true}')
         for descriptor, _ in watched.poll(None if wait is None else wait * 1000 + 1):
             if descriptor == control.fileno():
                 if not requests.receive():
@@ -240,9 +300,28 @@ def serve(link: Link, wishes: list[socket.socket], control: socket.socket) -> No
                 continue
             for _ in range(AT_ONCE):
                 try:
-                    link.want(by_descriptor[descriptor].recv(5))
+                    link.want(unmapped(by_descriptor[descriptor].recv(IPV6 + 1)))
                 except BlockingIOError:
                     break
+
+
+def unmapped(address: bytes) -> bytes:
+    """An IPv4 address as 4 bytes, however it was told."""
+    return address[-IPV4:] if len(address) == IPV6 and frames6.is_mapped(address) else address
+
+
+def teller(control: socket.socket) -> Callable[[dict[str, Any]], None]:
+    """What tells the manager of IPv6, once for each change."""
+    last: dict[str, Any] = {}
+
+    def tell(data: dict[str, Any]) -> None:
+        nonlocal last
+        if data != last:
+            last = data
+            with contextlib.suppress(OSError):  # the stack has ended, which the loop will see
+                control.send(json.dumps({"ipv6": data}).encode())
+
+    return tell
 
 
 def main(arguments: list[str]) -> int:
@@ -256,11 +335,13 @@ def main(arguments: list[str]) -> int:
     table = NeighbourTable(mmap.mmap(config["neighbours"], 0))
     gateway = IPv4Address(config["gateway"]).packed if config["gateway"] else None
     mac = bytes.fromhex(config["mac"])
-    link = Link(config["queue"], table, IPv4Interface(config["address"]), mac, gateway, config["mtu"])
+    interfaces = [IPv4Interface(address) for address in config["addresses"]]
+    link = Link(config["queue"], table, interfaces, mac, gateway, config["mtu"])
     os.set_blocking(link.queue, False)
     link.announce()
     if gateway is not None:
         link.want(gateway)
-    control.send(b'{"ready": true}')
+    if (ipv6 := config["ipv6"]) is not None:
+        link.speak_ipv6(Plan.from_data(ipv6), teller(control), ipv6["before"])
     serve(link, wishes, control)
     return 0

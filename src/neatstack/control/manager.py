@@ -123,6 +123,7 @@ class Manager:
         slots = [self._slot(number, entries) for number in range(self.settings.max_replicas)]
         sockets = [slot.link_theirs for slot in slots]
         self.link = Link(self.store, self.settings, self.page.mac, self.queues[-1], self.neighbours, sockets)
+        self.link.ipv6 = entries[processes.IPV6].data if processes.IPV6 in entries else None
         channels = [entry for key, entry in entries.items() if key.startswith("channel.")]
         bindings = [Binding.from_data(entry.data) for key, entry in entries.items() if key.startswith("binding.")]
         ports = Ports(self.settings.interface.ip, bindings, self.settings.interface.network)

@@ -4,6 +4,7 @@ A replica looks an address up by its hash and linear probing until the first unu
 used again but never becomes unused.
 """
 
+import itertools
 import mmap
 import struct
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from enum import IntEnum
 
 from neatstack.control.pages import NEIGHBOUR_SIZE, NEIGHBOURS
 
+ADDRESS = 4  # bytes of an address in the table
 ENTRY = struct.Struct("=4s6sBx")
 HASH_FACTOR = 2654435761  # Knuth's; the top ten bits of the product
 HASH_SHIFT = 22
@@ -41,23 +43,28 @@ class NeighbourTable:
     def __init__(self, memory: mmap.mmap) -> None:
         self._memory = memory
         self._places: dict[bytes, int] = {}
+        self._aside: dict[bytes, Neighbour] = {}  # those whose address has no place in an entry: IPv6
         for place in range(NEIGHBOURS):
             entry = self._read(place)
             if entry.state != State.UNUSED:
                 self._places[entry.address] = place
 
     def __iter__(self) -> Iterator[Neighbour]:
-        return (self._read(place) for place in list(self._places.values()))
+        return itertools.chain((self._read(place) for place in list(self._places.values())), self._aside.values())
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._places) + len(self._aside)
 
     def get(self, address: bytes) -> Neighbour | None:
+        if len(address) != ADDRESS:
+            return self._aside.get(address)
         place = self._places.get(address)
         return None if place is None else self._read(place)
 
     def put(self, neighbour: Neighbour) -> bool:
         """Write an entry, in the place of a failed one if there is no other; False when there is no room."""
+        if len(neighbour.address) != ADDRESS:
+            return self._put_aside(neighbour)
         place = self._places.get(neighbour.address)
         if place is None:
             place = self._find_place(neighbour.address)
@@ -74,6 +81,16 @@ class NeighbourTable:
             self._memory[at + 10] = State.FAILED if self._read(place).state != State.UNUSED else State.UNUSED
         self._memory[at : at + 10] = packed[:10]
         self._memory[at + 10] = packed[10]
+        return True
+
+    def _put_aside(self, neighbour: Neighbour) -> bool:
+        if neighbour.address not in self._aside and len(self._aside) >= NEIGHBOURS:
+            failed = (each.address for each in self._aside.values() if each.state == State.FAILED)
+            victim = next(failed, None)
+            if victim is None:
+                return False
+            del self._aside[victim]
+        self._aside[neighbour.address] = neighbour
         return True
 
     def _find_place(self, address: bytes) -> int | None:

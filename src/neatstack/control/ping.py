@@ -1,21 +1,24 @@
-"""Echo requests that link sends (RFC 792): for `neat ping`, which asks for one after the other."""
+"""Echo requests that link sends (RFC 792, RFC 4443): for `neat ping`, which asks for one after the other."""
 
 import os
 import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import Any
 
-from neatstack.control import frames
+from neatstack.control import frames, frames6
+from neatstack.control.frames6 import Packet
 
 MOST = 256  # on their way at one time
 LONGEST_WAIT = 60.0  # seconds
-HEADERS = 28  # bytes of IPv4 and ICMP
 LONGEST = 65535  # bytes of an IPv4 packet, which may go in fragments
+HEADERS = {4: 28, 16: 48}  # bytes of IP and ICMP, by those of an address
 UNREACHABLE, TIME_EXCEEDED = 3, 11  # ICMP types
-LOOPBACK = 127
+NO_HOST = {4: 1, 16: 3}  # codes of unreachable: the host, the address
+
+BROADCAST = b"\xff" * 4
 
 Answer = dict[str, Any]
 Done = Callable[[Answer], None]
@@ -34,35 +37,39 @@ class Echo:
 
 
 class Pings:
-    """Those of one stack. `route` says who takes packets for an address (None: nobody), `mac` whether it is known."""
+    """Those of one stack. `own` is the address to speak with to another (itself, if it is ours), `route` says who takes
+    packets for an address (None: nobody), `mac` whether it is known."""
 
     def __init__(
         self,
-        own: bytes,
+        own: Callable[[bytes], bytes],
+        mtu: int,
         route: Callable[[bytes], bytes | None],
         mac: Callable[[bytes], bytes | None],
         send: Callable[[bytes, bytes], None],
     ) -> None:
         self.own = own
+        self.mtu = mtu
         self._route, self._mac, self._send = route, mac, send
         self.ident = int.from_bytes(os.urandom(2), "big")
         self.under_way: dict[int, Echo] = {}  # by the sequence number on the wire
 
     def start(self, message: dict[str, Any], done: Done) -> None:
         """`done` gets the answer, perhaps at once. Raises ValueError for what cannot be sent."""
-        destination = IPv4Address(message["address"])
+        destination = ip_address(message["address"])
+        most = (LONGEST if destination.version == 4 else self.mtu) - HEADERS[len(destination.packed)]
         size, wait, sequence = message["size"], message["timeout"], message["sequence"]
-        if type(size) is not int or not 0 <= size <= LONGEST - HEADERS:
-            raise ValueError(f"{size} bytes do not go into one packet; at most {LONGEST - HEADERS} do")
+        if type(size) is not int or not 0 <= size <= most:
+            raise ValueError(f"{size} bytes do not go into one packet; at most {most} do")
         if type(sequence) is not int or not 0 < wait <= LONGEST_WAIT or len(self.under_way) >= MOST:
             raise ValueError("too many, or too long to wait")
-        if destination.is_multicast or int(destination) == 0xFFFFFFFF or destination.is_unspecified:
+        if destination.is_multicast or destination.packed == BROADCAST or destination.is_unspecified:
             raise ValueError(f"{destination} is no address of one host")
         echo = Echo(destination.packed, sequence & 0xFFFF, payload(size), done, time.monotonic() + wait)
-        if echo.destination == self.own or echo.destination[0] == LOOPBACK:
+        if destination.is_loopback or self.own(echo.destination) == echo.destination:
             self._to_ourselves(echo)
             return
-        if self._route(echo.destination) is None:
+        if self._route(echo.destination) is None or not self.own(echo.destination):
             done({"outcome": "no route"})
             return
         former = self.under_way.pop(echo.sequence, None)
@@ -70,6 +77,13 @@ class Pings:
             former.done({"outcome": "timeout"})
         self.under_way[echo.sequence] = echo
         self._try(echo)
+
+    def _packet(self, echo: Echo) -> bytes:
+        own = self.own(echo.destination)
+        if len(own) == 16:
+            message = frames6.echo(frames6.ECHO, self.ident, echo.sequence, echo.payload)
+            return frames6.build(own, echo.destination, message, frames6.DEFAULT_HOPS)
+        return frames.icmp_packet(own, echo.destination, self._message(echo))
 
     def _message(self, echo: Echo) -> bytes:
         return frames.echo(frames.ECHO, self.ident, echo.sequence, echo.payload)
@@ -86,7 +100,7 @@ class Pings:
         if mac is None:
             return
         echo.sent_ns = time.monotonic_ns()
-        self._send(mac, frames.icmp_packet(self.own, echo.destination, self._message(echo)))
+        self._send(mac, self._packet(echo))
 
     def found(self) -> None:
         """A neighbour may be known now."""
@@ -99,7 +113,8 @@ class Pings:
         for sequence, echo in list(self.under_way.items()):
             if not echo.sent_ns and self._route(echo.destination) == hop:
                 del self.under_way[sequence]
-                echo.done({"outcome": "unreachable", "from": str(IPv4Address(self.own)), "code": 1})
+                own, code = ip_address(self.own(echo.destination)), NO_HOST[len(echo.destination)]
+                echo.done({"outcome": "unreachable", "from": str(own), "code": code})
 
     def receive(self, packet: bytes) -> bool:
         """An ICMP packet over IPv4 for us; True: it was an answer."""
@@ -109,37 +124,54 @@ class Pings:
         header = (packet[0] & 15) * 4
         message, source = packet[header:], packet[12:16]
         if message[0] == frames.ECHO_REPLY:
-            ident, sequence = struct.unpack_from("!HH", message, 4)
-            echo = self.under_way.get(sequence)
-            if ident != self.ident or echo is None or source != echo.destination or not echo.sent_ns:
-                return False
-            del self.under_way[sequence]
-            self._arrived(echo, message, packet[8], now - echo.sent_ns)
-            return True
+            return self._replied(message, source, packet[8], now)
         if message[0] in (UNREACHABLE, TIME_EXCEEDED):
-            return self._error(message, source)
+            quoted = message[8:]
+            header = (quoted[0] & 15) * 4 if quoted else 0
+            if len(quoted) < header + 8 or quoted[9:10] != b"\1" or quoted[12:16] != self.own(quoted[16:20]):
+                return False
+            outcome = "unreachable" if message[0] == UNREACHABLE else "time exceeded"
+            return self._failed(quoted[header:], frames.ECHO, quoted[16:20], outcome, message[1], source)
         return False
+
+    def receive6(self, packet: Packet) -> bool:
+        """The same over IPv6."""
+        now = time.monotonic_ns()
+        message = packet.message
+        if packet.kind == frames6.ECHO_REPLY:
+            return self._replied(message, packet.source, packet.hops, now)
+        if packet.kind in (frames6.UNREACHABLE, frames6.TIME_EXCEEDED):
+            quoted = message[8:]
+            if len(quoted) < frames6.IP6.size + 8 or quoted[0] >> 4 != 6 or quoted[6] != frames6.ICMP6:
+                return False
+            outcome = "unreachable" if packet.kind == frames6.UNREACHABLE else "time exceeded"
+            return self._failed(quoted[40:], frames6.ECHO, quoted[24:40], outcome, packet.code, packet.source)
+        return False
+
+    def _replied(self, message: bytes, source: bytes, hops: int, now: int) -> bool:
+        ident, sequence = struct.unpack_from("!HH", message, 4)
+        echo = self.under_way.get(sequence)
+        if ident != self.ident or echo is None or source != echo.destination or not echo.sent_ns:
+            return False
+        del self.under_way[sequence]
+        self._arrived(echo, message, hops, now - echo.sent_ns)
+        return True
+
+    def _failed(self, quoted: bytes, asked: int, to: bytes, outcome: str, code: int, source: bytes) -> bool:
+        """An ICMP error that quotes a message to `to`: perhaps one of ours."""
+        kind, ident, sequence = struct.unpack_from("!B3xHH", quoted)
+        echo = self.under_way.get(sequence)
+        if kind != asked or ident != self.ident or echo is None or to != echo.destination:
+            return False
+        del self.under_way[sequence]
+        echo.done({"outcome": outcome, "from": str(ip_address(source)), "code": code})
+        return True
 
     def _arrived(self, echo: Echo, message: bytes, ttl: int, took_ns: int) -> None:
         if message[8:] != echo.payload:
             echo.done({"outcome": "damaged"})
             return
         echo.done({"outcome": "reply", "rtt_ns": took_ns, "ttl": ttl, "bytes": len(message)})
-
-    def _error(self, message: bytes, source: bytes) -> bool:
-        """An ICMP error that quotes one of ours."""
-        quoted = message[8:]
-        header = (quoted[0] & 15) * 4 if quoted else 0
-        if len(quoted) < header + 8 or quoted[9:10] != b"\1" or quoted[12:16] != self.own:
-            return False
-        kind, ident, sequence = struct.unpack_from("!B3xHH", quoted, header)
-        echo = self.under_way.get(sequence)
-        if kind != frames.ECHO or ident != self.ident or echo is None or quoted[16:20] != echo.destination:
-            return False
-        del self.under_way[sequence]
-        outcome = "unreachable" if message[0] == UNREACHABLE else "time exceeded"
-        echo.done({"outcome": outcome, "from": str(IPv4Address(source)), "code": message[1]})
-        return True
 
     def run_timers(self, now: float) -> float | None:
         """Give up those whose time is over; when the next one's is (monotonic seconds)."""

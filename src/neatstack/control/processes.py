@@ -13,6 +13,7 @@ from typing import Any
 
 from neatstack.control import launch, pages, recovery
 from neatstack.control.code import Code
+from neatstack.control.interface_id import stable_secret
 from neatstack.control.line import Answer, ControlLine, Told
 from neatstack.control.settings import Settings
 from neatstack.control.spares import Spawn
@@ -20,6 +21,7 @@ from neatstack.control.store import Entry, Store
 
 log = logging.getLogger("neat.processes")
 
+IPV6 = "ipv6"  # the key of what link has said of it
 LINK_BACKOFF = 0.02, 2.0  # seconds
 
 
@@ -69,6 +71,9 @@ class Link:
         self.queue = queue
         self.neighbours = neighbours
         self.sockets = sockets  # link's ends of the datagram sockets to the replicas
+        self.secret = stable_secret(settings.name)
+        self.ipv6: dict[str, Any] | None = None  # what link has said of addresses and routers: `Discovery.to_data`
+        self.on_ipv6: Callable[[dict[str, Any]], None] = lambda told: None
         self.pid = 0
         self.pidfd = -1
         self.incarnation = 0
@@ -98,6 +103,24 @@ class Link:
     def _said(self, message: dict[str, Any]) -> None:
         if message.get("ready"):
             self._ready.set()
+        elif isinstance(told := message.get("ipv6"), dict):
+            self.ipv6 = told
+            self.store.put(IPV6, told)
+            self.on_ipv6(told)
+
+    def _plan(self) -> dict[str, Any] | None:
+        """What link shall do of IPv6; None: nothing."""
+        settings = self.settings
+        if not settings.ipv6:
+            return None
+        return {
+            "addresses": [str(interface) for interface in settings.interfaces6],
+            "gateway": settings.gateway6,
+            "slaac": settings.slaac,
+            "secret": self.secret.hex(),
+            "interface": settings.device,
+            "before": self.ipv6,
+        }
 
     def _launch(self) -> None:
         self.incarnation += 1
@@ -105,7 +128,8 @@ class Link:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         account = pwd.getpwnam(self.settings.user)
         config = {
-            "address": self.settings.address,
+            "addresses": [str(interface) for interface in self.settings.interfaces4],
+            "ipv6": self._plan(),
             "gateway": self.settings.gateway,
             "mac": self.mac.hex(),
             "mtu": self.settings.mtu,

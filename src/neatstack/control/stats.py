@@ -31,9 +31,9 @@ def status(manager: "Manager") -> dict[str, Any]:
         "at_ns": time.monotonic_ns(),
         "uptime_s": round(lived(os.getppid()), 3),
         "address": settings.address,
-        "addresses": settings.addresses,
+        "addresses": addresses(manager),
         "gateway": settings.gateway,
-        "gateway6": settings.gateway6,
+        "gateway6": manager.link.ipv6["router"] if manager.link.ipv6 else settings.gateway6,
         "device": {
             "name": settings.device,
             "netns": settings.netns,
@@ -76,6 +76,13 @@ def status(manager: "Manager") -> dict[str, Any]:
             for program in manager.programs
         ],
     }
+
+
+def addresses(manager: "Manager") -> list[str]:
+    """All that the stack uses: those given, and those of IPv6 that have proved to be free, or were formed."""
+    told = manager.link.ipv6["addresses"] if manager.link.ipv6 else []
+    own = [f"{each['address']}/{each['length']}" for each in told]
+    return [*map(str, manager.settings.interfaces4), *own]
 
 
 def steering(manager: "Manager") -> dict[str, Any]:

@@ -1,0 +1,240 @@
+"""IPv6 on the link: neighbour discovery (RFC 4861), the stack's addresses, its routers, its groups, and echo.
+
+Whatever is not exactly right is counted and dropped. Who is not asked, and asks nothing of us, is not believed.
+"""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from ipaddress import IPv6Address, IPv6Interface, IPv6Network
+from typing import Any
+
+from neatstack.control import frames6
+from neatstack.control.frames6 import OVERRIDE, SOLICITED, Neighbourly, Packet
+from neatstack.control.listeners6 import Listeners
+from neatstack.control.neighbourhood import Neighbourhood
+from neatstack.control.own6 import Own, OwnAddresses
+from neatstack.control.routers import Routers
+
+DEFEND_EVERY = 10.0  # seconds between two complaints about the same address
+
+
+class Discovery:
+    """IPv6 for one device. `send` takes a hardware address and an IPv6 packet; `changed` is told of what replicas and
+    programs have to know: see `to_data`."""
+
+    def __init__(
+        self,
+        mac: bytes,
+        mtu: int,
+        most: int,
+        secret: bytes,
+        interface: str,
+        neighbours: Neighbourhood,
+        send: Callable[[bytes, bytes], None],
+        changed: Callable[[], None],
+        gateway: bytes | None = None,
+        slaac: bool = False,
+    ) -> None:
+        self.mac = mac
+        self.neighbours = neighbours
+        self._send, self._changed = send, changed
+        self.counters: Counter[str] = Counter()
+        self.listeners = Listeners(lambda: self.own.link_local or frames6.UNSPECIFIED, self._report)
+        self.own = OwnAddresses(secret, interface, most, self._to_group, self._own_changed, self.listeners)
+        self.routers = Routers(self.own, neighbours, mtu, gateway, slaac, changed, self._solicit_routers)
+        self.defended_at = -DEFEND_EVERY
+        self._speaks = False
+
+    def start(self, addresses: Iterable[IPv6Interface], before: dict[str, Any] | None) -> None:
+        """With the addresses that the operator has given; those that a former link has told of are in use already."""
+        self.listeners.join(frames6.ALL_NODES, time.monotonic())
+        for data in (before or {}).get("addresses", ()):
+            self.own.add(Own.from_data(data))
+        given = [(interface.ip.packed, interface.network.prefixlen) for interface in addresses]
+        if not any(frames6.is_link_local(own.address) for own in self.own):
+            if not any(frames6.is_link_local(address) for address, _ in given):
+                self.own.form(frames6.LINK_LOCAL + bytes(8), 64)
+        for address, length in given:
+            self.own.add(Own(address, length))
+        self._own_changed()
+
+    def to_data(self) -> dict[str, Any]:
+        """What the manager has to know, and the next link."""
+        router, mtu = self.routers.chosen, self.routers.mtu
+        return {
+            "addresses": [own.to_data() for own in self.own.assigned()],
+            "router": None if router is None else str(IPv6Address(router)),
+            "mtu": mtu,
+        }
+
+    def receive(self, frame: bytes) -> Packet | None:
+        """Handle a frame; what it does not concern itself with, but is to us and right, is returned."""
+        packet = frames6.parse(frame, self.mac)
+        if packet is None:
+            self.counters["malformed"] += 1
+            return None
+        now = time.monotonic()
+        match packet.kind:
+            case frames6.SOLICITATION:
+                self._count(self._solicited(packet))
+            case frames6.ADVERTISEMENT:
+                self._count(self._advertised(packet))
+            case frames6.ROUTER_ADVERTISEMENT:
+                router = frames6.parse_router(packet)
+                self._count(router is not None)
+                if router is not None:
+                    self.routers.receive(packet, router)
+            case frames6.ROUTER_SOLICITATION:
+                # rfc: 4861:6.2.6-1
+                pass  # we are no router
+            case frames6.REDIRECT:
+                self.counters["redirects"] += 1
+            case frames6.QUERY:
+                self._count(self.listeners.query(packet, now))
+            case _:
+                return packet if self._is_to_us(packet) else None
+        return None
+
+    def _count(self, valid: bool) -> None:
+        if not valid:
+            self.counters["malformed"] += 1
+
+    def _is_to_us(self, packet: Packet) -> bool:
+        to_us = self.own.has(packet.destination) or packet.destination == frames6.ALL_NODES
+        return to_us and packet.source != frames6.UNSPECIFIED and not self.own.has(packet.source)
+
+    # ---- neighbours ----
+
+    # rfc: 4861:7.2.3-1 7.2.4-1
+    def _solicited(self, packet: Packet) -> bool:
+        """RFC 4861 sections 7.2.3 and 7.2.4; of tentative addresses RFC 4862 section 5.4.3."""
+        asked = frames6.parse_solicitation(packet)
+        if asked is None:
+            return False
+        if not self.own.has(asked.target):
+            if packet.source == frames6.UNSPECIFIED:
+                self.own.found_elsewhere(asked.target, packet.source_mac)
+            return True
+        source = self.own.link_local if packet.source == frames6.UNSPECIFIED else asked.target
+        if packet.source == frames6.UNSPECIFIED:
+            self._answer(source or asked.target, frames6.ALL_NODES, asked.target, OVERRIDE)
+            return True
+        mac = asked.options.link or packet.source_mac
+        if asked.options.link is not None and self.is_neighbour(packet.source):
+            self.neighbours.hear(packet.source, mac)
+        flags = SOLICITED | OVERRIDE
+        self._send_to(mac, asked.target, packet.source, frames6.advertisement(asked.target, flags, self.mac))
+        return True
+
+    def _answer(self, source: bytes, group: bytes, target: bytes, flags: int) -> None:
+        self._to_group(source, group, frames6.advertisement(target, flags, self.mac))
+
+    # rfc: 4861:7.2.5-1
+    def _advertised(self, packet: Packet) -> bool:
+        """RFC 4861 section 7.2.5; about our own addresses RFC 4862 section 5.4.4."""
+        told = frames6.parse_advertisement(packet)
+        if told is None:
+            return False
+        if told.target in self.own.by_address:
+            if packet.source_mac != self.mac:
+                self._conflict(told.target, packet.source_mac)
+            return True
+        entry = self.neighbours.table.get(told.target)
+        if entry is None:
+            return True
+        self._learn(told, self.neighbours.known(told.target))
+        self.routers.choose(time.monotonic())
+        return True
+
+    def _learn(self, told: Neighbourly, known: bytes | None) -> None:
+        mac, waited = told.options.target_link, told.target in self.neighbours.enquiries
+        if known is None:
+            if mac is not None and waited and told.flags & SOLICITED:
+                self.neighbours.learn(told.target, mac)
+            elif mac is not None and waited:
+                self.neighbours.hear(told.target, mac)
+        elif mac is not None and mac != known and not told.flags & OVERRIDE:
+            self.neighbours.doubt(told.target)
+        elif told.flags & SOLICITED and waited:
+            self.neighbours.learn(told.target, mac or known)
+        elif mac is not None and mac != known:
+            self.neighbours.hear(told.target, mac)
+
+    def _conflict(self, address: bytes, mac: bytes) -> None:
+        """Somebody else says that it is theirs."""
+        if not self.own.has(address):
+            self.own.found_elsewhere(address, mac)
+            return
+        now = time.monotonic()
+        if now - self.defended_at >= DEFEND_EVERY:
+            self.defended_at = now
+            print(f"link: {IPv6Address(address)} is also used by {mac.hex(':')}", file=sys.stderr, flush=True)
+            self._answer(address, frames6.ALL_NODES, address, OVERRIDE)
+
+    def is_neighbour(self, address: bytes) -> bool:
+        """An address of a host on our link, not ourselves (RFC 4861 section 5.2: on-link)."""
+        if frames6.is_multicast(address) or self.own.has(address) or address == frames6.UNSPECIFIED:
+            return False
+        if frames6.is_link_local(address) or address == self.routers.chosen:
+            return True
+        host = IPv6Address(address)
+        networks = (IPv6Network((own.address, own.length), strict=False) for own in self.own.assigned())
+        return any(host in network for network in networks)
+
+    def next_hop(self, address: bytes) -> bytes | None:
+        """Who takes packets for an address; None: nobody."""
+        return address if self.is_neighbour(address) else self.routers.chosen
+
+    # rfc: 4861:7.2.2-1
+    def ask(self, address: bytes, mac: bytes | None) -> None:
+        """Solicit a neighbour (RFC 4861 section 7.2.2): everybody who may be it, or the one that we believe to know."""
+        source = self.own.source_for(address)
+        if source is None:
+            return  # nothing to be answered to yet
+        message = frames6.solicitation(address, self.mac)
+        if mac is None:
+            self._to_group(source, frames6.solicited_node(address), message)
+        else:
+            self._send_to(mac, source, address, message)
+
+    # ---- sending ----
+
+    def reply(self, packet: Packet) -> None:
+        """Answer an echo request (RFC 4443 section 4.2)."""
+        to_group = frames6.is_multicast(packet.destination)
+        source = self.own.source_for(packet.source) if to_group else packet.destination
+        if source is None:
+            return
+        message = bytes((frames6.ECHO_REPLY, 0, 0, 0)) + packet.message[4:]
+        self._send(packet.source_mac, frames6.build(source, packet.source, message, frames6.DEFAULT_HOPS))
+
+    def _send_to(self, mac: bytes, source: bytes, destination: bytes, message: bytes) -> None:
+        self._send(mac, frames6.build(source, destination, message))
+
+    def _to_group(self, source: bytes, group: bytes, message: bytes) -> None:
+        self._send_to(frames6.group_mac(group), source, group, message)
+
+    def _report(self, source: bytes, message: bytes) -> None:
+        """RFC 3810 section 5.2: with a hop limit of 1 and the option that makes routers look."""
+        packet = frames6.build(source, frames6.REPORTS, message, 1, frames6.ROUTER_ALERT)
+        self._send(frames6.group_mac(frames6.REPORTS), packet)
+
+    def _solicit_routers(self) -> None:
+        source = self.own.link_local
+        message = frames6.router_solicitation(self.mac if source else None)
+        self._to_group(source or frames6.UNSPECIFIED, frames6.ALL_ROUTERS, message)
+
+    def _own_changed(self) -> None:
+        """An address may be used from now on, or no more. With the first link-local one, routers are looked for."""
+        speaks = self.own.link_local is not None
+        if speaks and not self._speaks and (self.routers.slaac or self.routers.fixed is None):
+            self.routers.start()
+        self._speaks = speaks
+        self._changed()
+
+    def run_timers(self, now: float) -> float | None:
+        """Do what is due; when the next is."""
+        due = (part.run_timers(now) for part in (self.own, self.routers, self.listeners))
+        return min((each for each in due if each is not None), default=None)

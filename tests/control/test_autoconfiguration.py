@@ -1,0 +1,199 @@
+"""Routers and what they advertise: default router, addresses, MTU, and how long each lasts. In virtual time."""
+
+from collections.abc import Callable, Iterator
+from ipaddress import IPv6Address, IPv6Network
+
+import pytest
+
+from neatstack.control import frames6
+from neatstack.control import link as link_module
+from neatstack.control.frames6 import ALL_NODES, OVERRIDE, ROUTER_SOLICITATION, SOLICITED
+from neatstack.control.interface_id import interface_id, is_reserved
+from tests.support.discovery import HOST, LOCAL, OTHER, OURS, PEER, ROUTER, Segment, built, mtu, packed, prefix, router
+
+PREFIX = IPv6Network("2001:db8:1::/64")
+Make = Callable[..., Segment]
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    clock, made = [1000.0], []
+    monkeypatch.setattr(link_module.time, "monotonic", lambda: clock[0])
+
+    def new(*addresses: str, slaac: bool = True, gateway: bytes | None = None) -> Segment:
+        made.append(Segment(clock, *(addresses or ("fe80::2/64",)), slaac=slaac, gateway=gateway))
+        made[-1].early = made[-1].pass_time(1.1)
+        return made[-1]
+
+    yield new
+    for each in made:
+        each.close()
+
+
+def advertise(segment: Segment, *options: bytes, source: bytes = ROUTER, lifetime: int = 1800) -> None:
+    segment.say(router(*options, lifetime=lifetime), source, ALL_NODES)
+
+
+def formed(segment: Segment) -> list[str]:
+    return [text for text in segment.addresses() if IPv6Address(text) in PREFIX]
+
+
+@pytest.mark.rfc("4861:6.3.7-1")
+def test_routers_are_looked_for_three_times(make: Make) -> None:
+    segment = make()
+    asked = [packet for packet in segment.early + segment.pass_time(20) if packet.kind == ROUTER_SOLICITATION]
+    assert len(asked) == 3
+    assert all((p.source, p.destination, p.hops) == (LOCAL, frames6.ALL_ROUTERS, 255) for p in asked)
+    assert asked[0].message[8:] == bytes((1, 1)) + OURS
+
+
+@pytest.mark.rfc("4861:6.3.7-1")
+def test_nobody_is_looked_for_once_a_router_has_spoken_or_where_none_is_wanted(make: Make) -> None:
+    segment = make()
+    advertise(segment)
+    assert ROUTER_SOLICITATION not in [packet.kind for packet in segment.pass_time(20)]
+    fixed = make(slaac=False, gateway=ROUTER)
+    assert ROUTER_SOLICITATION not in [packet.kind for packet in fixed.pass_time(20)]
+
+
+@pytest.mark.rfc("4861:6.3.4-1")
+def test_a_default_router_comes_and_goes(make: Make) -> None:
+    segment = make()
+    advertise(segment)
+    assert segment.told[-1]["router"] == "fe80::1"
+    assert segment.mac(ROUTER) == PEER
+    assert segment.discovery.next_hop(packed("2001:db8:9::9")) == ROUTER
+    advertise(segment, lifetime=0)
+    assert segment.told[-1]["router"] is None
+    advertise(segment, lifetime=5)
+    segment.pass_time(5.1)
+    assert segment.told[-1]["router"] is None
+
+
+@pytest.mark.rfc("4861:6.3.6-1")
+def test_another_router_is_chosen_when_one_is_silent(make: Make) -> None:
+    segment = make()
+    advertise(segment)
+    other = packed("fe80::9")
+    segment.say(router(mac=OTHER), other, ALL_NODES, OTHER)
+    assert segment.told[-1]["router"] == "fe80::1"
+    for _ in range(12):  # only the other answers when it is asked
+        segment.pass_time(1)
+        segment.say(frames6.advertisement(other, SOLICITED | OVERRIDE, OTHER), other, LOCAL, OTHER)
+    assert segment.told[-1]["router"] == "fe80::9"
+
+
+def test_the_operators_router_goes_before_others(make: Make) -> None:
+    segment = make(gateway=HOST)
+    advertise(segment)
+    assert segment.discovery.to_data()["router"] == "fd77::1"
+
+
+@pytest.mark.rfc("4861:6.1.2-1", "4861:4.6-1")
+@pytest.mark.parametrize("frame", [
+    built(router(), HOST, ALL_NODES),
+    built(router(), ROUTER, ALL_NODES, hops=254),
+    built(router()[:12], ROUTER, ALL_NODES),
+    built(b"\x86\1" + router()[2:], ROUTER, ALL_NODES),
+    built(router(bytes((9, 0)) + bytes(6)), ROUTER, ALL_NODES),
+    built(router(mac=b"\1" * 6), ROUTER, ALL_NODES),
+])  # fmt: skip
+def test_no_router_is_believed_that_does_not_say_it_right(make: Make, frame: bytes) -> None:
+    segment = make()
+    segment.deliver(frame)
+    assert segment.discovery.to_data()["router"] is None
+    assert segment.discovery.counters["malformed"] == 1
+
+
+@pytest.mark.rfc("4861:6.2.6-1")
+def test_solicitations_of_routers_are_not_answered(make: Make) -> None:
+    segment = make()
+    assert segment.say(frames6.router_solicitation(PEER), HOST, frames6.ALL_ROUTERS) == []
+
+
+def test_the_mtu_of_the_link(make: Make) -> None:
+    segment = make()
+    for number, taken in ((1400, 1400), (1279, 1400), (1501, 1400), (0xFFFFFFFF, 1400), (1280, 1280)):
+        advertise(segment, mtu(number))
+        assert segment.discovery.to_data()["mtu"] == taken
+
+
+def test_an_address_of_a_prefix_and_a_stable_identifier(make: Make) -> None:
+    segment = make()
+    advertise(segment, prefix("2001:db8:1::/64"))
+    assert formed(segment) == []  # tentative
+    segment.pass_time(1.1)
+    (address,) = formed(segment)
+    assert IPv6Address(address).packed[8:] == interface_id(b"secret", PREFIX.network_address.packed, "neat0")
+    again = make()
+    advertise(again, prefix("2001:db8:1::/64"))
+    again.pass_time(1.1)
+    assert formed(again) == [address]
+    assert segment.discovery.own.source_for(packed("2001:db8:5::1")) == packed(address)
+    assert segment.discovery.own.source_for(ROUTER) == LOCAL
+
+
+@pytest.mark.rfc("4862:5.5.3-1")
+@pytest.mark.parametrize("option", [
+    prefix("2001:db8:1::/64", flags=0x80), prefix("fe80::/64"), prefix("2001:db8:1::/60"), prefix("2001:db8:1::/200"),
+    prefix("2001:db8:1::/64", valid=100, preferred=101), prefix("2001:db8:1::/64", valid=0, preferred=0),
+])  # fmt: skip
+def test_prefixes_that_make_no_address(make: Make, option: bytes) -> None:
+    segment = make()
+    advertise(segment, option)
+    segment.pass_time(2)
+    assert segment.addresses() == ["fe80::2"]
+
+
+def test_without_slaac_no_prefix_makes_an_address(make: Make) -> None:
+    segment = make(slaac=False)
+    advertise(segment, prefix("2001:db8:1::/64"))
+    segment.pass_time(2)
+    assert segment.addresses() == ["fe80::2"] and segment.told[-1]["router"] == "fe80::1"
+
+
+@pytest.mark.rfc("4862:5.5.3-2")
+def test_nobody_ends_an_address_in_less_than_two_hours(make: Make) -> None:
+    segment = make()
+    advertise(segment, prefix("2001:db8:1::/64", valid=86400))
+    segment.pass_time(1.1)
+    (own,) = (each for each in segment.discovery.own if each.address[:2] == b"\x20\x01")
+    advertise(segment, prefix("2001:db8:1::/64", valid=10, preferred=0))
+    assert own.valid_until == pytest.approx(segment.clock[0] + 7200)
+    segment.clock[0] += 600
+    advertise(segment, prefix("2001:db8:1::/64", valid=10, preferred=0))
+    assert own.valid_until == pytest.approx(segment.clock[0] + 6600)
+    advertise(segment, prefix("2001:db8:1::/64", valid=7201, preferred=0))
+    assert own.valid_until == pytest.approx(segment.clock[0] + 7201)
+
+
+@pytest.mark.rfc("4862:5.5.4-1")
+def test_lifetimes_end(make: Make) -> None:
+    segment = make()
+    advertise(segment, prefix("2001:db8:1::/64", valid=30, preferred=5), prefix("2001:db8:2::/64"))
+    segment.pass_time(1.1)
+    second = packed("2001:db8:2::")[:8]
+    assert len(segment.addresses()) == 3
+    segment.pass_time(5)
+    assert IPv6Address(segment.addresses()[0]).packed[:8] == second  # what is deprecated comes later
+    chosen = segment.discovery.own.source_for(packed("2001:db8:1::77"))
+    assert chosen is not None and chosen[:8] == second
+    segment.pass_time(25)
+    assert formed(segment) == [] and len(segment.addresses()) == 2
+    assert [each["address"] for each in segment.told[-1]["addresses"]] == segment.addresses()
+
+
+def test_a_router_cannot_give_more_addresses_than_there_is_room_for(make: Make) -> None:
+    segment = make()
+    for n in range(20):
+        advertise(segment, prefix(f"2001:db8:{n:x}::/64"), source=packed(f"fe80::1:{n:x}"))
+    segment.pass_time(2)
+    assert len(segment.addresses()) == 7  # and one of IPv4
+    assert len(segment.discovery.routers.known) <= 8
+
+
+def test_identifiers_differ_by_prefix_and_are_never_reserved() -> None:
+    found = {interface_id(b"secret", n.to_bytes(8, "big"), "neat0") for n in range(100)}
+    assert len(found) == 100
+    assert is_reserved(bytes(8)) and is_reserved(bytes.fromhex("fdffffffffffffff"))
+    assert not any(map(is_reserved, found))

@@ -1,0 +1,253 @@
+"""Neighbour discovery of link: what it asks, answers, learns, and what it does not believe. In virtual time."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from neatstack.control import frames6
+from neatstack.control import link as link_module
+from neatstack.control.frames6 import ADVERTISEMENT, ALL_NODES, OVERRIDE, SOLICITATION, SOLICITED, UNSPECIFIED
+from tests.support.discovery import HOST, LOCAL, OTHER, OURS, OWN, PEER, ROUTER, THIRD, Segment, built, packed, router
+
+GROUP = frames6.solicited_node(OWN)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    times = [1000.0]
+    monkeypatch.setattr(link_module.time, "monotonic", lambda: times[0])
+    return times
+
+
+@pytest.fixture
+def segment(clock: list[float]) -> Iterator[Segment]:
+    """With its addresses in use."""
+    made = Segment(clock, "fd77::2/64", "fe80::2/64", gateway=ROUTER)
+    made.pass_time(1.5)
+    assert made.addresses() == ["fd77::2", "fe80::2"]
+    yield made
+    made.close()
+
+
+@pytest.mark.rfc("4862:5.4-1", "4862:5.4.2-1")
+def test_an_address_is_used_after_a_second_of_silence(clock: list[float]) -> None:
+    made = Segment(clock, "fd77::2/64", "fe80::2/64", gateway=ROUTER)
+    first = made.sent()
+    asked = [packet for packet in first if packet.kind == SOLICITATION]
+    assert [(packet.source, packet.destination) for packet in asked] == [
+        (UNSPECIFIED, GROUP), (UNSPECIFIED, frames6.solicited_node(LOCAL)),
+    ]  # fmt: skip
+    assert all(packet.hops == 255 and len(packet.message) == 24 for packet in asked)
+    reports = [n for n, packet in enumerate(first) if packet.kind == frames6.REPORT and GROUP in packet.message]
+    assert reports[0] < first.index(asked[0])
+    assert made.addresses() == [] and made.link.settling
+    assert made.say(frames6.solicitation(OWN, PEER), destination=GROUP) == []  # tentative: does not answer
+    made.pass_time(0.9)
+    assert made.addresses() == []
+    made.pass_time(0.2)
+    assert made.addresses() == ["fd77::2", "fe80::2"] and not made.link.settling
+    assert [each["address"] for each in made.told[-1]["addresses"]] == ["fd77::2", "fe80::2"]
+
+
+@pytest.mark.rfc("4862:5.4.3-1", "4862:5.4.5-1")
+def test_a_duplicate_is_not_used_when_another_asks_for_it(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Segment(clock, "fd77::2/64", "fe80::2/64")
+    made.say(frames6.solicitation(OWN, None), UNSPECIFIED, GROUP)
+    made.pass_time(3)
+    assert made.addresses() == ["fe80::2"] and not made.link.settling
+    assert "fd77::2 is already used by 02:00:00:00:00:02" in capsys.readouterr().err
+    assert made.say(frames6.solicitation(OWN, PEER), destination=GROUP) == []
+
+
+@pytest.mark.rfc("4862:5.4.4-1", "4862:5.4.5-1")
+def test_a_duplicate_is_not_used_when_another_has_it(clock: list[float]) -> None:
+    made = Segment(clock, "fd77::2/64", "fe80::2/64")
+    made.say(frames6.advertisement(OWN, OVERRIDE, PEER), OWN, ALL_NODES)
+    made.pass_time(3)
+    assert made.addresses() == ["fe80::2"]
+
+
+def test_a_formed_address_that_another_has_is_formed_anew(clock: list[float]) -> None:
+    made = Segment(clock, "fd77::2/64")
+    first = next(own.address for own in made.discovery.own if own.formed)
+    made.say(frames6.advertisement(first, OVERRIDE, PEER), first, ALL_NODES)
+    made.pass_time(3)
+    (local,) = (own for own in made.discovery.own if own.formed)
+    assert local.address != first and made.discovery.own.has(local.address)
+
+
+def test_what_a_former_link_had_is_in_use_at_once(clock: list[float], segment: Segment) -> None:
+    again = Segment(clock, "fd77::2/64", "fe80::2/64", gateway=ROUTER, before=segment.discovery.to_data())
+    assert again.addresses() == ["fd77::2", "fe80::2"] and not again.link.settling
+    assert again.of_kind(SOLICITATION) == []
+
+
+@pytest.mark.rfc("4861:7.2.4-1", "4861:7.2.3-1")
+def test_answers_and_notes_who_asked(segment: Segment) -> None:
+    (answer,) = segment.say(frames6.solicitation(OWN, PEER), destination=GROUP)
+    assert (answer.source, answer.destination, answer.hops) == (OWN, HOST, 255)
+    assert answer.message[4] == SOLICITED | OVERRIDE
+    assert answer.message[8:] == OWN + bytes((2, 1)) + OURS
+    assert segment.mac(HOST) == PEER
+    (probe,) = segment.pass_time(5.5)  # to be confirmed
+    assert (probe.kind, probe.destination) == (SOLICITATION, HOST)
+
+
+@pytest.mark.rfc("4861:7.2.4-1")
+def test_who_has_no_address_yet_is_answered_before_all(segment: Segment) -> None:
+    (answer,) = segment.say(frames6.solicitation(OWN, None), UNSPECIFIED, GROUP)
+    assert (answer.destination, answer.message[4]) == (ALL_NODES, OVERRIDE)
+
+
+@pytest.mark.rfc("4861:7.2.2-1")
+def test_resolves_what_replicas_want(segment: Segment) -> None:
+    segment.link.want(HOST)
+    (asked,) = segment.sent()
+    assert (asked.source, asked.destination) == (OWN, frames6.solicited_node(HOST))
+    assert asked.message[8:] == HOST + bytes((1, 1)) + OURS
+    assert segment.mac(HOST) is None
+    segment.say(frames6.advertisement(HOST, SOLICITED | OVERRIDE, PEER))
+    assert segment.mac(HOST) == PEER
+    segment.link.want(THIRD)
+    assert len([p for p in [*segment.sent(), *segment.pass_time(5)] if p.message[8:24] == THIRD]) == 3
+    assert segment.mac(THIRD) is None
+
+
+@pytest.mark.rfc("4861:7.3.3-1")
+def test_a_neighbour_that_has_gone_is_forgotten(segment: Segment) -> None:
+    segment.link.want(HOST)
+    segment.say(frames6.advertisement(HOST, SOLICITED | OVERRIDE, PEER))
+    probes = [packet.destination for packet in segment.pass_time(64)]
+    assert probes == [HOST, HOST, frames6.solicited_node(HOST)]
+    assert segment.mac(HOST) is None
+
+
+@pytest.mark.rfc("4861:7.2.5-1")
+def test_does_not_believe_what_it_has_not_asked(segment: Segment) -> None:
+    segment.say(frames6.advertisement(HOST, SOLICITED | OVERRIDE, OTHER))
+    assert segment.mac(HOST) is None and segment.link.table.get(HOST) is None
+    segment.link.want(HOST)
+    segment.say(frames6.advertisement(HOST, SOLICITED | OVERRIDE, PEER))
+    segment.say(frames6.advertisement(HOST, 0, OTHER), destination=ALL_NODES)  # no override: it is asked itself
+    assert segment.mac(HOST) == PEER
+    assert [packet.destination for packet in segment.pass_time(0.1)] == [HOST]
+    segment.say(frames6.advertisement(HOST, OVERRIDE, OTHER), destination=ALL_NODES)
+    assert segment.mac(HOST) == OTHER
+
+
+@pytest.mark.rfc("4861:7.1.1-1", "4861:7.1.1-2", "4861:7.1.2-1", "4861:4.6-1")
+@pytest.mark.parametrize("frame", [
+    built(frames6.solicitation(OWN, PEER), HOST, GROUP, hops=254),
+    built(frames6.solicitation(GROUP, PEER), HOST, GROUP),
+    built(frames6.solicitation(OWN, PEER)[:20], HOST, GROUP),
+    built(b"\x87\1" + frames6.solicitation(OWN, PEER)[2:], HOST, GROUP),
+    built(frames6.solicitation(OWN, None) + bytes((14, 0)) + bytes(6), HOST, GROUP),
+    built(frames6.solicitation(OWN, None) + bytes((1, 2)) + PEER, HOST, GROUP),
+    built(frames6.solicitation(OWN, PEER), UNSPECIFIED, GROUP),
+    built(frames6.solicitation(OWN, None), UNSPECIFIED, ALL_NODES),
+    built(frames6.solicitation(OWN, b"\xff" * 6), HOST, GROUP),
+    built(frames6.solicitation(OWN, PEER), GROUP, GROUP),
+    built(frames6.advertisement(HOST, SOLICITED, PEER), HOST, ALL_NODES),
+    built(frames6.advertisement(HOST, SOLICITED, PEER), HOST, OWN, hops=64),
+    built(frames6.solicitation(OWN, PEER), HOST, GROUP)[:-1],
+    built(frames6.solicitation(OWN, PEER), HOST, GROUP)[:-1] + b"\x77",
+])  # fmt: skip
+def test_what_is_not_right_is_counted_and_dropped(segment: Segment, frame: bytes) -> None:
+    segment.link.want(HOST)
+    segment.sent()
+    assert segment.deliver(frame) == []
+    assert segment.mac(HOST) is None
+    assert segment.discovery.counters["malformed"] == 1
+
+
+def test_complains_of_who_has_its_address(segment: Segment, capsys: pytest.CaptureFixture[str]) -> None:
+    (defence,) = segment.say(frames6.advertisement(OWN, OVERRIDE, OTHER), OWN, ALL_NODES, OTHER)
+    assert (defence.kind, defence.message[8:24]) == (ADVERTISEMENT, OWN)
+    assert "fd77::2 is also used by" in capsys.readouterr().err
+    assert segment.say(frames6.advertisement(OWN, OVERRIDE, OTHER), OWN, ALL_NODES, OTHER) == []
+    assert segment.addresses() == ["fd77::2", "fe80::2"]
+
+
+def test_answers_ping_within_bounds(segment: Segment) -> None:
+    ask = frames6.echo(frames6.ECHO, 7, 1, b"x" * 56)
+    (answer,) = segment.say(ask, hops=64)
+    assert (answer.source, answer.destination, answer.kind) == (OWN, HOST, frames6.ECHO_REPLY)
+    assert answer.message[4:] == ask[4:]
+    (answer,) = segment.say(ask, LOCAL[:-1] + b"\7", ALL_NODES)
+    assert answer.source == LOCAL
+    assert segment.say(ask, UNSPECIFIED) == [] and segment.say(ask, OWN) == []
+    assert segment.say(ask, destination=THIRD) == []
+    segment.link.echoes.rate = segment.link.echoes.left = 5
+    assert sum(len(segment.say(ask)) for _ in range(20)) == 5
+
+
+def test_pings(segment: Segment) -> None:
+    answers: list[dict[str, object]] = []
+    ask = {"op": "ping", "address": "fd77::1", "size": 8, "sequence": 1, "timeout": 2.0}
+    segment.link.pings.start(ask, answers.append)
+    assert [packet.kind for packet in segment.sent()] == [SOLICITATION]
+    (request,) = segment.say(frames6.advertisement(HOST, SOLICITED | OVERRIDE, PEER))
+    assert (request.source, request.destination, request.hops) == (OWN, HOST, 64)
+    segment.say(bytes((129, 0, 0, 0)) + request.message[4:], hops=61)
+    assert answers.pop()["outcome"] == "reply"
+    (request,) = (segment.link.pings.start({**ask, "sequence": 2}, answers.append), segment.sent())[1]
+    quoted = frames6.build(OWN, HOST, request.message, 64)
+    segment.say(bytes((1, 4)) + bytes(6) + quoted, ROUTER)
+    assert answers.pop() == {"outcome": "unreachable", "from": "fe80::1", "code": 4}
+    segment.link.pings.start({**ask, "address": "fd77::2"}, answers.append)
+    segment.link.pings.start({**ask, "address": "::1"}, answers.append)
+    assert [each["outcome"] for each in answers] == ["reply", "reply"]
+    with pytest.raises(ValueError, match="1452"):
+        segment.link.pings.start({**ask, "size": 1453}, answers.append)
+
+
+@pytest.mark.rfc("3810:6.1-1", "3810:6.2-1")
+def test_groups_are_told_and_asked_for(segment: Segment) -> None:
+    group, now = packed("ff02::1234"), segment.clock[0]
+    segment.discovery.listeners.join(group, now)
+    told = segment.pass_time(2)
+    assert [packet.message[8:] for packet in told] == [bytes((4, 0, 0, 0)) + group] * 2
+    assert all((p.destination, p.hops, p.source) == (frames6.REPORTS, 1, LOCAL) for p in told)
+    query = bytes((130, 0, 0, 0, 0x03, 0xE8, 0, 0)) + bytes(16) + bytes(4)
+    segment.say(query, ROUTER, ALL_NODES, hops=64)
+    assert segment.pass_time(2) == []  # has passed a router
+    segment.say(query, ROUTER, ALL_NODES, hops=1)
+    (report,) = segment.pass_time(1.1)
+    records = {report.message[n + 4 : n + 20] for n in range(8, len(report.message), 20)}
+    assert records == {group, GROUP, frames6.solicited_node(LOCAL)}
+    segment.discovery.listeners.leave(group, segment.clock[0])
+    assert segment.sent()[0].message[8:] == bytes((3, 0, 0, 0)) + group
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from([133, 134, 135, 136, 137, 128, 129, 130, 1, 3]),
+    st.binary(max_size=90),
+    st.sampled_from([HOST, ROUTER, UNSPECIFIED, OWN]),
+    st.sampled_from([OWN, ALL_NODES, GROUP]),
+    st.sampled_from([255, 1]),
+)
+def test_no_message_is_too_strange(
+    segment: Segment, kind: int, body: bytes, source: bytes, destination: bytes, hops: int
+) -> None:
+    segment.say(bytes((kind, 0, 0, 0)) + body, source, destination, hops=hops)
+    segment.pass_time(0.3)
+    assert segment.addresses()[:2] == ["fd77::2", "fe80::2"]
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_no_damage_is_too_strange(segment: Segment, data: st.DataObject) -> None:
+    """A frame that is nearly right."""
+    frame = bytearray(built(data.draw(st.sampled_from([
+        frames6.solicitation(OWN, PEER), frames6.advertisement(HOST, 0xE0, PEER), router(),
+    ])), ROUTER, ALL_NODES))  # fmt: skip
+    for _ in range(data.draw(st.integers(1, 4))):
+        frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
+    segment.deliver(bytes(frame[: data.draw(st.integers(0, len(frame)))]))
+    segment.pass_time(0.1)
+    assert segment.addresses()[:2] == ["fd77::2", "fe80::2"]
