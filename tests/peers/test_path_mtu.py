@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,3 +85,51 @@ def test_a_black_hole(behind: tuple[Stack, Namespace]) -> None:
     far.ip("route", "replace", "default", "via", ROUTER, "advmss", "1460")
     received, _ = transfer(stack, far, PORT + 1)
     assert received == 200_000
+
+
+SEND = """
+import socket, sys, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect((sys.argv[1], int(sys.argv[2])))
+print(s.getsockopt(0, 10), s.getsockopt(0, 14))  # IP_MTU_DISCOVER, IP_MTU
+for _ in range(50):
+    try:
+        s.send(bytes(1400))
+    except OSError as error:
+        print(error.errno)
+    if s.getsockopt(0, 14) < 1500:
+        break
+    time.sleep(0.02)
+print(s.getsockopt(0, 14))
+time.sleep(0.1)
+s.getsockopt(1, 4)  # SO_ERROR
+s.send(bytes(5000))
+s.setsockopt(0, 10, 2)
+try:
+    s.send(bytes(1400))
+except OSError as error:
+    print(error.errno)
+"""
+
+
+RECEIVE = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((sys.argv[1], int(sys.argv[2])))
+s.settimeout(9)
+while len(s.recv(9999)) != 5000:
+    pass
+"""
+
+
+def test_a_router_tells_of_datagrams(behind: tuple[Stack, Namespace]) -> None:
+    """IP_MTU follows, larger ones go in smaller fragments, or are refused."""
+    stack, far = behind
+    stack.host.ip("link", "set", "veth0", "mtu", SMALL)
+    receiver = far.spawn(sys.executable, "-c", RECEIVE, FAR, PORT + 20)
+    time.sleep(0.3)
+    told = stack.programs.run(sys.executable, "-c", SEND, FAR, PORT + 20).split()
+    assert receiver.wait(10) == 0, receiver.output
+    stack.host.ip("link", "set", "veth0", "mtu", 1500)
+    assert told[0] == "1" and told[1] in ("1500", "1000"), "what the replica has heard of TCP holds here too"
+    assert told[-2:] == ["1000", "90"], told

@@ -461,6 +461,7 @@ int datagram_bind(struct sock *s, uint32_t address_be, uint16_t port_be);
 int datagram_bound(struct sock *s);
 bool datagram_peer(const struct sock *s, uint32_t *address_be, uint16_t *port_be);
 uint32_t datagram_source(const struct sock *s, uint32_t remote_be);
+uint32_t datagram_mtu(const struct sock *s, uint32_t remote_be);
 int datagram_reach(const struct sock *s, uint32_t remote_be);
 int datagram_connect(struct sock *s, const struct sockaddr *address, socklen_t length);
 int datagram_name(const struct sock *s, bool peer, uint32_t *address_be, uint16_t *port_be);

@@ -84,6 +84,15 @@ static bool put_record(struct sock *leg, const struct neat_datagram *d, const st
     return true;
 }
 
+static const uint16_t mtu_flags[] = {
+    [IP_PMTUDISC_DONT] = NEAT_DATAGRAM_NO_DF,
+    [IP_PMTUDISC_WANT] = 0,
+    [IP_PMTUDISC_DO] = NEAT_DATAGRAM_DONT_FRAGMENT,
+    [IP_PMTUDISC_PROBE] = NEAT_DATAGRAM_DONT_FRAGMENT | NEAT_DATAGRAM_DEVICE,
+    [IP_PMTUDISC_INTERFACE] = NEAT_DATAGRAM_DONT_FRAGMENT | NEAT_DATAGRAM_DEVICE | NEAT_DATAGRAM_NO_DF,
+    [IP_PMTUDISC_OMIT] = NEAT_DATAGRAM_DEVICE | NEAT_DATAGRAM_NO_DF,
+};
+
 /* Where it goes, and as what, but for the length. The socket is locked. 0 or -errno. */
 static int fill_in(struct sock *s, struct neat_datagram *d, const struct msghdr *message, uint32_t *local_be, uint32_t *remote_be)
 {
@@ -117,17 +126,34 @@ static int fill_in(struct sock *s, struct neat_datagram *d, const struct msghdr 
         d->ttl = u->multicast_ttl_set ? u->multicast_ttl : 1;
     d->segment = how.segment;
     d->flags = (uint16_t)((u->no_loop ? 0 : NEAT_DATAGRAM_LOOP) |
-                          (u->mtu_discover >= IP_PMTUDISC_DO ? NEAT_DATAGRAM_DONT_FRAGMENT : 0));
+                          mtu_flags[u->mtu_discover]);
     map_address(d->remote, *remote_be);
     map_address(d->local, *local_be);
     return 0;
+}
+
+/* Of the path to a destination, if it is the peer, as the replicas know it: the device's, or less. */
+uint32_t datagram_mtu(const struct sock *s, uint32_t remote_be)
+{
+    uint32_t least = neat.page->mtu, peer_be;
+    uint16_t port_be;
+
+    if (!datagram_peer(s, &peer_be, &port_be) || peer_be != remote_be)
+        return least;
+    for (uint32_t r = 0; r < neat.page->replicas; r++) {
+        uint32_t mtu = s->udp->leg[r] ? load_relaxed(&s->udp->leg[r]->remote->mss) : 0;
+        if (mtu && mtu < least)
+            least = mtu;
+    }
+    return least;
 }
 
 /* What Linux refuses because of its size. */
 static int fits(const struct sock *s, const struct neat_datagram *d, size_t length, uint32_t remote_be)
 {
     bool local = ntohl(remote_be) >> 24 == 127 || remote_be == neat.page->address_be;
-    uint32_t most = local ? NEAT_DATAGRAM_LARGEST : neat.page->mtu - 28;
+    uint32_t mtu = d->flags & NEAT_DATAGRAM_DEVICE ? neat.page->mtu : datagram_mtu(s, remote_be);
+    uint32_t most = local ? NEAT_DATAGRAM_LARGEST : mtu - 28;
 
     if (length > NEAT_DATAGRAM_LARGEST)
         return -EMSGSIZE;

@@ -299,8 +299,10 @@ static int set_ip(struct datagrams *u, int name, int value)
         u->want_errors = value;
         return 0;
     case IP_MTU_DISCOVER:
+        if (within(value, IP_PMTUDISC_DONT, IP_PMTUDISC_OMIT))
+            return -EINVAL;
         u->mtu_discover = (uint8_t)value;
-        return within(value, IP_PMTUDISC_DONT, IP_PMTUDISC_OMIT);
+        return 0;
     case IP_MULTICAST_TTL:
         u->multicast_ttl = (uint8_t)(value == -1 ? 1 : value);
         u->multicast_ttl_set = true;
@@ -436,8 +438,10 @@ int datagram_get_option(struct sock *s, int level, int name, int *value)
     if (level == IPPROTO_TCP)
         return -ENOPROTOOPT;
     if (level == IPPROTO_IP && name == IP_MTU) {
-        *value = (int)neat.page->mtu;
-        return datagram_peer(s, &address_be, &port_be) ? 0 : -ENOTCONN;
+        if (!datagram_peer(s, &address_be, &port_be))
+            return -ENOTCONN;
+        *value = (int)datagram_mtu(s, address_be);
+        return 0;
     }
     if (level == IPPROTO_IP)
         return get_ip(s->udp, name, value);

@@ -442,6 +442,8 @@ static int get_ip_int(struct sock *s, int name, int *value)
         *value = (int)neat.page->mtu;
         return s->phase == PHASE_OPEN ? 0 : -ENOTCONN;
     case IP_MTU_DISCOVER:
+        *value = IP_PMTUDISC_WANT;
+        return 0;
     case IP_RECVERR:
         *value = 0;
         return 0;

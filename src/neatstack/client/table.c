@@ -94,7 +94,10 @@ void sock_free(struct sock *s)
 
 struct datagrams *datagrams_new(void)
 {
-    return pool_take(&datagrams);
+    struct datagrams *u = pool_take(&datagrams);
+    if (u)
+        u->mtu_discover = IP_PMTUDISC_WANT;
+    return u;
 }
 
 void datagrams_free(struct datagrams *u)

@@ -255,8 +255,9 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
 
 cdef struct Path:            # private; what the path to a peer can carry (RFC 1191)
     uint32_t address_be
-    uint16_t mss             # without options
-    uint16_t pad
+    uint16_t mtu
+    uint8_t narrow           # it can carry less than that
+    uint8_t pad
     uint64_t until           # ns
 
 cdef enum News:
@@ -494,6 +495,7 @@ cdef struct Stack:
     uint32_t errors_second   # of ICMP errors, the same
     uint32_t errors_sent
     uint16_t ip_id
+    uint8_t narrow_paths     # there was one
     uint16_t fragments_id    # identification of datagrams that leave in fragments
     # next hops whose hardware address is not known: replica.py asks link for them and empties the list
     uint32_t wanted[WANTED]

@@ -116,3 +116,81 @@ def test_what_cannot_be_about_us_is_dropped():
     assert connected.slot.error == 0
     reports(lab, 3, 3, good[:28])
     assert connected.slot.error == errno.ECONNREFUSED
+
+
+def too_long(lab: Lab, port: int, remote_port: int, mtu: int) -> None:
+    reports(lab, 3, 4, quote(port, remote_port), rest=mtu)
+
+
+def fields(frame: bytes) -> tuple[int, bool, bool, int]:
+    """Total length, Don't Fragment, More Fragments, offset."""
+    total, place = struct.unpack_from("!H2xH", frame, 16)
+    return total, bool(place & 0x4000), bool(place & 0x2000), (place & 0x1FFF) * 8
+
+
+@pytest.mark.rfc("1191:3b", "1191:3f", "1191:3e")
+@pytest.mark.parametrize(
+    ("flags", "size", "left"),
+    [
+        (0, 900, [(928, True, False, 0)]),
+        (0, 1400, [(996, False, True, 0), (452, False, False, 976)]),
+        (neat.DATAGRAM_DONT_FRAGMENT, 1400, []),
+        (neat.DATAGRAM_DONT_FRAGMENT, 972, [(1000, True, False, 0)]),
+        (neat.DATAGRAM_DONT_FRAGMENT | neat.DATAGRAM_DEVICE, 1400, [(1428, True, False, 0)]),
+        (neat.DATAGRAM_NO_DF, 900, [(928, False, False, 0)]),
+        (neat.DATAGRAM_NO_DF | neat.DATAGRAM_DEVICE, 1400, [(1428, False, False, 0)]),
+    ],
+    ids=["want", "want, larger", "do", "do, as large", "probe", "dont", "omit"],
+)
+def test_a_path_that_carries_less(flags, size, left):
+    """As Linux's IP_MTU_DISCOVER; for ten minutes, as RFC 1191 section 6.3 has it."""
+    lab = Lab()
+    s = lab.datagram_socket(7)
+    s.connect(PEER, 53)
+    s.send(bytes(1400), PEER, 53)
+    lab.run()
+    too_long(lab, 7, 53, 1000)
+    assert s.slot.replica.mss == 1000
+    too_long(lab, 7, 53, 1200)
+    lab.engine.output()
+    s.send(bytes(size), PEER, 53, flags=flags)
+    lab.engine.run()
+    assert [fields(frame) for frame, _ in lab.engine.output()] == left
+    lab.wait(601)
+    s.send(bytes(1400), PEER, 53)
+    lab.engine.run()
+    assert [fields(frame) for frame, _ in lab.engine.output()] == [(1428, True, False, 0)]
+
+
+@pytest.mark.rfc("1191:3d")
+def test_a_path_that_is_said_to_carry_next_to_nothing():
+    """552 bytes are sent at least, as Linux does; routers may cut them."""
+    lab = Lab()
+    s = lab.datagram_socket(7)
+    too_long(lab, 7, 53, 68)
+    s.send(bytes(524), PEER, 53)
+    s.send(bytes(524), PEER, 53)
+    lab.engine.run()
+    first, second = (frame for frame, _ in lab.engine.output())
+    assert fields(first) == fields(second) == (552, False, False, 0)
+    assert first[18:20] != second[18:20], "each may be cut"
+
+
+def test_a_router_that_does_not_say_what_it_takes():
+    lab = Lab()
+    s = lab.datagram_socket(7)
+    s.connect(PEER, 53)
+    lab.run()
+    d = Datagram(source=STACK, destination=PEER, source_port=7, destination_port=53, payload=bytes(1400))
+    reports(lab, 3, 4, build_ip(build_udp(d), source=STACK, destination=PEER, protocol=17)[:28])
+    assert s.slot.replica.mss == 1006
+
+
+def test_a_path_is_not_learnt_from_what_no_socket_has_sent():
+    lab = Lab()
+    s = lab.datagram_socket(7)
+    too_long(lab, 8, 53, 1000)
+    too_long(lab, 7, 53, 1500)
+    s.send(bytes(1400), PEER, 53)
+    lab.engine.run()
+    assert [fields(frame) for frame, _ in lab.engine.output()] == [(1428, True, False, 0)]

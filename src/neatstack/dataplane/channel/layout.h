@@ -185,8 +185,10 @@ enum neat_seen {
 
 enum neat_datagram_flag {
     NEAT_DATAGRAM_LOOP = 1,  /* sent to a group: a copy to our own members (IP_MULTICAST_LOOP) */
-    NEAT_DATAGRAM_DONT_FRAGMENT = 2,
+    NEAT_DATAGRAM_DONT_FRAGMENT = 2, /* refuse it instead */
     NEAT_DATAGRAM_ERROR = 4, /* received: no datagram but news of one that was sent; the payload is what ICMP has quoted of it */
+    NEAT_DATAGRAM_NO_DF = 16,     /* sent: routers may cut it (IP_PMTUDISC_DONT) */
+    NEAT_DATAGRAM_DEVICE = 32,    /* sent: as long as the device's MTU allows, whatever is known of the path */
     NEAT_DATAGRAM_TAKEN = 8, /* the library's own mark in its receive ring: that error was read before its turn */
 };
 
@@ -249,7 +251,7 @@ struct neat_socket_replica { /* writer: the replica */
     /* second line: for getsockname, getpeername and TCP_INFO */
     uint32_t local_be, remote_be;
     uint16_t local_port_be, remote_port_be;
-    uint32_t mss;
+    uint32_t mss;            /* UDP: the path's MTU, once connected */
     uint32_t rtt_us, rttvar_us, rto_us;
     uint32_t cwnd, ssthresh; /* bytes */
     uint32_t retransmits;    /* segments ever retransmitted */

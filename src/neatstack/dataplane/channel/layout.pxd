@@ -27,6 +27,8 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
     enum:
         NEAT_DATAGRAM_LOOP
         NEAT_DATAGRAM_DONT_FRAGMENT
+        NEAT_DATAGRAM_NO_DF
+        NEAT_DATAGRAM_DEVICE
         NEAT_DATAGRAM_ERROR
     enum:
         NEAT_BIND_REUSEADDR

@@ -5,6 +5,7 @@ from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.libc.string import memcpy
 from cython.cimports.neatstack.dataplane.driver.device import OUTBOX, Outgoing
 from cython.cimports.neatstack.dataplane.ip.output import TCP_AT, is_local
+from cython.cimports.neatstack.dataplane.ip.path import is_narrow, own_identification
 from cython.cimports.neatstack.dataplane.stack import NEIGHBOURS, WANTED, Drop, Neighbour, Stack
 from cython.cimports.neatstack.dataplane.wire.bytes import put16, raw32, set16, set32
 from cython.cimports.neatstack.dataplane.wire.checksum import add, fold, pseudo_header
@@ -14,6 +15,7 @@ from cython.cimports.neatstack.dataplane.wire.headers import (
     ETHERTYPE_IPV4,
     IP_DF,
     IP_HEADER,
+    IP_LONGEST,
     PROTOCOL_TCP,
 )
 
@@ -119,6 +121,9 @@ def headers(
     put16(ip + 4, s.ip_id)  # free to choose with DF (RFC 6864 section 4.1)
     s.ip_id += 1
     put16(ip + 6, IP_DF)
+    if cython.unlikely(s.narrow_paths and is_narrow(s, remote_be)):
+        put16(ip + 4, own_identification(s, IP_LONGEST // 512))  # the device may cut it, and counts on from it
+        put16(ip + 6, 0)
     ip[8] = DEFAULT_TTL
     ip[9] = PROTOCOL_TCP
     set32(ip + 12, local_be)

@@ -42,6 +42,7 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
 )
 from cython.cimports.neatstack.dataplane.channel.rings import entry_bits
 from cython.cimports.neatstack.dataplane.channel.slot import free_slot, give_back
+from cython.cimports.neatstack.dataplane.ip.path import path_mtu
 from cython.cimports.neatstack.dataplane.socket.commands import LOOPBACK_BE
 from cython.cimports.neatstack.dataplane.socket.publish import publish_heads
 from cython.cimports.neatstack.dataplane.socket.slots import put
@@ -361,6 +362,7 @@ def connect(s: cython.pointer[Stack], i: uint32_t, remote_be: uint32_t, remote_p
     r.local_port_be = e.port_be
     r.remote_be = remote_be
     r.remote_port_be = remote_port_be
+    r.mss = path_mtu(s, remote_be) if remote_be else 0
 
 
 # ---- sending ----

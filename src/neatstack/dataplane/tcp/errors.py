@@ -4,8 +4,7 @@ Only what quotes a sequence number that is on its way is believed (RFC 5927 sect
 has to guess it. While it is being opened any error ends it; later none does (RFC 5461 section 3, RFC 5927 section 5),
 it only says why, should the connection time out.
 
-Path MTU (RFC 1191): a smaller one than ours makes segments smaller, and what is on its way is sent again. It is kept
-for the peer's next connections, for ten minutes, by this replica.
+Path MTU (RFC 1191): a smaller one than ours makes segments smaller, and what is on its way is sent again (ip/path.py).
 """
 
 import cython
@@ -20,10 +19,11 @@ from cython.cimports.libc.errno import (
 )
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.neatstack.dataplane.ip.icmp import PARAMETER_PROBLEM, TIME_EXCEEDED, TOO_LONG, UNREACHABLE
+from cython.cimports.neatstack.dataplane.ip.path import learn_path, path_mtu
 from cython.cimports.neatstack.dataplane.journal import commit, touch
-from cython.cimports.neatstack.dataplane.stack import NEWS_LINES, NEWS_OUTPUT, PATHS, Path, Stack
+from cython.cimports.neatstack.dataplane.stack import NEWS_LINES, NEWS_OUTPUT, Stack
 from cython.cimports.neatstack.dataplane.tcp import rtt, table
-from cython.cimports.neatstack.dataplane.tcp.seq import least, most
+from cython.cimports.neatstack.dataplane.tcp.seq import least
 from cython.cimports.neatstack.dataplane.tcp.state import end, mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_LOOPBACK,
@@ -33,13 +33,10 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     State,
     Tcb,
 )
-from cython.cimports.neatstack.dataplane.tcp.timers import SECOND
 from cython.cimports.neatstack.dataplane.tcp.timestamps import STAMPS
 from cython.cimports.neatstack.dataplane.wire.bytes import get16, get32, raw16, raw32
 from cython.cimports.neatstack.dataplane.wire.headers import IP_HEADER, TCP_HEADER
 
-LEAST_MTU = cython.declare(uint32_t, 552)  # believed, as Linux's min_pmtu: a forged error must not make crumbs of us
-REMEMBERED = cython.declare(uint32_t, 600)  # seconds (RFC 1191 section 6.3)
 EHOSTDOWN = cython.declare(cython.int, 112)  # which Cython does not know
 ENONET = cython.declare(cython.int, 64)
 
@@ -64,7 +61,7 @@ def error_told(
         return False
     touch(s, i)
     if kind == UNREACHABLE and code == TOO_LONG:
-        too_large(s, i, mtu if mtu else plateau(get16(quoted + 2)))
+        too_large(s, i, mtu, get16(quoted + 2))
     elif t.state == State.SYN_SENT:
         end(s, i, error)
     else:
@@ -103,40 +100,22 @@ def errno_of(kind: uint8_t, code: uint8_t) -> cython.int:
 # ---- path MTU ----
 
 
-# rfc: 1191:5
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def plateau(length: uint32_t) -> uint16_t:
-    """What a router that does not tell its MTU may have: the next lower common one (RFC 1191 section 7.1)."""
-    if length > 8166:
-        return 8166
-    if length > 4352:
-        return 4352
-    if length > 2002:
-        return 2002
-    if length > 1492:
-        return 1492
-    return 1006 if length > 1006 else cython.cast(uint16_t, LEAST_MTU)
-
-
 # rfc: 1191:3b 3d 3e 6.5, 5927:7.2
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def too_large(s: cython.pointer[Stack], i: uint32_t, mtu: uint32_t) -> cython.void:
+def too_large(s: cython.pointer[Stack], i: uint32_t, mtu: uint32_t, length: uint32_t) -> cython.void:
     """A router has dropped a packet that its next link could not carry.
 
     That is no sign of congestion (RFC 1191 section 6.5 says to retransmit): the window stays as it is.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
-    mss: uint32_t = most(mtu, LEAST_MTU) - IP_HEADER - TCP_HEADER
-    path: cython.pointer[Path] = path_of(s, t.remote_be)
-    if t.flags & TCB_LOOPBACK or mtu >= s.page.mtu:  # no router of ours says so
+    mss: uint32_t
+    if not t.flags & TCB_LOOPBACK:
+        mtu = learn_path(s, t.remote_be, mtu, length)
+    if t.flags & TCB_LOOPBACK or not mtu:
         return
-    path.address_be = t.remote_be
-    path.mss = cython.cast(uint16_t, mss)
-    path.until = s.now + REMEMBERED * SECOND
+    mss = mtu - IP_HEADER - TCP_HEADER
     if t.flags & TCB_TIMESTAMPS:
         mss -= STAMPS
     if t.state == State.SYN_SENT or t.state == State.SYN_RECEIVED or mss >= t.snd.mss:
@@ -151,19 +130,8 @@ def too_large(s: cython.pointer[Stack], i: uint32_t, mtu: uint32_t) -> cython.vo
     mark(s, i, NEWS_OUTPUT | NEWS_LINES)
 
 
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def path_of(s: cython.pointer[Stack], remote_be: uint32_t) -> cython.pointer[Path]:
-    """Where a peer's path is remembered: one that falls on the same place is forgotten for it."""
-    return cython.address(s.paths[((remote_be >> 24) ^ (remote_be >> 16) ^ (remote_be >> 8)) & (PATHS - 1)])
-
-
 # rfc: 1191:3c 3f
 def path_mss(s: cython.pointer[Stack], remote_be: uint32_t, mss: uint16_t) -> uint16_t:
     """What a segment to this peer may carry, without options, when it and our device take `mss`."""
-    path: cython.pointer[Path] = path_of(s, remote_be)
-    if path.address_be != remote_be or s.now >= path.until:
-        return mss
-    return cython.cast(uint16_t, least(mss, path.mss))
+    mtu: uint32_t = path_mtu(s, remote_be)
+    return cython.cast(uint16_t, least(mss, mtu - IP_HEADER - TCP_HEADER)) if mtu else mss

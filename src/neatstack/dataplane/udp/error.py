@@ -33,11 +33,13 @@ from cython.cimports.neatstack.dataplane.ip.icmp import (
     TOO_LONG,
     UNREACHABLE,
 )
+from cython.cimports.neatstack.dataplane.ip.output import is_local
+from cython.cimports.neatstack.dataplane.ip.path import learn_path
 from cython.cimports.neatstack.dataplane.stack import Endpoint, Stack
 from cython.cimports.neatstack.dataplane.udp.address import put_address
 from cython.cimports.neatstack.dataplane.udp.endpoint import ENDPOINT_RECEIVED, find_endpoint, told
 from cython.cimports.neatstack.dataplane.udp.input import deliver
-from cython.cimports.neatstack.dataplane.wire.bytes import raw16, raw32
+from cython.cimports.neatstack.dataplane.wire.bytes import get16, raw16, raw32
 from cython.cimports.neatstack.dataplane.wire.headers import UDP_HEADER
 
 MOST_QUOTED = cython.declare(uint32_t, 512)
@@ -91,10 +93,15 @@ def datagram_failed(
     i: uint32_t = find_endpoint(s, raw32(packet + 12), raw16(udp), raw32(packet + 16), raw16(udp + 2))
     e: cython.pointer[Endpoint] = cython.address(s.udp.ends[i])
     lines: cython.pointer[Socket]
+    believed: uint32_t
     d: Datagram
     if not i or not number or not e.attached:
         return
     lines = cython.address(s.channels[e.channel].sockets[e.socket])
+    if kind == UNREACHABLE and code == TOO_LONG and not is_local(s, raw32(packet + 16)):
+        believed = learn_path(s, raw32(packet + 16), mtu, get16(packet + 2))
+        if believed and e.connected:
+            lines.replica.mss = believed
     if load16(cython.address(lines.program.flags)) & NEAT_FLAG_ERRORS:
         memset(cython.address(d), 0, cython.sizeof(d))
         d.flags = NEAT_DATAGRAM_ERROR

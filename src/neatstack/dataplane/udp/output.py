@@ -1,16 +1,18 @@
 """The way out of a datagram (RFC 768): source address, headers, segments (UDP_SEGMENT), fragments, the outbox.
 
-What does not fit into the device's MTU is cut into fragments (RFC 791), for which nobody can complete the checksum any
-more: it is added up here.
+What does not fit into the MTU of the device, or of the path, is cut into fragments (RFC 791), for which nobody can
+complete the checksum any more: it is added up here.
 """
 
 import cython
 from cython.cimports.libc.errno import EAGAIN, EHOSTUNREACH, EINVAL, EMSGSIZE, ENOBUFS
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.neatstack.dataplane.channel.layout import (
+    NEAT_DATAGRAM_DEVICE,
     NEAT_DATAGRAM_DONT_FRAGMENT,
     NEAT_DATAGRAM_LARGEST,
     NEAT_DATAGRAM_LOOP,
+    NEAT_DATAGRAM_NO_DF,
     NEAT_DATAGRAM_SEGMENTS,
     Datagram,
 )
@@ -26,6 +28,7 @@ from cython.cimports.neatstack.dataplane.ip.output import (
     next_hop,
     routable,
 )
+from cython.cimports.neatstack.dataplane.ip.path import own_identification, path_mtu
 from cython.cimports.neatstack.dataplane.stack import Endpoint, Stack
 from cython.cimports.neatstack.dataplane.udp.address import is_mapped, is_unset
 from cython.cimports.neatstack.dataplane.udp.output import Payload
@@ -33,7 +36,6 @@ from cython.cimports.neatstack.dataplane.wire.bytes import put16, raw32, set16
 from cython.cimports.neatstack.dataplane.wire.checksum import add, add_piece, fold, pseudo_header
 from cython.cimports.neatstack.dataplane.wire.headers import (
     ETHERNET_HEADER,
-    IP_DF,
     IP_HEADER,
     IP_MF,
     PROTOCOL_UDP,
@@ -51,7 +53,9 @@ Route = cython.struct(
     loopback=cython.bint,
     tos=uint8_t,
     ttl=uint8_t,
-    whole=cython.bint,                   # it must not be cut into fragments
+    mtu=uint32_t,                        # larger ones are cut into fragments
+    whole=cython.bint,                   # or refused
+    may_cut=cython.bint,                 # routers may
     local_port_be=uint16_t,
     remote_port_be=uint16_t,
 )  # fmt: skip
@@ -92,7 +96,11 @@ def find_route(
     route.tos = d.tos
     route.ttl = d.ttl
     route.whole = d.flags & NEAT_DATAGRAM_DONT_FRAGMENT != 0
+    route.may_cut = d.flags & NEAT_DATAGRAM_NO_DF != 0
     route.loopback = is_local(s, remote_be)
+    route.mtu = 0 if d.flags & NEAT_DATAGRAM_DEVICE else path_mtu(s, remote_be)
+    if not route.mtu:
+        route.mtu = s.page.mtu
     mac = s.page.mac
     if is_broadcast(s, remote_be):
         for k in range(6):
@@ -133,12 +141,13 @@ def send_datagram(
     size: uint32_t = d.segment if d.segment else d.length
     copies: uint32_t = 1
     packets: uint32_t = 1
-    most: uint32_t = s.page.mtu - IP_HEADER
+    most: uint32_t
     offset: uint32_t = 0
     left: uint32_t = d.length
     failed: cython.int = find_route(s, e, d, cython.address(route))
     if failed:
         return failed
+    most = route.mtu - IP_HEADER
     if size > NEAT_DATAGRAM_LARGEST or d.length > NEAT_DATAGRAM_LARGEST:
         return -EMSGSIZE
     if size and d.length > size:
@@ -226,12 +235,13 @@ def plan(
     put16(udp + 4, cython.cast(uint16_t, total))
     refer(out, p, offset, length)
     out.header_length = cython.cast(uint16_t, UDP_AT + UDP_HEADER)
-    if total <= s.page.mtu - IP_HEADER or route.loopback:
+    if total <= route.mtu - IP_HEADER or route.loopback:
         set16(udp + 6, fold(pseudo))
         out.checksum_start = cython.cast(uint16_t, UDP_AT)
         out.checksum_offset = UDP_CHECKSUM
-        if not route.whole:
-            put16(out.header + ETHERNET_HEADER + 6, 0 if total > s.page.mtu - IP_HEADER else IP_DF)
+        if route.may_cut:
+            put16(out.header + ETHERNET_HEADER + 4, own_identification(s, 1))
+            put16(out.header + ETHERNET_HEADER + 6, 0)
         finish(s, out, route, total)
         return
     set16(udp + 6, 0)
@@ -253,20 +263,14 @@ def fragments(
     length: uint32_t,
     total: uint16_t,
 ) -> cython.void:
-    """Plan a datagram in fragments (RFC 791 section 3.2); the first place in the outbox has its headers already.
-
-    All replicas send from one address: each has identifications of its own, which come round as late as they can
-    (RFC 6864 section 4.3).
-    """
+    """Plan a datagram in fragments (RFC 791 section 3.2); the first place in the outbox has its headers already."""
     out: cython.pointer[Outgoing] = cython.address(s.outbox[s.outbox_count])
     udp: cython.pointer[uint8_t] = out.header + UDP_AT
-    most: uint32_t = (s.page.mtu - IP_HEADER) & ~cython.cast(uint32_t, 7)
-    own: uint32_t = 65536 // (s.page.replicas if s.page.replicas else 1)
-    number: uint16_t = cython.cast(uint16_t, s.fragments_id % own + own * s.replica)
+    most: uint32_t = (route.mtu - IP_HEADER) & ~cython.cast(uint32_t, 7)
+    number: uint16_t = own_identification(s, 1)
     at: uint32_t = 0  # bytes after the IPv4 header that are in earlier fragments
     all: uint32_t = UDP_HEADER + length
     part: uint32_t
-    s.fragments_id = cython.cast(uint16_t, (s.fragments_id + 1) % own)
     set16(udp + 6, 0xFFFF if total == 0xFFFF else cython.cast(uint16_t, ~total))
     while at < all:
         part = all - at if all - at < most else most

@@ -1,0 +1,82 @@
+"""What the paths to other hosts can carry (RFC 1191), kept for ten minutes, by each replica for its own flows.
+
+No less than 552 bytes is believed, as with Linux's min_pmtu: a forged error must not make crumbs of us. To a path that
+is said to be narrower packets of that size go without Don't Fragment, and routers cut them.
+"""
+
+import cython
+from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
+from cython.cimports.neatstack.dataplane.stack import PATHS, Path, Stack
+
+LEAST_MTU = cython.declare(uint32_t, 552)
+REMEMBERED = cython.declare(uint64_t, 600000000000)  # ns (RFC 1191 section 6.3)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def path_of(s: cython.pointer[Stack], remote_be: uint32_t) -> cython.pointer[Path]:
+    """Where a peer's path is remembered: one that falls on the same place is forgotten for it."""
+    return cython.address(s.paths[((remote_be >> 24) ^ (remote_be >> 16) ^ (remote_be >> 8)) & (PATHS - 1)])
+
+
+# rfc: 1191:3f
+def path_mtu(s: cython.pointer[Stack], remote_be: uint32_t) -> uint32_t:
+    path: cython.pointer[Path] = path_of(s, remote_be)
+    if path.address_be != remote_be or s.now >= path.until or path.mtu > s.page.mtu:
+        return 0
+    return path.mtu
+
+
+def is_narrow(s: cython.pointer[Stack], remote_be: uint32_t) -> cython.bint:
+    path: cython.pointer[Path] = path_of(s, remote_be)
+    return path.narrow != 0 and path.address_be == remote_be and s.now < path.until
+
+
+# rfc: 1191:5
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def plateau(length: uint32_t) -> uint32_t:
+    """What a router that does not tell its MTU may have: the next lower common one (RFC 1191 section 7.1)."""
+    if length > 8166:
+        return 8166
+    if length > 4352:
+        return 4352
+    if length > 2002:
+        return 2002
+    if length > 1492:
+        return 1492
+    return 1006 if length > 1006 else LEAST_MTU
+
+
+# rfc: 1191:3b 3d 3e
+def learn_path(s: cython.pointer[Stack], remote_be: uint32_t, mtu: uint32_t, length: uint32_t) -> uint32_t:
+    """A router says that a packet of `length` bytes was too long for its next link, which takes `mtu` (0: it does not
+    say). What is believed of it; 0: nothing, for no router of ours says so."""
+    path: cython.pointer[Path] = path_of(s, remote_be)
+    if mtu == 0:
+        mtu = plateau(length)
+    if mtu >= s.page.mtu:
+        return 0
+    known: uint32_t = path_mtu(s, remote_be)
+    if known and mtu > known:
+        return known
+    path.address_be = remote_be
+    path.narrow = mtu < LEAST_MTU
+    if path.narrow:
+        mtu = LEAST_MTU
+        s.narrow_paths = 1
+    path.mtu = cython.cast(uint16_t, mtu)
+    path.until = s.now + REMEMBERED
+    return mtu
+
+
+def own_identification(s: cython.pointer[Stack], count: uint32_t) -> uint16_t:
+    """Of `count` packets that may come in fragments. All replicas send from one address: each has its own, which come
+    round as late as they can (RFC 6864 section 4.3)."""
+    own: uint32_t = 65536 // (s.page.replicas if s.page.replicas else 1)
+    number: uint32_t = s.fragments_id % own
+    s.fragments_id = cython.cast(uint16_t, (number + count) % own)
+    return cython.cast(uint16_t, number + own * s.replica)
