@@ -198,13 +198,20 @@ cdef struct Board:           # private; what is on its way (RFC 6675, RFC 8985),
     uint8_t reo_wnd_mult     # RACK.reo_wnd_mult, less one
     uint8_t reo_wnd_persist
     uint8_t reordering_seen
+    uint8_t original         # something was acknowledged that was sent once, before the timeout (F-RTO)
     uint8_t dsack            # the ACK in hand tells of something that came twice
     Range duplicate          # namely this
+    uint32_t undo_cwnd       # before the timeout, if View.frto
+    uint32_t undo_ssthresh
     Stretch stretch[STRETCHES]
 
 cdef enum Mending:           # View.mending: what is lost is sent again by the board, until cc.recover is acknowledged
     MENDING_FAST = 1         # fast recovery: TCB_RECOVERY
     MENDING_TIMEOUT = 2      # after a timeout, or an adoption
+
+cdef enum Frto:              # View.frto: was the timeout needed (RFC 5682)?
+    FRTO_SENT_AGAIN = 1      # the first segment has been sent again
+    FRTO_NEW = 2             # that was answered, and now new text goes
 
 cdef enum Probe:             # View.probe: tail loss probes (RFC 8985 section 7)
     PROBE_OUT = 1            # one is on its way
@@ -237,6 +244,7 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
     uint8_t sacked           # there is something on it that the peer has acknowledged selectively
     uint8_t mending          # enum Mending
     uint8_t probe            # enum Probe
+    uint8_t frto             # enum Frto
     uint8_t reset_sent       # 1: in this batch; 2: in an earlier one
     uint8_t soft_error       # errno of the last ICMP error since the peer has acknowledged something
     uint16_t full_mss        # snd.mss before the path was thought to swallow large segments; 0: it is not

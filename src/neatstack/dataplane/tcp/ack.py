@@ -13,6 +13,7 @@ from cython.cimports.neatstack.dataplane.stack import (
     View,
 )
 from cython.cimports.neatstack.dataplane.tcp import congestion, rack, rtt, tlp
+from cython.cimports.neatstack.dataplane.tcp.frto import answer
 from cython.cimports.neatstack.dataplane.tcp.isn import random32
 from cython.cimports.neatstack.dataplane.tcp.recovery import duplicate, repaired
 from cython.cimports.neatstack.dataplane.tcp.scoreboard import prune, take_blocks
@@ -72,6 +73,8 @@ def selected(
         mark(s, i, NEWS_OUTPUT)
     if v.stretches and (v.sacked or v.mending or s.boards[i].dsack):
         rack.detect(s, i)
+    if v.frto:
+        answer(s, i, advanced)
     if v.probe & PROBE_OUT:
         tlp.acknowledged(s, i, seg, advanced)
     if blocks:

@@ -32,6 +32,7 @@ from cython.cimports.neatstack.dataplane.tcp.fastopen import forget, learn, open
 from cython.cimports.neatstack.dataplane.tcp.isn import initial_sequence, timestamp_offset
 from cython.cimports.neatstack.dataplane.tcp.listen import find_listener, listener_numbered
 from cython.cimports.neatstack.dataplane.tcp.options import parse
+from cython.cimports.neatstack.dataplane.tcp.rtt import RTO_FALLBACK
 from cython.cimports.neatstack.dataplane.tcp.seq import after, least, most
 from cython.cimports.neatstack.dataplane.tcp.state import become, end, mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
@@ -359,23 +360,33 @@ def syn_sent(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]
 
 
 # rfc: 7413:4.2.1b
+# rfc: 6298:5.7, 5681:3.1-LOST-SYN
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def established(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.void:
-    """Our SYN is acknowledged, and we have the peer's."""
+    """Our SYN is acknowledged, and we have the peer's.
+
+    If ours had to be sent again, the path is worse, or longer, than one thinks: text starts with a timeout of 3 s, for
+    the round trip is not known (RFC 6298 (5.7)), and with one segment (RFC 5681 section 3.1).
+    """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     round_trip(s, i, ack)
     t.snd.una = ack
     t.snd.nxt = t.snd.max  # a retransmission that has not left yet is not needed any more
     if t.flags & (TCB_FASTOPEN | TCB_PASSIVE) == TCB_FASTOPEN:  # but text on the SYN that was not taken is
         t.snd.nxt = ack
+    lost: cython.bint = t.snd.backoff != 0 and not t.flags & TCB_DEFERRED
+    if lost and not t.rtt.srtt:
+        t.rtt.rto = RTO_FALLBACK
     t.snd.backoff = 0
     t.cc.recover = ack
     clear_timer(s, i, TIMER_RETRANSMIT)
     if ack != t.snd.max:
         restart(s, i)
     congestion.start(t)
+    if lost:
+        t.cc.cwnd = t.snd.mss
     become(s, i, State.ESTABLISHED)
     if t.flags & TCB_FIN_QUEUED:  # CLOSE was called before (3.10.4, SYN-RECEIVED)
         become(s, i, State.FIN_WAIT_1)

@@ -9,7 +9,7 @@ import cython
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_CORK, NEAT_FLAG_NODELAY
 from cython.cimports.neatstack.dataplane.ip.output import outbox_full
-from cython.cimports.neatstack.dataplane.stack import NEWS_OUTPUT, Stack, View
+from cython.cimports.neatstack.dataplane.stack import FRTO_NEW, NEWS_OUTPUT, Stack, View
 from cython.cimports.neatstack.dataplane.tcp import congestion
 from cython.cimports.neatstack.dataplane.tcp.emit import emit, emit_ack, emit_reset, emit_syn
 from cython.cimports.neatstack.dataplane.tcp.rtt import begin_timing
@@ -121,7 +121,7 @@ def output_text(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     fin: uint8_t
     if t.flags & TCB_RETRANSMIT and not resend_first(s, i, end):
         return
-    if v.mending and not mend(s, i, end):
+    if v.mending and v.frto != FRTO_NEW and not mend(s, i, end):
         return
     if t.snd.una == t.snd.max and s.now - t.last_sent > cython.cast(uint64_t, t.rtt.rto) * 1000:
         congestion.idle(t)

@@ -72,6 +72,8 @@ def delivered(
         b.fack = end
     elif before(end, b.fack) and not x.flags & STRETCH_AGAIN:
         b.reordering_seen = 1
+    if not x.flags & STRETCH_AGAIN and not after(end, t.cc.recover):
+        b.original = 1
     if x.flags & STRETCH_AGAIN:
         if seg.stamped and before(seg.tsecr, cython.cast(uint32_t, x.sent_at // 1000000) + t.stamps.offset):
             return

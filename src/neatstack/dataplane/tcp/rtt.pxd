@@ -6,6 +6,7 @@ from neatstack.dataplane.tcp.tcb cimport TCB_RTT_TIMING, Tcb
 
 cdef enum:                   # microseconds
     RTO_INITIAL = 1000000    # section 2.1
+    RTO_FALLBACK = 3000000   # (5.7): a SYN had to be sent again
     RTO_LEAST = 200000       # section 2.4 asks for a second; Linux takes this
     RTO_MOST = 120000000     # section 2.5
 

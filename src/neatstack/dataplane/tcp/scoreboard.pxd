@@ -12,6 +12,7 @@ cdef void prune(Stack *s, uint32_t i, const Segment *seg, uint32_t old_una) noex
 cdef void resent(Stack *s, uint32_t i, uint32_t left, uint32_t right) noexcept nogil
 cdef void mark_lost(Stack *s, uint32_t i, uint32_t k) noexcept nogil
 cdef void forget_selected(Stack *s, uint32_t i) noexcept nogil
+cdef void none_lost(Stack *s, uint32_t i) noexcept nogil
 cdef uint32_t ranges_sacked(Stack *s, uint32_t i) noexcept nogil
 cdef uint32_t pipe(Stack *s, uint32_t i) noexcept nogil
 cdef bint next_lost(Stack *s, uint32_t i, Range *hole) noexcept nogil

@@ -341,6 +341,15 @@ def forget_selected(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     s.views[i].sacked = 0
 
 
+def none_lost(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """What was deemed lost was late."""
+    b: cython.pointer[Board] = cython.address(s.boards[i])
+    k: uint32_t
+    for k in range(s.views[i].stretches):
+        if stretch(b, k).flags & STRETCH_LOST:
+            become(s, i, k, stretch(b, k).flags & STRETCH_AGAIN)
+
+
 def ranges_sacked(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
     """How many discontiguous ranges the peer has."""
     total: uint32_t = 0

@@ -17,6 +17,7 @@ from cython.cimports.neatstack.dataplane.stack import (
 )
 from cython.cimports.neatstack.dataplane.tcp import congestion, rack, rtt, tlp
 from cython.cimports.neatstack.dataplane.tcp.emit import emit
+from cython.cimports.neatstack.dataplane.tcp.frto import timer_fires
 from cython.cimports.neatstack.dataplane.tcp.listen import listener_numbered
 from cython.cimports.neatstack.dataplane.tcp.rtt import RTO_MOST
 from cython.cimports.neatstack.dataplane.tcp.seq import least, most
@@ -184,6 +185,7 @@ def retransmit(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         end(s, i, s.views[i].soft_error if s.views[i].soft_error else ETIMEDOUT)
         return
     stalled(s, i)
+    timer_fires(s, i)
     congestion.timed_out(t, t.snd.max - t.snd.una)
     t.snd.backoff += 1
     if t.snd.backoff >= BLACK_HOLE and t.snd.max - t.snd.una >= t.snd.mss and not t.flags & TCB_LOOPBACK:
@@ -199,7 +201,7 @@ def retransmit(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         t.flags |= TCB_RETRANSMIT  # RFC 6298 (5.4), whatever is on its way
     else:  # nothing is known of what is on its way, or it must wait until the window opens
         t.snd.nxt = t.snd.una
-        v.stretches = v.sacked = v.mending = 0
+        v.stretches = v.sacked = v.mending = v.frto = 0
     rtt.stop_timing(t)
     mark(s, i, NEWS_OUTPUT | NEWS_LINES)
 
