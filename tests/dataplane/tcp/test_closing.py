@@ -362,3 +362,17 @@ def test_a_connection_reset_by_the_peer_says_so():
     lab.run()
     assert c.socket.is_free
     c.expects_nothing()
+
+
+def test_the_reset_of_an_abort_follows_all_that_was_sent():
+    """Section 3.10.5, also after a timeout has stepped back: the peer believes it at the next number only."""
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"x" * 4380)
+    lab.run()
+    c.receives()
+    lab.wait(0.3)
+    assert c.expects("A", seq=1).length == 1460
+    c.socket.abort()
+    lab.run()
+    c.expects("RA", seq=4381)

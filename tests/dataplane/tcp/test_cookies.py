@@ -191,6 +191,7 @@ def test_the_accept_queue_stays_bounded():
     assert len(established) == 5
     late = next(c for c in peers if c not in established)
     late.expects_nothing()
+    assert late.state == "CLOSED"
     lab.program.post(listener, 12)
     lab.run()
     while lab.program.accept(listener):

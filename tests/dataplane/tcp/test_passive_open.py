@@ -348,3 +348,15 @@ def test_a_port_that_connects_may_listen_too():
     c.sends("SA", ack=1)
     half.sends("A")
     assert (c.state, half.state) == ("ESTABLISHED", "ESTABLISHED")
+
+
+def test_another_syn_for_a_half_open_connection_is_challenged():
+    """RFC 5961 section 4.2 in SYN-RECEIVED: only the SYN that we know is answered with our SYN-ACK again."""
+    lab = Lab()
+    lab.listening()
+    c = lab.connection()
+    c.sends("S")
+    c.expects("SA")
+    c.sends("S", seq=500)
+    c.expects("A", seq=1, ack=1)
+    assert c.state == "SYN_RECEIVED"

@@ -160,3 +160,25 @@ def test_a_peer_that_no_more_answers_probes_is_given_up():
     assert c.state == "ESTABLISHED"
     lab.wait(1200)
     assert c.state == "CLOSED" and c.socket.error
+
+
+def test_a_probe_that_was_not_taken_does_not_count():
+    """What follows it has the number of what the peer expects: it would drop an ACK beyond its window."""
+    lab = Lab()
+    c = stuck(lab)
+    lab.wait(3)
+    c.receives()
+    for _ in range(2):
+        c.sends(data=b"x" * 1460, window=0, ack=1)
+    c.expects("A", seq=1, ack=2921)
+
+
+def test_a_fin_does_not_go_into_a_closed_window_but_probes_it():
+    lab = Lab()
+    c = lab.accepted()
+    c.sends(window=0)
+    c.socket.shutdown()
+    lab.run()
+    c.expects_nothing()
+    lab.wait(2)
+    c.expects("FA", seq=1, length=0)

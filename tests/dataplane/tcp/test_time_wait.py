@@ -128,3 +128,26 @@ def test_connect_may_reuse_a_local_port_in_time_wait_only_upwards():
     if again.error == 0:
         syn = c.lab.left[-1]
         assert 2 < (syn.seq - c.irs) & 0xFFFFFFFF < 0x80000000
+
+
+def test_a_connection_opened_anew_numbers_above_all_that_was_sent():
+    """Section 3.6.1, (1), also when the old one has sent more than the clock has counted."""
+    lab = Lab()
+    c = lab.accepted()
+    while c.heard < 3_000_000:
+        c.socket.send(b"x" * 65536)
+        lab.run()
+        c.receives()
+        c.sends(ack=c.heard)
+    c.socket.close()
+    lab.run()
+    while c.state != "FIN_WAIT_2":
+        c.receives()
+        c.sends(ack=c.heard)
+    c.sends("FA")
+    c.receives()
+    assert c.state == "TIME_WAIT"
+    again = lab.connection(80, peer_port=c.peer_port, iss=c.iss + 5000)
+    again.sends("S")
+    again.expects("SA")
+    assert 3_000_000 < (again.irs - c.irs) & 0xFFFFFFFF < 0x80000000

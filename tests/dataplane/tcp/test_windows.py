@@ -319,3 +319,16 @@ def test_the_largest_window_is_remembered():
     for window in (8000, 3000):
         c.sends(window=window)
     assert (c.tcb["snd"]["wnd"], c.tcb["snd"]["max_wnd"]) == (3000, 8000)
+
+
+def test_half_of_the_largest_window_is_worth_a_segment():
+    """3.8.6.2.1, (3): for a peer that never has room for a full one."""
+    lab = Lab()
+    c = lab.accepted(window=1000)
+    c.socket.send(b"x" * 4000)
+    lab.run()
+    c.expects("A", length=1000)
+    c.sends(ack=1001, window=500)
+    c.expects("A", length=500)
+    c.sends(ack=1501, window=499)
+    c.expects_nothing()
