@@ -247,7 +247,7 @@ class Stage:
         store: Any = self.store
         told: Any = lambda slot: self.programs.contents(slot)  # noqa: E731
         self.replicas = Replicas(store, self.slots, self.claims, self.code, self.spawn, told, **self.options)
-        self.programs = Programs(store, self.replicas, Ports(OWN, bindings), SHAPE)
+        self.programs = Programs(store, self.replicas, Ports([OWN], bindings), SHAPE)
         self.server = RequestServer(self.listener, self.programs, self.page, 4096)
 
     def spawn(self, code: Code) -> tuple[int, int, socket.socket]:

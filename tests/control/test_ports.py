@@ -1,7 +1,7 @@
 """bind() and listen() as Linux decides them."""
 
 import errno
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 import pytest
 
@@ -13,7 +13,7 @@ ONE, OTHER = 1, 2  # channels of two programs
 
 @pytest.fixture
 def ports() -> Ports:
-    return Ports(OWN)
+    return Ports([OWN])
 
 
 def refused(number: int):  # type: ignore[no-untyped-def]
@@ -132,7 +132,7 @@ def test_found_again_after_a_restart(ports: Ports) -> None:
     binding = ports.bind(ONE, 1000, OWN, 8080, reuse_port=True)
     ports.listen(ONE, binding.number, 10)
     ports.inherit(ONE, OTHER)
-    again = Ports(OWN, [Binding.from_data(binding.to_data())])
+    again = Ports([OWN], [Binding.from_data(binding.to_data())])
     assert list(again) == [binding]
     with refused(errno.EADDRINUSE):
         again.bind(OTHER, 1000, ANY, 8080)
@@ -174,7 +174,7 @@ def test_udp_may_be_bound_to_a_group(ports: Ports) -> None:
 
 def test_a_udp_socket_is_kept(ports: Ports) -> None:
     bound = ports.bind(ONE, 0, OWN, 53, datagram=True, cookie=9, reuse_port=True)
-    again = Ports(OWN, [Binding.from_data(bound.to_data())])
+    again = Ports([OWN], [Binding.from_data(bound.to_data())])
     assert again.bindings[bound.number] == bound
     with refused(errno.EADDRINUSE):
         again.bind(ONE, 0, OWN, 53, datagram=True)
@@ -201,3 +201,41 @@ def test_groups(ports: Ports) -> None:
         ports.join(ONE, one.number, IPv4Address(f"239.0.0.{number}"))
     with refused(errno.ENOBUFS):
         ports.join(ONE, one.number, group)
+
+
+def test_own_addresses_of_both_families() -> None:
+    second, six = IPv4Address("10.78.0.2"), IPv6Address("fd77::2")
+    ports = Ports([OWN, second], networks=[IPv4Network("10.77.0.0/24"), IPv4Network("10.78.0.0/16")])
+    ports.bind(ONE, 0, second, 80)
+    ports.bind(ONE, 0, IPv4Address("10.78.255.255"), 80, datagram=True)
+    ports.bind(ONE, 0, IPv6Address("::1"), 80)
+    with refused(errno.EADDRNOTAVAIL):
+        ports.bind(ONE, 0, six, 80)
+    ports.own6 = {six}
+    bound = ports.bind(ONE, 0, six, 80, v6only=True)
+    again = Ports([OWN], [Binding.from_data(binding.to_data()) for binding in ports])
+    assert again.bindings[bound.number] == bound and bound.v6only
+    with refused(errno.EADDRINUSE):
+        again.bind(OTHER, 0, IPv6Address(0), 80, v6only=True)
+    with refused(errno.EADDRINUSE):
+        again.bind(OTHER, 0, IPv6Address(0), 80)
+
+
+def test_groups_of_ipv6(ports: Ports) -> None:
+    group = IPv6Address("ff02::1234")
+    socket = ports.bind(ONE, 0, IPv6Address(0), 5000, datagram=True)
+    ports.join(ONE, socket.number, group)
+    assert Binding.from_data(socket.to_data()).groups == [group]
+    ports.bind(ONE, 0, group, 5001, datagram=True)
+    with refused(errno.EINVAL):
+        ports.join(ONE, socket.number, IPv6Address("fd77::1"))
+
+
+def test_a_chosen_port_is_free_in_both_families(ports: Ports, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neatstack.control.ports.EPHEMERAL", range(40000, 40002))
+    taken = ports.bind(ONE, 0, OWN, 0)
+    both = ports.bind(ONE, 0, IPv6Address(0), 0)
+    assert {taken.port, both.port} == {40000, 40001}
+    assert ports.bind(ONE, 0, IPv6Address("::1"), 0, reuse_address=True).port == taken.port
+    with refused(errno.EADDRINUSE):
+        ports.bind(ONE, 0, IPv6Address(0), 0)

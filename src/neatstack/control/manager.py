@@ -15,7 +15,9 @@ import secrets
 import signal
 import socket
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +100,7 @@ class Manager:
         self.store.put("claims", {}, [claims])
         self.secret = secrets.token_hex(16)
         self.store.put("secret", {"secret": self.secret})
-        self._join(runs, slots, claims, Ports(settings.interface.ip, (), settings.interface.network))
+        self._join(runs, slots, claims, self._ports(()))
         for slot in slots:
             self.replicas.remember_slot(slot)
         await asyncio.gather(self.link.start(), self.replicas.start(range(settings.replicas)), host_side)
@@ -126,7 +128,7 @@ class Manager:
         self.link.ipv6 = entries[processes.IPV6].data if processes.IPV6 in entries else None
         channels = [entry for key, entry in entries.items() if key.startswith("channel.")]
         bindings = [Binding.from_data(entry.data) for key, entry in entries.items() if key.startswith("binding.")]
-        ports = Ports(self.settings.interface.ip, bindings, self.settings.interface.network)
+        ports = self._ports(bindings)
         self.secret = entries["secret"].data["secret"] if "secret" in entries else ""
         self._join(Code.from_data(entries["code"].data), slots, entries["claims"].descriptors[0], ports)
         self.link.adopt(entries.get("process.link"))
@@ -174,6 +176,19 @@ class Manager:
         self.page.write(self.page_view)
         self.neighbours = pages.memory("neighbours", pages.NEIGHBOURS * pages.NEIGHBOUR_SIZE)
         self.store.put("pages", {}, [self.page_memory, self.neighbours])
+
+    def _ports(self, bindings: Iterable[Binding]) -> Ports:
+        interfaces = self.settings.interfaces4
+        own, networks = [each.ip for each in interfaces], [each.network for each in interfaces]
+        ports = Ports(own, bindings, networks)
+
+        def changed(told: dict[str, Any]) -> None:
+            ports.own6 = {IPv6Address(each["address"]) for each in told["addresses"]}
+
+        self.link.on_ipv6 = changed
+        if self.link.ipv6 is not None:
+            changed(self.link.ipv6)
+        return ports
 
     def _join(self, runs: Code, slots: list[Slot], claims: int, ports: Ports) -> None:
         settings = self.settings

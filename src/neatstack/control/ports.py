@@ -1,16 +1,19 @@
 """Who has bound which port: the one authority of a stack, with Linux's rules.
 
-Pure bookkeeping: no system calls, no replicas. Addresses are `IPv4Address`, ports are numbers in host order.
+Pure bookkeeping: no system calls, no replicas. Ports are numbers in host order. An IPv4 address that a socket of IPv6
+was given in its mapped form is an `IPv4Address` here; `::` takes both families, unless the socket is for IPv6 only.
 """
 
 import errno
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from typing import Any
 
-ANY = IPv4Address(0)
+Address = IPv4Address | IPv6Address
+
+ANY, ANY6 = IPv4Address(0), IPv6Address(0)
 LOOPBACK = IPv4Network("127.0.0.0/8")
 EPHEMERAL = range(32768, 61000)  # ip_local_port_range's default
 UNPRIVILEGED = 1024  # ip_unprivileged_port_start's default
@@ -47,15 +50,16 @@ class Binding:
     """
 
     number: int
-    address: IPv4Address
+    address: Address
     port: int
     uid: int  # of the process that bound it
     reuse_address: bool = False
     reuse_port: bool = False
     datagram: bool = False  # UDP, whose ports are others than TCP's
+    v6only: bool = False  # IPV6_V6ONLY: nothing of IPv4 comes to `::`
     channel: int = 0  # of UDP: the program in whose memory it lives, and its name for it
     cookie: int = 0
-    groups: list[IPv4Address] = field(default_factory=list)  # that it has joined
+    groups: list[Address] = field(default_factory=list)  # that it has joined
     backlog: int | None = None  # None: not listening
     holders: dict[int, int] = field(default_factory=dict)  # channel -> how many sockets of its program
     options: ListenOptions = ListenOptions()
@@ -69,8 +73,12 @@ class Binding:
         """Do replicas know it?"""
         return self.listening or self.datagram
 
-    def overlaps(self, address: IPv4Address, port: int) -> bool:
-        return self.port == port and (self.address == address or ANY in (self.address, address))
+    def overlaps(self, address: Address, port: int, v6only: bool = False) -> bool:
+        """Could something be for both? inet_rcv_saddr_equal and ipv6_rcv_saddr_equal of Linux."""
+        if self.port != port:
+            return False
+        same = self.address == address
+        return same or covers(self.address, self.v6only, address) or covers(address, v6only, self.address)
 
     def to_data(self) -> dict[str, Any]:
         """For the keeper."""
@@ -82,6 +90,7 @@ class Binding:
             "reuse_address": self.reuse_address,
             "reuse_port": self.reuse_port,
             "datagram": self.datagram,
+            "v6only": self.v6only,
             "channel": self.channel,
             "cookie": self.cookie,
             "groups": [str(group) for group in self.groups],
@@ -92,18 +101,28 @@ class Binding:
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> "Binding":
-        values = {**data, "address": IPv4Address(data["address"]), "holders": dict(data["holders"])}
-        values["groups"] = [IPv4Address(group) for group in data["groups"]]
+        values = {**data, "address": ip_address(data["address"]), "holders": dict(data["holders"])}
+        values["groups"] = [ip_address(group) for group in data["groups"]]
         values["options"] = ListenOptions(**data.get("options", {}))
         return cls(**values)
 
 
-class Ports:
-    """Every binding of the stack."""
+def covers(any_address: Address, v6only: bool, address: Address) -> bool:
+    """Does a socket that is bound to `any_address` get what is for `address`, because that means any?"""
+    if any_address == ANY6:
+        return not (v6only and isinstance(address, IPv4Address))
+    return any_address == ANY and isinstance(address, IPv4Address)
 
-    def __init__(self, own: IPv4Address, bindings: Iterable[Binding] = (), network: IPv4Network | None = None) -> None:
-        self.own = own
-        self.broadcast = {IPv4Address("255.255.255.255"), *([network.broadcast_address] if network else [])}
+
+class Ports:
+    """Every binding of the stack. `own6` are its IPv6 addresses, which may change."""
+
+    def __init__(
+        self, own: Collection[IPv4Address], bindings: Iterable[Binding] = (), networks: Iterable[IPv4Network] = ()
+    ) -> None:
+        self.own = set(own)
+        self.own6: set[IPv6Address] = set()
+        self.broadcast = {IPv4Address("255.255.255.255"), *(network.broadcast_address for network in networks)}
         self.bindings = {binding.number: binding for binding in bindings}
         self._by_port: dict[tuple[bool, int], list[Binding]] = {}  # UDP or not, port
         for binding in self.bindings.values():
@@ -117,30 +136,32 @@ class Ports:
         self,
         channel: int,
         uid: int,
-        address: IPv4Address,
+        address: Address,
         port: int,
         *,
         reuse_address: bool = False,
         reuse_port: bool = False,
         datagram: bool = False,
+        v6only: bool = False,
         cookie: int = 0,
     ) -> Binding:
         """Bind for the program with `channel`; port 0 chooses one. Raises Refused with bind(2)'s errno."""
         group = datagram and (address.is_multicast or address in self.broadcast)
-        if address not in (ANY, self.own) and address not in LOOPBACK and not group:
+        if not self._is_own(address) and not group:
             raise Refused(errno.EADDRNOTAVAIL)
         if 0 < port < UNPRIVILEGED and uid != 0:
             raise Refused(errno.EACCES)
         if len(self.bindings) >= MOST_BINDINGS or self._count(channel) >= MOST_PER_PROGRAM:
             raise Refused(errno.ENOBUFS)
         binding = Binding(self._next, address, port, uid, reuse_address, reuse_port, holders={channel: 1})
+        binding.v6only = v6only and isinstance(address, IPv6Address)
         if datagram:
             binding.datagram, binding.channel, binding.cookie = True, channel, cookie
         elif port and reuse_port and (same := self._group(binding)):
             same.holders[channel] = same.holders.get(channel, 0) + 1
             return same
         if port == 0:
-            binding.port = self._choose(datagram, address)
+            binding.port = self._choose(binding)
         elif any(self._conflict(other, binding) for other in self._by_port.get((datagram, port), ())):
             raise Refused(errno.EADDRINUSE)
         self._next += 1
@@ -167,7 +188,7 @@ class Ports:
         binding.options = options
         return binding
 
-    def join(self, channel: int, number: int, group: IPv4Address) -> Binding:
+    def join(self, channel: int, number: int, group: Address) -> Binding:
         """The UDP socket joins a group of hosts. Raises Refused with the errno of IP_ADD_MEMBERSHIP."""
         binding = self.held(channel, number)
         if not binding.datagram or not group.is_multicast:
@@ -180,7 +201,7 @@ class Ports:
         binding.groups.append(group)
         return binding
 
-    def leave(self, channel: int, number: int, group: IPv4Address) -> Binding:
+    def leave(self, channel: int, number: int, group: Address) -> Binding:
         """The same for IP_DROP_MEMBERSHIP."""
         binding = self.held(channel, number)
         if group not in binding.groups:
@@ -226,22 +247,29 @@ class Ports:
     def _group(self, new: Binding) -> Binding | None:
         """The binding whose port the new one may share by SO_REUSEPORT."""
         same = (b for b in self._by_port.get((False, new.port), ()) if b.reuse_port and b.uid == new.uid)
-        return next((b for b in same if b.address == new.address), None)
+        return next((b for b in same if (b.address, b.v6only) == (new.address, new.v6only)), None)
 
     @staticmethod
     def _conflict(old: Binding, new: Binding) -> bool:
         """inet_csk_bind_conflict of Linux; for UDP inet_rcv_saddr_equal and udp_lib_lport_inuse."""
-        if not old.overlaps(new.address, new.port):
+        if not old.overlaps(new.address, new.port, new.v6only):
             return False
         if old.reuse_port and new.reuse_port and old.uid == new.uid:
             return False
         return not (old.reuse_address and new.reuse_address and not old.listening)
 
-    def _choose(self, datagram: bool, address: IPv4Address) -> int:
+    def _is_own(self, address: Address) -> bool:
+        """May a socket be bound to it?"""
+        if isinstance(address, IPv6Address):
+            return address == ANY6 or address.is_loopback or address in self.own6
+        return address == ANY or address in self.own or address in LOOPBACK
+
+    def _choose(self, new: Binding) -> int:
         """A free port, from a random one on, so that it cannot be guessed."""
         start = secrets.randbelow(len(EPHEMERAL))
         for step in range(len(EPHEMERAL)):
             port = EPHEMERAL[(start + step) % len(EPHEMERAL)]
-            if not any(other.overlaps(address, port) for other in self._by_port.get((datagram, port), ())):
+            there = self._by_port.get((new.datagram, port), ())
+            if not any(other.overlaps(new.address, port, new.v6only) for other in there):
                 return port
         raise Refused(errno.EADDRINUSE)

@@ -8,14 +8,13 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 from neatstack.control import pages
 from neatstack.control.line import Answer
 from neatstack.control.lingering import Lingering, is_lingering
-from neatstack.control.ports import Binding, ListenOptions, Ports, Refused
+from neatstack.control.ports import Address, Binding, ListenOptions, Ports, Refused
 from neatstack.control.replicas import Replicas, Told
 from neatstack.control.store import Entry, Store
 
@@ -113,13 +112,15 @@ def listen_requests(binding: Binding) -> list[Told]:
     address, port = str(binding.address), binding.port
     listen = {"op": "listen", "listener": binding.number, "address": address, "port": port, "backlog": binding.backlog}
     listen.update(asdict(binding.options))
+    if binding.v6only:
+        listen["v6only"] = True
     grants = ({"op": "grant", "listener": binding.number, "channel": channel} for channel in sorted(binding.holders))
     return [Told(listen), *(Told(grant) for grant in grants)]
 
 
 def bind_request(binding: Binding) -> Told:
     """What a replica is told of a UDP socket."""
-    flags = 1 * binding.reuse_address | 2 * binding.reuse_port  # enum neat_bind_flag
+    flags = 1 * binding.reuse_address | 2 * binding.reuse_port | 8 * binding.v6only  # enum neat_bind_flag
     where = {"address": str(binding.address), "port": binding.port, "flags": flags}
     who = {"channel": binding.channel, "cookie": binding.cookie, "holders": sorted(binding.holders)}
     return Told({"op": "bind", "binding": binding.number, **where, **who})
@@ -216,7 +217,7 @@ class Programs:
             raise Refused(errno.EPERM)
         self.forget(child)
 
-    async def bind(self, program: Program, address: IPv4Address, port: int, **options: Any) -> Binding:
+    async def bind(self, program: Program, address: Address, port: int, **options: Any) -> Binding:
         """Bind for the program, `options` as for Ports.bind(); a UDP socket in every replica. Raises Refused."""
         binding = self.ports.bind(program.channel, program.uid, address, port, **options)
         self._store_binding(binding)
@@ -231,7 +232,7 @@ class Programs:
         await self.replicas.answers(self.replicas.tell(*listen_requests(binding)))
         return binding
 
-    async def join(self, program: Program, number: int, group: IPv4Address, *, leave: bool) -> None:
+    async def join(self, program: Program, number: int, group: Address, *, leave: bool) -> None:
         """The UDP socket joins, or leaves, a group of hosts. Raises Refused."""
         change = self.ports.leave if leave else self.ports.join
         self._store_binding(change(program.channel, number, group))

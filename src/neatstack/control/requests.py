@@ -15,7 +15,7 @@ from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address
 
 from neatstack.control import pages
-from neatstack.control.ports import ListenOptions, Refused
+from neatstack.control.ports import Address, ListenOptions, Refused
 from neatstack.control.programs import Peer, Program, Programs
 from neatstack.control.replicas import ReplicaError
 
@@ -86,7 +86,7 @@ class Reply:
     channel: int = 0
     binding: int = 0
     token: int = 0
-    address: IPv4Address = IPv4Address(0)
+    address: Address = IPv4Address(0)
     port: int = 0
     replicas: int = 0
     descriptors: tuple[int, ...] = ()
@@ -98,7 +98,7 @@ class Reply:
             self.channel,
             self.binding,
             self.token,
-            pages.as_be(self.address),
+            pages.as_be(self.address) if isinstance(self.address, IPv4Address) else 0,
             self.port.to_bytes(2, "big"),
             self.replicas,
         )
