@@ -47,3 +47,16 @@ def test_columns_are_narrow_without_long_addresses(
 ) -> None:
     header, _ = printed(monkeypatch, capsys, {"listeners": LISTENERS[:1], "connections": []})
     assert header.index("Peer:Port") + len("Peer:Port") == 11 + 8 + 8 + 23 + 23
+
+
+def test_udp_sockets_and_their_groups(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    user = {"program": "dnsmasq", "pid": 9}
+    sockets = [
+        {"address": "0.0.0.0", "port": 53, "groups": [], "programs": [user]},
+        {"address": "0.0.0.0", "port": 5353, "groups": ["224.0.0.251", "239.1.1.1"], "programs": []},
+    ]
+    answer = {"listeners": [], "connections": [], "datagrams": sockets}
+    _, first, second, groups = printed(monkeypatch, capsys, answer)
+    assert first.split() == ["UNCONN", "0", "0", "0.0.0.0:53", "0.0.0.0:*", "all", "dnsmasq(9)"]
+    assert second.split() == ["UNCONN", "0", "0", "0.0.0.0:5353", "0.0.0.0:*", "all"]
+    assert groups == "\t group:224.0.0.251 group:239.1.1.1"

@@ -64,6 +64,14 @@ def test_a_closed_port(pair: Pair) -> None:
     assert pair.client.run(sys.executable, "-c", REFUSED, pair.address, pair.port).strip() == "refused"
 
 
+def test_ss_shows_them(stack: Stack, port: int) -> None:
+    with stack.lab.scope():
+        server = stack.programs.spawn(sys.executable, ECHO, "server", "0.0.0.0", port)
+        stack.host.run(sys.executable, ECHO, "client", stack.address, port, 1)
+        told = json.loads(stack.neat("ss", "--json"))["datagrams"]
+        assert [each["programs"][0]["pid"] for each in told if each["port"] == port] == [server.pid]
+
+
 def test_a_replica_dies_under_load(stack: Stack, port: int) -> None:
     """The sockets go on; what is lost is what was under way."""
     with stack.lab.scope():

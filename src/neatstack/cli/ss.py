@@ -1,4 +1,4 @@
-"""`neat ss`: connections and listeners, as `ss -tanpi` shows the kernel's."""
+"""`neat ss`: connections, listeners and UDP sockets, as `ss -tuanpi` shows the kernel's."""
 
 import json
 from typing import Annotated, Any
@@ -18,13 +18,16 @@ def ss(
     stack: Annotated[str | None, typer.Option(metavar="NAME", help="Which stack.", show_default="the only one")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
-    """Show the connections and listeners of a stack."""
+    """Show the connections, listeners and UDP sockets of a stack."""
     answer = rundir.ask(rundir.find(stack), {"op": "ss"})
     if as_json:
         print(json.dumps(answer, indent=2))
         return
     rows = [(("State", "Recv-Q", "Send-Q", "Local:Port", "Peer:Port", "Replica", "Process"), "")]
-    rows += [(_listener(listener), "") for listener in answer["listeners"]]
+    rows += [(_open("LISTEN", listener), "") for listener in answer["listeners"]]
+    rows += [
+        (_open("UNCONN", datagrams), _groups(datagrams)) for datagrams in answer.get("datagrams", [])
+    ]  # not of an older manager
     rows += [(_connection(connection), _details(connection)) for connection in answer["connections"]]
     width = max(ENDS, *(len(end) for row, _ in rows for end in row[3:5]))
     for row, details in rows:
@@ -33,10 +36,15 @@ def ss(
             print(f"\t {details}")
 
 
-def _listener(listener: dict[str, Any]) -> tuple[Any, ...]:
-    users = ",".join(_user(program) for program in listener["programs"])
-    anybody = endpoint("::" if ":" in listener["address"] else "0.0.0.0", "*")
-    return "LISTEN", 0, listener["backlog"], endpoint(listener["address"], listener["port"]), anybody, "all", users
+def _open(state: str, binding: dict[str, Any]) -> tuple[Any, ...]:
+    """A listener, or a UDP socket: every replica has it."""
+    users = ",".join(_user(program) for program in binding["programs"])
+    anybody = endpoint("::" if ":" in binding["address"] else "0.0.0.0", "*")
+    return state, 0, binding.get("backlog", 0), endpoint(binding["address"], binding["port"]), anybody, "all", users
+
+
+def _groups(datagrams: dict[str, Any]) -> str:
+    return " ".join(f"group:{group}" for group in datagrams["groups"])
 
 
 def _connection(connection: dict[str, Any]) -> tuple[Any, ...]:

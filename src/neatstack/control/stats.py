@@ -131,7 +131,7 @@ def spare(waiting: Spare) -> dict[str, Any]:
 
 
 async def sockets(manager: "Manager") -> dict[str, Any]:
-    """Every connection and listener. Reading many takes long, so it is done beside the manager's work."""
+    """Every connection, listener and UDP socket. Reading many takes long: it is done beside the manager's work."""
     users = {program.channel: {"pid": program.pid, "program": program.name} for program in manager.programs}
     listeners = [
         {
@@ -144,13 +144,24 @@ async def sockets(manager: "Manager") -> dict[str, Any]:
         for binding in manager.programs.ports
         if binding.listening
     ]
+    datagrams = [
+        {
+            "binding": binding.number,
+            "address": str(binding.address),
+            "port": binding.port,
+            "groups": [str(group) for group in binding.groups],
+            "programs": [users[channel] for channel in sorted(binding.holders) if channel in users],
+        }
+        for binding in manager.programs.ports
+        if binding.datagram
+    ]
     # of their own: a replica's death replaces its region
     regions = {n: os.dup(manager.replicas.slots[n].region) for n in sorted(manager.replicas.active)}
     try:
         connections = await asyncio.to_thread(_connections, regions, users)
     finally:
         messages.close(list(regions.values()))
-    return {"connections": connections, "listeners": listeners}
+    return {"connections": connections, "listeners": listeners, "datagrams": datagrams}
 
 
 def _connections(regions: dict[int, int], users: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
