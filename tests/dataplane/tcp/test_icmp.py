@@ -241,3 +241,15 @@ def test_soft_errors_end_no_established_connection(kind, code):
     assert c.state == "ESTABLISHED" and not c.socket.error
     c.sends(ack=2)
     assert c.socket.unacknowledged == 0
+
+
+@pytest.mark.rfc("1191:3e")
+def test_a_router_cannot_make_segments_larger_again():
+    lab = Lab()
+    c = lab.accepted(80)
+    c.socket.send(b"x" * 1460)
+    lab.run()
+    for mtu in (1000, 1400):
+        error(lab, c, UNREACHABLE, 4, seq=1, mtu=mtu)
+        assert c.tcb["snd"]["mss"] == 960
+    assert lab.accepted(81).tcb["snd"]["mss"] == 960
