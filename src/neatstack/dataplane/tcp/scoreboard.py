@@ -10,6 +10,7 @@ receiver take its word back, so nothing is forgotten that has not been acknowled
 
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
 from cython.cimports.neatstack.dataplane.stack import (
     STRETCH_AGAIN,
@@ -385,3 +386,67 @@ def next_lost(s: cython.pointer[Stack], i: uint32_t, hole: cython.pointer[Range]
         k += 1
     hole.right = stretch(b, k).end
     return True
+
+
+def after_steps(iss: uint32_t, steps: list) -> dict:
+    """Probe: the board after steps, with numbers counted from `iss`, and how much of it is in use.
+
+    A step is ("send", length, ms), ("again", left, right, ms), ("lost", left), ("sacked", left, right), ("acked", upto)
+    or ("timeout",).
+    """
+    s: cython.pointer[Stack] = cython.cast(cython.pointer[Stack], calloc(1, cython.sizeof(Stack)))
+    t: Tcb
+    v: View
+    b: Board
+    seg: Segment
+    block: Range
+    old: uint32_t
+    first: uint32_t
+    second: uint32_t
+    if s == cython.NULL:
+        raise MemoryError
+    memset(cython.address(t), 0, cython.sizeof(t))
+    memset(cython.address(v), 0, cython.sizeof(v))
+    memset(cython.address(b), 0, cython.sizeof(b))
+    memset(cython.address(seg), 0, cython.sizeof(seg))
+    s.tcbs, s.views, s.boards = cython.address(t), cython.address(v), cython.address(b)
+    t.snd.una = t.snd.nxt = t.snd.max = iss
+    for name, *numbers in steps:
+        first = numbers[0] if numbers else 0
+        second = numbers[1] if len(numbers) > 1 else 0
+        if name == "send":
+            s.now = numbers[1] * 1000000
+            if t.last_sent != s.now:
+                close_stretch(s, 0)
+            t.snd.nxt = t.snd.max = t.snd.max + first
+            t.last_sent = s.now
+        elif name == "again":
+            s.now = numbers[2] * 1000000
+            resent(s, 0, iss + first, iss + second)
+            t.last_sent = s.now
+        elif name == "lost":
+            close_stretch(s, 0)
+            mark_lost(s, 0, holder(s, 0, iss + first))
+        elif name == "sacked":
+            block.left = iss + first
+            block.right = iss + second
+            close_stretch(s, 0)
+            put(s, 0, cython.address(seg), cython.address(block))
+        elif name == "acked":
+            old = t.snd.una
+            t.snd.una = iss + first
+            prune(s, 0, cython.address(seg), old)
+        else:
+            close_stretch(s, 0)
+            forget_selected(s, 0)
+    stretches = [
+        (
+            cython.cast(uint32_t, stretch(cython.address(b), k).end - iss),
+            stretch(cython.address(b), k).sent_at // 1000000,
+            stretch(cython.address(b), k).flags,
+        )
+        for k in range(v.stretches)
+    ]
+    away: uint32_t = pipe(s, 0)
+    free(s)
+    return {"stretches": stretches, "sacked": v.sacked, "bytes": (b.sacked, b.lost), "pipe": away}
