@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from neatstack.dataplane.channel.create import channel_size, create_channel
-from tests.client.mirror_datagrams import Datagrams
+from tests.client.mirror_datagrams import Datagrams, mapped, v4
 from tests.support.layout import (
     STRUCTURES,
     ChannelHeader,
@@ -279,7 +279,7 @@ class Mirror:
             reply.error = errno.EADDRINUSE
             return
         self.bindings += 1
-        self.listeners[self.bindings] = Listener(self.bindings, request.address_be, port, {request.channel})
+        self.listeners[self.bindings] = Listener(self.bindings, v4(request.address_be), port, {request.channel})
         reply.binding, reply.port_be = self.bindings, port
 
     def _drop(self, number: int) -> None:
@@ -367,8 +367,8 @@ class Mirror:
     def _connect(self, channel: Channel, slot: int) -> None:
         program = channel.sockets[slot].program
         self.ports += 1
-        local = (program.local_be or be32(ADDRESS), program.local_port_be or be16(self.ports))
-        end = End(local, (program.remote_be, program.remote_port_be), 0, channel, slot, {channel.number})
+        local = (v4(program.local_be) or be32(ADDRESS), program.local_port_be or be16(self.ports))
+        end = End(local, (v4(program.remote_be), program.remote_port_be), 0, channel, slot, {channel.number})
         channel.ends[slot] = end
         self._rewind(end.lines)
         found = [
@@ -438,8 +438,8 @@ class Mirror:
         if not end.channel:
             return
         lines = end.lines
-        lines.local_be, lines.local_port_be = end.local
-        lines.remote_be, lines.remote_port_be = end.remote
+        lines.local_be, lines.local_port_be = mapped(end.local[0]), end.local[1]
+        lines.remote_be, lines.remote_port_be = mapped(end.remote[0]), end.remote[1]
         lines.seen = end.eof * neat.SEEN_EOF | bool(end.error) * neat.SEEN_RESET | lines.seen & neat.SEEN_URGENT
         lines.error, lines.mss, lines.tcp_state = end.error, 1460, 7 if end.closed else 1
         lines.state = neat.STATE_CLOSED if end.closed else neat.STATE_OPEN

@@ -9,11 +9,20 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.layout import STRUCTURES, neat
+from tests.support.layout import STRUCTURES, Address, neat
 
 Record = STRUCTURES["neat_datagram"]
 MASK = 0xFFFFFFFF
 HEADER = ctypes.sizeof(Record)
+
+
+def v4(address: ctypes.Structure) -> int:
+    """The IPv4 address that is in a mapped one."""
+    return int(address.lo >> 32)
+
+
+def mapped(address_be: int) -> ctypes.Structure:
+    return Address(0, address_be << 32 | 0xFFFF0000)
 
 
 @dataclass(eq=False)
@@ -44,7 +53,8 @@ class Datagrams:
 
     def bind(self, request: Any, reply: Any) -> None:
         reuse = bool(request.flags & (neat.BIND_REUSEADDR | neat.BIND_REUSEPORT))
-        if request.address_be & 0xFF != 127 and request.address_be not in (0, self.mirror.page.address_be):
+        address_be = v4(request.address_be)
+        if address_be & 0xFF != 127 and address_be not in (0, self.mirror.page.address_be):
             reply.error = errno.EADDRNOTAVAIL
             return
         port_be = request.port_be
@@ -56,7 +66,7 @@ class Datagrams:
             return
         self.mirror.bindings += 1
         number = self.mirror.bindings
-        b = Bound(number, request.channel, request.address_be, port_be, reuse, {request.channel})
+        b = Bound(number, request.channel, address_be, port_be, reuse, {request.channel})
         for channel in self.mirror.channels[request.channel]:
             b.slots.append(
                 next(
@@ -141,8 +151,8 @@ class Datagrams:
         peer = lambda b: self.mirror.channels[b.channel][channel.replica].sockets[b.slots[channel.replica]].program  # noqa: E731
         ours = [b for b in self.bound.values() if b.port_be == sent.remote_port_be]
         fitting = [b for b in ours if not peer(b).shut & neat.SHUT_ABORT]
-        there = [b for b in fitting if peer(b).remote_be and peer(b).remote_port_be == source.port_be]
-        there = there or [b for b in fitting if not peer(b).remote_be]
+        there = [b for b in fitting if v4(peer(b).remote_be) and peer(b).remote_port_be == source.port_be]
+        there = there or [b for b in fitting if not v4(peer(b).remote_be)]
         if not there:
             self._refuse(source, channel, sent, payload)
             return
@@ -150,7 +160,7 @@ class Datagrams:
         into = self.mirror.channels[target.channel][channel.replica]
         slot = target.slots[channel.replica]
         record = Record(length=len(payload), tos=sent.tos, ttl=sent.ttl or 64, time_ns=time.monotonic_ns())
-        record.remote[:], record.local[:] = sent.local, sent.remote
+        record.remote, record.local = sent.local, sent.remote
         record.remote_port_be, record.local_port_be = source.port_be, sent.remote_port_be
         self._put(into, slot, bytes(record) + payload, need(len(payload)))
         for number in target.holders:
@@ -162,9 +172,9 @@ class Datagrams:
         if program.flags & neat.FLAG_ERRORS:
             record = Record(length=len(payload), flags=neat.DATAGRAM_ERROR, error=errno.ECONNREFUSED)
             record.icmp_type = record.icmp_code = 3
-            record.remote[:], record.local[:], record.remote_port_be = sent.remote, sent.remote, sent.remote_port_be
+            record.remote, record.local, record.remote_port_be = sent.remote, sent.remote, sent.remote_port_be
             self._put(channel, slot, bytes(record) + payload, need(len(payload)))
-        elif not program.remote_be:
+        elif not v4(program.remote_be):
             return
         lines.error = errno.ECONNREFUSED
         lines.listener += 1

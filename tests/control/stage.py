@@ -189,7 +189,7 @@ class Client:
         token = self.token if token is None else token
         packed = REQUEST.pack(
             pages.MAGIC, op, channel, binding, token,
-            pages.as_be(IPv4Address(address)), port.to_bytes(2, "big"), flags, backlog, 0, 0, 0, 0,
+            pages.wide(IPv4Address(address)), port.to_bytes(2, "big"), flags, backlog, 0, 0, 0, 0,
         )  # fmt: skip
         (magic, error, channel, binding, token, _, port_be, replicas), descriptors = await self.raw(packed)
         assert magic == pages.MAGIC

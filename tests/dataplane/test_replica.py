@@ -181,7 +181,7 @@ def test_it_asks_link_for_the_next_hop(replica: Managed) -> None:
         client.setblocking(False)
         client.connect_ex((ADDRESS, 80))
         replica.link.settimeout(2)
-        assert replica.link.recv(16) == IPv4Address(HOST).packed
+        assert replica.link.recv(32) == pages.wide(IPv4Address(HOST))
 
 
 def test_channels_come_and_go(replica: Managed) -> None:

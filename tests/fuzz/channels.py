@@ -14,7 +14,7 @@ import random
 from tests.support.datagrams import DatagramSocket, Record, mapped
 from tests.support.lab import PEER, STACK, Connection, Lab
 from tests.support.layout import neat
-from tests.support.program import Program, Socket
+from tests.support.program import Program, Socket, address_be
 
 TEMPTING = (0, 1, 2, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFF, 4096, 65536)
 
@@ -173,7 +173,7 @@ class Hostility:
             generation = socket.mine.generation
             ctypes.memset(ctypes.addressof(socket.mine), 0, ctypes.sizeof(socket.mine))
             socket.mine.listener = self.number
-            socket.mine.remote_be, socket.mine.remote_port_be = 0x0100000A, 0x5000
+            socket.mine.remote_be, socket.mine.remote_port_be = address_be("10.0.0.1"), 0x5000
             socket.mine.role, socket.mine.generation = role, (generation + 1) & 0xFFFFFFFF
             self.put(neat.OP_LOOK, socket.number, self.channel)
 

@@ -23,7 +23,7 @@ from tests.support.datagrams import DatagramSocket
 from tests.support.lab import PEER, PEER_MAC, STACK, STACK_MAC, Connection, Lab
 from tests.support.layout import neat
 from tests.support.packet import NOP, SACK_PERMITTED, build_ip, checksum, flag_text, option
-from tests.support.program import Program, Socket
+from tests.support.program import Program, Socket, address_be
 
 RECORD = 16
 MOST = 64  # records of one input
@@ -412,7 +412,7 @@ def _open(bad: Program, socket: Socket, number: int, record: bytes) -> None:
     mine = socket.mine
     generation = mine.generation
     mine.listener = number
-    mine.remote_be, mine.remote_port_be = 0x0100000A, 0x5000
+    mine.remote_be, mine.remote_port_be = address_be("10.0.0.1"), 0x5000
     _write(mine, record[8], int.from_bytes(record[9:13], "little"))
     mine.role, mine.generation = kinds[record[2] % len(kinds)], (generation + 1) & 0xFFFFFFFF
     _enter(bad, neat.OP_LOOK, socket.number, bad.channel)

@@ -18,7 +18,7 @@ SIGNS = re.compile(
 )
 # Components with a face to Python; their compiled methods may also be called with the GIL held.
 FACES = {
-    *("engine", "flip", "flows", "inspect", "replica", "sandbox", "control_messages"),
+    *("engine", "flip", "flows", "inspect", "replica", "sandbox", "control_messages", "channel.address_text"),
     *("driver.steer", "driver.pins", "driver.tap", "driver.memory", "driver.capture_memory"),
 }
 

@@ -16,12 +16,25 @@ LAYERS = [
     *("wire", "channel", "death", "journal", "driver", "ip", "tcp", "udp", "socket"),
     *("inspect", "flows", "audit", "adopt", "batch", "engine"),
 ]
-TYPES = {"check", "stack", "tcp.tcb", "tcp.state", "driver.device", "channel.layout", "channel.atomic"}
+TYPES = {
+    "check",
+    "stack",
+    "tcp.tcb",
+    "tcp.state",
+    "driver.device",
+    "channel.layout",
+    "channel.atomic",
+    "channel.address",
+}
 UPWARD = {
     ("ip.input", "tcp.segment"),  # run to completion: a packet is handed on by a call
     ("ip.input", "udp.input"),
     ("ip.icmp", "udp.error"),
     ("ip.icmp", "tcp.errors"),
+    ("ip.input6", "tcp.segment"),
+    ("ip.input6", "udp.input"),
+    ("ip.icmp6", "udp.error"),
+    ("ip.icmp6", "tcp.errors"),
 }
 
 

@@ -16,14 +16,15 @@ _numbers = itertools.count(100_000)  # of bindings: the manager's job
 _ports = itertools.count(33000)
 
 
-def mapped(address: str) -> bytes:
-    """An IPv4 address as the rings have it; "" is none."""
-    return bytes(10) + b"\xff\xff" + ipaddress.IPv4Address(address).packed if address else bytes(16)
+def mapped(address: str) -> ctypes.Structure:
+    """An address as the rings have it; "" is none."""
+    return address_be(address or "::")
 
 
 def text(address: bytes) -> str:
-    assert bytes(address[:12]) == bytes(10) + b"\xff\xff"
-    return str(ipaddress.IPv4Address(bytes(address[12:])))
+    """As people write it."""
+    parsed = ipaddress.IPv6Address(bytes(address))
+    return str(parsed.ipv4_mapped or parsed)
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class DatagramSocket:
     ) -> None:  # fmt: skip
         """sendmsg(); the engine is run by the test."""
         record = Record(length=len(payload), flags=flags, segment=segment, tos=tos, ttl=ttl)
-        record.remote[:], record.local[:] = mapped(address), mapped(source)
+        record.remote, record.local = mapped(address), mapped(source)
         record.remote_port_be = port_be(port)
         whole = bytes(record) + payload
         self.put(whole, -(-len(whole) // ALIGN) * ALIGN)

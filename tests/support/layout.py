@@ -6,6 +6,7 @@ what the header uses; tests/source/test_layout.py asks the C compiler whether it
 
 import ctypes
 import re
+from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,16 @@ SCALARS = {
     "uint32_t": ctypes.c_uint32,
     "uint64_t": ctypes.c_uint64,
 }
+
+
+class Comparable(ctypes.Structure):
+    """Equal to another with the same bytes."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and bytes(self) == bytes(other)
+
+    def __hash__(self) -> int:
+        return hash(bytes(self))
 
 
 def read_constants(text: str) -> dict[str, int]:
@@ -35,15 +46,30 @@ def read_structures(text: str, constants: dict[str, int]) -> dict[str, type[ctyp
             for field, length in re.findall(r"(\w+)(?:\[(\w+)\])?", declarators):
                 count = constants[length] if length in constants else int(length or 0)
                 fields.append((field, known[kind] * count if count else known[kind]))
-        known[name] = type(name, (ctypes.Structure,), {"_fields_": fields})
+        known[name] = type(name, (Comparable,), {"_fields_": fields})
     return {name: kind for name, kind in known.items() if name not in SCALARS}
 
 
-_TEXT = re.sub(r"/\*.*?\*/", "", HEADER.read_text(), flags=re.DOTALL)
+def without_comments(path: Path) -> str:
+    return re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)
+
+
+_ADDRESS = re.search(r"struct neat_address \{.*?\n\};", without_comments(HEADER.with_name("address.h")), re.DOTALL)
+assert _ADDRESS
+_TEXT = _ADDRESS[0] + without_comments(HEADER)
 CONSTANTS = read_constants(_TEXT)
 STRUCTURES = read_structures(_TEXT, CONSTANTS)
 
 neat = SimpleNamespace(**{name.removeprefix("NEAT_"): value for name, value in CONSTANTS.items()})
+
+Address = STRUCTURES["neat_address"]
+
+
+def address(text: str) -> ctypes.Structure:
+    """struct neat_address of an address as people write it."""
+    parsed = ip_address(text)
+    return Address.from_buffer_copy(parsed.packed if parsed.version == 6 else bytes(10) + b"\xff\xff" + parsed.packed)
+
 
 StackPage = STRUCTURES["neat_stack_page"]
 ReplicaPage = STRUCTURES["neat_replica_page"]

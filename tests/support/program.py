@@ -10,17 +10,19 @@ import itertools
 import mmap
 import socket as kernel
 from dataclasses import dataclass, field
+from typing import Any
 
 from neatstack.dataplane.channel.create import channel_size, format_channel
 from tests.support.layout import ChannelHeader, ChannelProgram, ChannelReplica, Entry, neat
 from tests.support.layout import Socket as SocketLines
+from tests.support.layout import address as address_of
 
 _numbers = itertools.count(1)  # listener numbers: the manager's job
 
 
-def address_be(text: str) -> int:
-    """An IPv4 address as layout.h keeps it: its bytes in network order, read by this host."""
-    return int.from_bytes(kernel.inet_aton(text), "little")
+def address_be(text: str) -> ctypes.Structure:
+    """An address as layout.h keeps it."""
+    return address_of(text)
 
 
 def port_be(port: int) -> int:
@@ -131,7 +133,7 @@ class Program:
         socket.mine.role = neat.ROLE_WITHDRAW
         socket.look()
 
-    def connect(self, address: str, port: int, *, local: str = "0.0.0.0", local_port: int = 0, **lines: int) -> Socket:
+    def connect(self, address: str, port: int, *, local: str = "0.0.0.0", local_port: int = 0, **lines: Any) -> Socket:
         """Non-blocking: see `state` and `error` afterwards. `lines` are fields of neat_socket_program."""
         socket = self.free_slot()
         socket.open(

@@ -302,6 +302,6 @@ int sock_accept(struct sock *listener, struct sockaddr *address, socklen_t *leng
         fd = accept_blocking(listener, flags, &accepted);
     }
     if (fd >= 0)
-        put_address(address, length, accepted->remote->remote_be, accepted->remote->remote_port_be);
+        put_address(address, length, neat_v4(accepted->remote->remote_be), accepted->remote->remote_port_be);
     return fd;
 }

@@ -264,7 +264,7 @@ bool slot_take(struct sock *s, unsigned replica)
     s->program->flags = 0;
     s->program->tx_head = s->program->tx_base = s->program->rx_tail = 0;
     s->program->listener = 0;
-    s->program->local_be = s->program->remote_be = 0;
+    s->program->local_be = s->program->remote_be = (struct neat_address){0, 0};
     s->program->local_port_be = s->program->remote_port_be = 0;
     return true;
 }

@@ -472,8 +472,6 @@ void datagram_apply_options(struct sock *s);
 int datagram_shutdown(struct sock *s, uint8_t bits);
 void datagram_close(struct sock *s);
 void datagram_strand(struct sock *s);
-void map_address(uint8_t to[16], uint32_t address_be);
-uint32_t mapped_address(const uint8_t from[16]);
 ssize_t datagram_send(struct sock *s, const struct msghdr *message, int flags);
 ssize_t datagram_receive(struct sock *s, struct msghdr *message, int flags);
 uint32_t datagram_waiting(struct sock *s);

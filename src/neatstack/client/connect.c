@@ -44,7 +44,7 @@ static bool is_steered(const struct flow *f)
 static unsigned table_entry(const struct flow *f)
 {
     uint32_t hash =
-        neat_flow_hash(neat.page->hash_key, f->remote_be, f->local_be, f->remote_port_be, f->local_port_be);
+        neat_flow_hash(neat.page->hash_key, neat_map(f->remote_be), neat_map(f->local_be), f->remote_port_be, f->local_port_be);
     return load_relaxed(&neat.page->table[neat_bucket(hash)]);
 }
 
@@ -127,9 +127,9 @@ static int start_connect(struct sock *s, const struct flow *f, const struct text
     if (!taken)
         return -EAGAIN;
     apply_options(s);
-    s->program->local_be = f->local_be;
+    s->program->local_be = neat_map(f->local_be);
     s->program->local_port_be = f->local_port_be;
-    s->program->remote_be = f->remote_be;
+    s->program->remote_be = neat_map(f->remote_be);
     s->program->remote_port_be = f->remote_port_be;
     if (text)
         put_first(s, text);
@@ -170,7 +170,7 @@ static int disconnect(struct sock *s)
 static struct flow flow_under_way(const struct sock *s)
 {
     const struct neat_socket_program *p = s->program;
-    return (struct flow){p->local_be, p->remote_be, p->local_port_be, p->remote_port_be};
+    return (struct flow){neat_v4(p->local_be), neat_v4(p->remote_be), p->local_port_be, p->remote_port_be};
 }
 
 /* Wait for the outcome, at most `timeout_ns` (0: as long as it takes). The socket is locked, and is so again at the end unless the

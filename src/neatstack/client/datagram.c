@@ -136,7 +136,7 @@ bool datagram_peer(const struct sock *s, uint32_t *address_be, uint16_t *port_be
 {
     if (!s->binding)
         return false;
-    *address_be = load_relaxed(&s->udp->leg[0]->program->remote_be);
+    *address_be = neat_v4(s->udp->leg[0]->program->remote_be);
     *port_be = load_relaxed(&s->udp->leg[0]->program->remote_port_be);
     return *address_be != INADDR_ANY;
 }
@@ -145,7 +145,7 @@ static void set_peer(struct sock *s, uint32_t address_be, uint16_t port_be)
 {
     for (unsigned r = 0; r < neat.replicas; r++) {
         struct sock *leg = s->udp->leg[r];
-        store_relaxed(&leg->program->remote_be, address_be);
+        leg->program->remote_be = neat_map(address_be);
         store_relaxed(&leg->program->remote_port_be, port_be);
         leg->generation = leg->program->generation + 1;
         store_release(&leg->program->generation, leg->generation);

@@ -18,26 +18,12 @@ static uint32_t record_size(uint32_t length)
     return (HEADER + length + NEAT_DATAGRAM_ALIGN - 1) & ~(uint32_t)(NEAT_DATAGRAM_ALIGN - 1);
 }
 
-void map_address(uint8_t to[16], uint32_t address_be)
-{
-    memset(to, 0, 10);
-    to[10] = to[11] = 0xff;
-    memcpy(to + 12, &address_be, 4);
-}
-
-uint32_t mapped_address(const uint8_t from[16])
-{
-    uint32_t address_be;
-    memcpy(&address_be, from + 12, 4);
-    return address_be;
-}
-
 /* ---- sending ---- */
 
 /* The leg to send by: of the replica that answers are steered to; while their bucket moves, any. */
 static struct sock *leg_to(const struct sock *s, uint32_t local_be, uint32_t remote_be, uint16_t remote_port_be)
 {
-    uint32_t hash = neat_flow_hash(neat.page->hash_key, remote_be, local_be, remote_port_be, s->local_port_be);
+    uint32_t hash = neat_flow_hash(neat.page->hash_key, neat_map(remote_be), neat_map(local_be), remote_port_be, s->local_port_be);
     unsigned replica = load_relaxed(&neat.page->table[neat_bucket(hash)]);
 
     if (unlikely(replica >= NEAT_TABLE_MOVING))
@@ -127,8 +113,8 @@ static int fill_in(struct sock *s, struct neat_datagram *d, const struct msghdr 
     d->segment = how.segment;
     d->flags = (uint16_t)((u->no_loop ? 0 : NEAT_DATAGRAM_LOOP) |
                           mtu_flags[u->mtu_discover]);
-    map_address(d->remote, *remote_be);
-    map_address(d->local, *local_be);
+    d->remote = neat_map(*remote_be);
+    d->local = neat_map(*local_be);
     return 0;
 }
 
@@ -331,7 +317,7 @@ static size_t scatter_ring(const struct sock *leg, uint32_t at, size_t length, c
 
 static bool same_flow(const struct neat_datagram *a, const struct neat_datagram *b)
 {
-    return !memcmp(a->remote, b->remote, 16) && !memcmp(a->local, b->local, 16) && a->remote_port_be == b->remote_port_be &&
+    return neat_same(a->remote, b->remote) && neat_same(a->local, b->local) && a->remote_port_be == b->remote_port_be &&
            a->tos == b->tos && a->ttl == b->ttl && !b->flags;
 }
 
@@ -374,7 +360,7 @@ static ssize_t receive_now(struct sock *s, struct msghdr *message, int flags)
     if (s->udp->coalesce && d.length && d.length < room && !(flags & MSG_PEEK))
         length = coalesce(leg, &d, message, room, &taken);
     message->msg_flags = length > room ? MSG_TRUNC : 0;
-    put_address(message->msg_name, message->msg_name ? &message->msg_namelen : NULL, mapped_address(d.remote), d.remote_port_be);
+    put_address(message->msg_name, message->msg_name ? &message->msg_namelen : NULL, neat_v4(d.remote), d.remote_port_be);
     if (!message->msg_name)
         message->msg_namelen = 0;
     datagram_write_control(s, message, &d, length > d.length ? d.length : 0);

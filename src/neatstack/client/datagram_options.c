@@ -119,7 +119,7 @@ void datagram_write_control(const struct sock *s, struct msghdr *message, const 
     if (segment)
         add(&w, IPPROTO_UDP, UDP_GRO, &(int){(int)segment}, sizeof(int));
     if (u->want_info) {
-        uint32_t local_be = mapped_address(d->local);
+        uint32_t local_be = neat_v4(d->local);
         bool own = ntohl(local_be) >> 24 == 127 || local_be == neat.page->address_be;
         struct in_pktinfo info = {INTERFACE, {own ? local_be : neat.page->address_be}, {local_be}};
         add(&w, IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
@@ -130,7 +130,7 @@ void datagram_write_control(const struct sock *s, struct msghdr *message, const 
         add(&w, IPPROTO_IP, IP_TOS, &d->tos, 1);
     if (u->want_destination) {
         struct sockaddr_in in = {
-            .sin_family = AF_INET, .sin_port = d->local_port_be, .sin_addr.s_addr = mapped_address(d->local)};
+            .sin_family = AF_INET, .sin_port = d->local_port_be, .sin_addr.s_addr = neat_v4(d->local)};
         add(&w, IPPROTO_IP, IP_ORIGDSTADDR, &in, sizeof in);
     }
     message->msg_controllen = w.used;
@@ -218,11 +218,11 @@ ssize_t datagram_receive_error(struct sock *s, struct msghdr *message)
     told.error.ee_type = f.about.icmp_type;
     told.error.ee_code = f.about.icmp_code;
     told.error.ee_info = f.about.mtu;
-    told.offender.sin_addr.s_addr = mapped_address(f.about.local);
+    told.offender.sin_addr.s_addr = neat_v4(f.about.local);
     size_t copied = scatter(f.quoted, f.about.length, message->msg_iov, message->msg_iovlen);
     message->msg_flags = MSG_ERRQUEUE | (copied < f.about.length ? MSG_TRUNC : 0);
     if (message->msg_name)
-        put_address(message->msg_name, &message->msg_namelen, mapped_address(f.about.remote), f.about.remote_port_be);
+        put_address(message->msg_name, &message->msg_namelen, neat_v4(f.about.remote), f.about.remote_port_be);
     struct writer w = {message, 0};
     add(&w, IPPROTO_IP, IP_RECVERR, &told, sizeof told);
     message->msg_controllen = w.used;

@@ -324,7 +324,7 @@ void manager_abandon(const struct kin *child)
 /* Bind the socket's description. 0 or -errno. */
 int manager_bind(struct sock *s, uint32_t address_be, uint16_t port_be)
 {
-    struct neat_request request = {.op = NEAT_REQUEST_BIND, .address_be = address_be, .port_be = port_be};
+    struct neat_request request = {.op = NEAT_REQUEST_BIND, .address_be = neat_map(address_be), .port_be = port_be};
     struct answer answer;
 
     request.flags = (uint16_t)((s->options.reuse_address ? NEAT_BIND_REUSEADDR : 0) |
@@ -362,7 +362,7 @@ int manager_listen(struct sock *s, uint32_t backlog)
 int manager_group(uint32_t binding, uint32_t group_be, bool leave)
 {
     struct neat_request request = {
-        .op = leave ? NEAT_REQUEST_LEAVE : NEAT_REQUEST_JOIN, .binding = binding, .address_be = group_be};
+        .op = leave ? NEAT_REQUEST_LEAVE : NEAT_REQUEST_JOIN, .binding = binding, .address_be = neat_map(group_be)};
     struct answer answer;
     int error = ask(&request, &answer, false);
     if (!error)

@@ -172,7 +172,7 @@ int sock_name(struct sock *s, struct sockaddr *address, socklen_t *length, bool 
     settle_connect(s);
     bool connected = s->program && answered(s) && (s->phase == PHASE_OPEN || (s->phase == PHASE_CONNECTING && !peer));
     if (connected && load_relaxed(&s->remote->local_port_be)) {
-        address_be = peer ? s->remote->remote_be : s->remote->local_be;
+        address_be = neat_v4(peer ? s->remote->remote_be : s->remote->local_be);
         port_be = peer ? s->remote->remote_port_be : s->remote->local_port_be;
     }
     if (s->udp)
@@ -210,9 +210,9 @@ void apply_options(struct sock *s)
     const struct options *o = &s->options;
 
     p->flags = (uint16_t)((p->flags & (NEAT_FLAG_TAKEN | NEAT_FLAG_URGENT)) | o->flags);
-    p->keep_idle_s = o->keep_idle_s;
-    p->keep_interval_s = o->keep_interval_s;
-    p->keep_count = o->keep_count;
+    p->keep_idle_s = (uint16_t)o->keep_idle_s;
+    p->keep_interval_s = (uint16_t)o->keep_interval_s;
+    p->keep_count = (uint8_t)o->keep_count;
     p->user_timeout_ms = o->user_timeout_ms;
     p->receive_buffer = o->receive_buffer;
     if (o->window_clamp && (!o->receive_buffer || o->window_clamp < o->receive_buffer))

@@ -31,7 +31,7 @@ from neatstack.control.code import Code
 from neatstack.control.control_server import ControlServer
 from neatstack.control.errors import NeatError
 from neatstack.control.events import Events
-from neatstack.control.pages import StackPage
+from neatstack.control.pages import Own, StackPage
 from neatstack.control.ports import Binding, Ports
 from neatstack.control.processes import Link
 from neatstack.control.programs import ChannelShape, Programs
@@ -170,6 +170,7 @@ class Manager:
             backlog_max=settings.max_backlog,
             keys=choose_keys(settings.replicas),
             table=even_table(list(range(settings.replicas))),
+            own=[Own(interface.ip, interface.network.prefixlen) for interface in settings.interfaces4],
         )
         self.page_memory = pages.memory("stack", mmap.PAGESIZE)
         self.page_view = mmap.mmap(self.page_memory, mmap.PAGESIZE)

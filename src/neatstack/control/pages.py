@@ -5,19 +5,24 @@ import mmap
 import os
 import struct
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 MAGIC = 0x5441454E  # NEAT_MAGIC
-VERSION = 6  # NEAT_LAYOUT_VERSION
+VERSION = 7  # NEAT_LAYOUT_VERSION
 BUCKETS = 256  # NEAT_BUCKETS
 MOST_REPLICAS = 16  # NEAT_MAX_REPLICAS
 TABLE_MOVING = 0x40  # NEAT_TABLE_MOVING: any replica that is steered a SYN of this bucket may take it
 TABLE_MOVED = 0x80  # NEAT_TABLE_MOVED, with the next owner in the lower bits: only that one may
-STACK_PAGE = struct.Struct("=9I6s2x2I4x3Q256s")  # struct neat_stack_page; padded where C pads
+STACK_PAGE = struct.Struct("=11I6s2x2I4x3Q16s2I192s320s256s")  # struct neat_stack_page; padded where C pads
+OWN = struct.Struct("=16s2I")  # struct neat_own
+ROUTE = struct.Struct("=16s16sI4x")  # struct neat_route
+MOST_ADDRESSES = 8  # NEAT_MAX_ADDRESSES
+MOST_ROUTES = 8  # NEAT_MAX_ROUTES
+MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
 GENERATION_AT = 8
 REPLICA_PAGE_SIZE = 4096
 NEIGHBOURS = 1024
-NEIGHBOUR_SIZE = 12  # struct Neighbour
+NEIGHBOUR_SIZE = 24  # struct Neighbour
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
@@ -44,6 +49,57 @@ def as_be(address: IPv4Address) -> int:
     return int.from_bytes(address.packed, "little")
 
 
+Address = IPv4Address | IPv6Address
+
+
+def wide(address: Address) -> bytes:
+    """struct neat_address"""
+    return MAPPED + address.packed if isinstance(address, IPv4Address) else address.packed
+
+
+def narrow(octets: bytes) -> Address:
+    """What `wide` was given."""
+    address = IPv6Address(octets)
+    return address.ipv4_mapped or address
+
+
+@dataclass(frozen=True)
+class Own:
+    """struct neat_own: an address of the stack. `prefix` is that of its family."""
+
+    address: Address
+    prefix: int
+    flags: int = 0
+
+    def pack(self) -> bytes:
+        return OWN.pack(wide(self.address), self.prefix + 96 * (self.address.version == 4), self.flags)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Own":
+        octets, prefix, flags = OWN.unpack(data)
+        address = narrow(octets)
+        return cls(address, prefix - 96 * (address.version == 4), flags)
+
+
+@dataclass(frozen=True)
+class Route:
+    """struct neat_route. `prefix` is that of the destination's family; without a gateway its hosts are on the link."""
+
+    destination: Address
+    prefix: int
+    gateway: Address | None = None
+
+    def pack(self) -> bytes:
+        gateway = wide(self.gateway) if self.gateway else bytes(16)
+        return ROUTE.pack(wide(self.destination), gateway, self.prefix + 96 * (self.destination.version == 4))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Route":
+        octets, gateway, prefix = ROUTE.unpack(data)
+        destination = narrow(octets)
+        return cls(destination, prefix - 96 * (destination.version == 4), narrow(gateway) if any(gateway) else None)
+
+
 @dataclass
 class StackPage:
     """struct neat_stack_page, as the manager knows it. Change the fields, then `write`."""
@@ -60,6 +116,11 @@ class StackPage:
     keys: tuple[int, int, int]
     table: list[int] = field(default_factory=lambda: [0] * BUCKETS)
     generation: int = 0
+    own: list[Own] = field(default_factory=list)
+    routes: list[Route] = field(default_factory=list)
+    gateway6: IPv6Address | None = None
+    mtu6: int = 0
+    hop_limit: int = 0
 
     def write(self, page: mmap.mmap) -> None:
         """Write all, then the generation, so that who sees the new generation sees the rest."""
@@ -72,12 +133,19 @@ class StackPage:
             as_be(self.netmask),
             as_be(self.gateway) if self.gateway else 0,
             self.mtu,
+            self.mtu6,
+            self.hop_limit,
             self.replicas,
             self.active,
             self.mac,
             self.link_queue,
             self.backlog_max,
             *self.keys,
+            self.gateway6.packed if self.gateway6 else bytes(16),
+            len(self.own),
+            len(self.routes),
+            b"".join(own.pack() for own in self.own),
+            b"".join(route.pack() for route in self.routes),
             bytes(self.table),
         )
         after = GENERATION_AT + 4
@@ -97,12 +165,17 @@ class StackPage:
             netmask=netmask,
             gateway=gateway if int(gateway) else None,
             mtu=values[6],
-            replicas=values[7],
-            active=values[8],
-            mac=values[9],
-            link_queue=values[10],
-            backlog_max=values[11],
-            keys=values[12:15],
-            table=list(values[15]),
+            replicas=values[9],
+            active=values[10],
+            mac=values[11],
+            link_queue=values[12],
+            backlog_max=values[13],
+            keys=values[14:17],
+            table=list(values[22]),
             generation=values[2],
+            own=[Own.unpack(values[20][n * OWN.size : (n + 1) * OWN.size]) for n in range(values[18])],
+            routes=[Route.unpack(values[21][n * ROUTE.size : (n + 1) * ROUTE.size]) for n in range(values[19])],
+            gateway6=IPv6Address(values[17]) if any(values[17]) else None,
+            mtu6=values[7],
+            hop_limit=values[8],
         )

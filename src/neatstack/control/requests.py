@@ -21,8 +21,8 @@ from neatstack.control.replicas import ReplicaError
 
 log = logging.getLogger("neat.requests")
 
-REQUEST = struct.Struct("=4IQI2sHIHBBI20x")  # struct neat_request
-REPLY = struct.Struct("=4IQI2s2xI28x")  # struct neat_reply
+REQUEST = struct.Struct("=4IQ16s2sHIHBBI8x")  # struct neat_request
+REPLY = struct.Struct("=4IQ16s2s2xI16x")  # struct neat_reply
 CREDENTIALS = struct.Struct("=3i")  # struct ucred
 MOST_CONNECTIONS = 1024
 MOST_OF_PROCESS = 16  # connections
@@ -73,7 +73,9 @@ class Request:
         magic, op, channel, binding, token, address, port, flags, backlog, mss, defer, syn, fast = REQUEST.unpack(data)
         if magic != pages.MAGIC:
             raise Refused(errno.EINVAL)
-        address = IPv4Address(address.to_bytes(4, "little"))
+        address = pages.narrow(address) if any(address) else IPv4Address(0)
+        if not isinstance(address, IPv4Address):
+            raise Refused(errno.EAFNOSUPPORT)
         options = ListenOptions(mss, defer, syn, fast)
         return cls(op, channel, binding, token, address, int.from_bytes(port, "big"), flags, backlog, options)
 
@@ -98,7 +100,7 @@ class Reply:
             self.channel,
             self.binding,
             self.token,
-            pages.as_be(self.address) if isinstance(self.address, IPv4Address) else 0,
+            pages.wide(self.address),
             self.port.to_bytes(2, "big"),
             self.replicas,
         )

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("neat.scaling")
 
+FLOW = 40  # bytes of a record: struct neat_steer_flow
 KEY = "scaling"
 LOOK_EVERY, LOOK_SELDOM = 0.25, 2.0  # seconds between two looks at pins, while they change and while they do not
 PINS_PER_SECOND = 50_000  # that may be looked at: many are looked at less often
@@ -279,7 +280,7 @@ class Scaling:
             self._strays[slot.number] = slot.incarnation, total
             if incarnation != slot.incarnation or total <= seen:
                 continue
-            latest = flows[-16 * min(total - seen, len(flows) // 16) :]
+            latest = flows[-FLOW * min(total - seen, len(flows) // FLOW) :]
             for other in self.replicas.slots:
                 if other is not slot and other.number in self.replicas.active:
                     with regions.open_region(other) as region:

@@ -21,7 +21,7 @@ def start(store: Store, page: StackPage, queue: int) -> "Steering":
 
     try:
         steering = Steering.load()
-        steering.configure(page.keys, str(page.address), page.link_queue)
+        steering.configure(page.keys, [str(own.address) for own in page.own] or [str(page.address)], page.link_queue)
         steering.set_table(page.table)
         steering.attach(queue)
     except OSError as error:

@@ -85,7 +85,8 @@ def guard_of_listeners(s: cython.pointer[Stack]) -> uint64_t:
                 return 1
             entry = cython.address(s.listeners[s.listeners_by_number[k] - 1])
             total = total * 31 + checksum(entry.channels, cython.sizeof(entry.channels))
-            total = total * 31 + (cython.cast(uint64_t, entry.number) << 32 | entry.address_be)
+            total = total * 31 + (cython.cast(uint64_t, entry.number) << 32 | entry.v6only)
+            total = total * 31 + checksum(cython.address(entry.address_be), cython.sizeof(entry.address_be))
             total = total * 31 + (cython.cast(uint64_t, entry.port_be) << 32 | entry.backlog)
             total = total * 31 + (cython.cast(uint64_t, entry.mss) << 16 | entry.defer << 8 | entry.syn_retries)
             total = total * 31 + entry.fastopen

@@ -11,6 +11,8 @@ from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.neatstack.dataplane.adopt import ADOPT_ALL, ADOPT_NOTHING, ADOPT_SUSPECT, Manner, Order, adopt_as
 from cython.cimports.neatstack.dataplane.batch import deadline, rounds
+from cython.cimports.neatstack.dataplane.channel.address import Address, same, v4
+from cython.cimports.neatstack.dataplane.channel.address_text import add_addresses, address_of
 from cython.cimports.neatstack.dataplane.channel.channel import (
     attach,
     deactivate,
@@ -122,14 +124,6 @@ def pointer_to(buffer: object, least: uint64_t, writable: cython.bint) -> cython
     return at
 
 
-def address_be(text: str) -> int:
-    """An IPv4 address as the stack keeps it: in network order in memory."""
-    octets = bytes(int(part) for part in text.split("."))  # the socket module takes longer to load than all of us
-    if len(octets) != 4:
-        raise ValueError(f"{text!r} is no IPv4 address")
-    return int.from_bytes(octets, "little")
-
-
 @cython.cfunc
 def new_stack_page(address: str, prefix: int, gateway: object, mac: bytes, mtu: int) -> object:
     """A stack page of a stack with one replica."""
@@ -138,9 +132,9 @@ def new_stack_page(address: str, prefix: int, gateway: object, mac: bytes, mtu: 
     octets: cython.p_char = mac
     page.magic = NEAT_MAGIC
     page.version = NEAT_LAYOUT_VERSION
-    page.address_be = address_be(address)
+    page.address_be = v4(address_of(address))
     page.netmask_be = int.from_bytes(((0xFFFFFFFF << (32 - prefix)) & 0xFFFFFFFF).to_bytes(4, "big"), "little")
-    page.gateway_be = address_be(gateway) if gateway else 0
+    page.gateway_be = v4(address_of(gateway)) if gateway else 0
     page.mtu = mtu
     page.replicas = 1
     page.active = 1
@@ -159,7 +153,9 @@ class Died(Exception):
 class Engine:
     """A replica's stack.
 
-     `region`, `stack_page`, `replica_page` and `neighbours` are buffers laid out as stack.pxd and layout.h say; what is
+    `addresses`: more of the stack, each with its prefix.
+
+    `region`, `stack_page`, `replica_page` and `neighbours` are buffers laid out as stack.pxd and layout.h say; what is
     not given is made, for one replica with the given address. `device` is "memory" (see input() and output()), or None:
     the caller sets the device up before the first batch. `faults` is a dict of fault probabilities with a `seed`, see
     driver/fault.py. `secret`: 16 bytes, the same for all replicas of the stack: cookies and timestamps, which may come
@@ -172,6 +168,8 @@ class Engine:
         address: str = "10.0.0.2",
         prefix: int = 24,
         gateway: object = None,
+        addresses: object = (),
+        gateway6: object = None,
         mac: bytes = b"\x02\x00\x00\x00\x00\x02",
         mtu: int = 1500,
         replica: int = 0,
@@ -197,6 +195,9 @@ class Engine:
             s.secret[1] = int.from_bytes(secret[8:16], "little")
         if stack_page is None:
             stack_page = new_stack_page(address, prefix, gateway, mac, mtu)
+            page: cython.p_void = pointer_to(stack_page, 0, True)
+            own = [f"{address}/{prefix}", *addresses]
+            add_addresses(cython.cast(cython.pointer[StackPage], page), own, gateway6)
         if replica_page is None:
             replica_page = bytearray(cython.sizeof(ReplicaPage))
         if neighbours is None:
@@ -347,11 +348,12 @@ class Engine:
 
     def neighbour(self, address: str, mac: bytes) -> None:
         """Put a neighbour into the table that the engine has made."""
-        be: uint32_t = address_be(address)
+        be: Address = address_of(address)
         octets: cython.p_char = mac
-        at: uint32_t = cython.cast(uint32_t, be * cython.cast(uint32_t, 2654435761)) >> 22
+        word: uint64_t = be.hi ^ be.lo
+        at: uint32_t = cython.cast(uint32_t, word ^ word >> 32) * cython.cast(uint32_t, 2654435761) >> 22
         table_: cython.pointer[Neighbour] = cython.cast(cython.pointer[Neighbour], self.s.neighbours)
-        while table_[at].state and table_[at].address_be != be:
+        while table_[at].state and not same(table_[at].address_be, be):
             at = (at + 1) % NEIGHBOURS
         table_[at].address_be = be
         table_[at].state = 2
@@ -438,12 +440,15 @@ class Engine:
         defer: int = 0,
         syn_retries: int = 0,
         fastopen: int = 0,
+        v6only: bool = False,
     ) -> None:
         """Accept connections, or change backlog and options. OSError: no room, or the address is taken."""
         self.s.listeners_guard = 0
-        be: uint32_t = address_be(address)
+        be: Address = address_of(address)
         port_be: uint16_t = int.from_bytes(port.to_bytes(2, "big"), "little")
-        check(listen(self.s, number, be, port_be, backlog, mss, defer, syn_retries, fastopen), f"listener {number}")
+        only: uint8_t = bool(v6only)
+        failed = listen(self.s, number, be, port_be, backlog, mss, defer, syn_retries, fastopen, only)
+        check(failed, f"listener {number}")
 
     def unlisten(self, number: int) -> None:
         """Stop, and reset what no program has taken. ValueError: no such listener."""
@@ -492,17 +497,17 @@ class Engine:
     ) -> None:
         """There is a UDP socket. `flags`: NEAT_BIND_...; `holders`: channels of programs that hold it too."""
         port_be = int.from_bytes(port.to_bytes(2, "big"), "little")
-        check(bind_datagrams(self.s, number, channel, cookie, address_be(address), port_be, flags), f"socket {number}")
+        check(bind_datagrams(self.s, number, channel, cookie, address_of(address), port_be, flags), f"socket {number}")
         for holder in holders:
             check(hold_datagrams(self.s, number, holder), f"socket {number}, channel {holder}")
 
     def join(self, group: str) -> None:
         """One more UDP socket has joined a group of hosts. OSError: too many groups."""
-        check(join_group(self.s, address_be(group)), f"group {group}")
+        check(join_group(self.s, address_of(group)), f"group {group}")
 
     def leave(self, group: str) -> None:
         """One less is in it."""
-        leave_group(self.s, address_be(group))
+        leave_group(self.s, address_of(group))
 
     def release(self, number: int, channel: int) -> None:
         """A program holds the UDP socket no longer, others do. ValueError: no such socket or channel."""

@@ -1,6 +1,6 @@
 """The flows of a state region, read from outside while its replica goes on writing.
 
-A flow is a record of 16 bytes, struct neat_steer_flow, as the steering program keeps them; many are their
+A flow is a record of 40 bytes, struct neat_steer_flow, as the steering program keeps them; many are their
 concatenation. What is found is what stood there while it was looked at: a connection that opens or ends meanwhile may
 or may not be in it. The work is done without the GIL, and may be done in a thread. ValueError: not a state region.
 """

@@ -8,6 +8,7 @@ import cython
 from cython.cimports.cpython.buffer import PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.libc.string import memcpy
+from cython.cimports.neatstack.dataplane.channel.address import Address, is_v4, v4
 from cython.cimports.neatstack.dataplane.channel.region import valid
 from cython.cimports.neatstack.dataplane.stack import DROPS, MAX_LISTENERS, Counters, Listener, RegionHeader
 from cython.cimports.neatstack.dataplane.tcp.tcb import NO_CHANNEL, TCB_ACCEPTED, TCB_PASSIVE, Tcb
@@ -59,9 +60,19 @@ if len(DROP_NAMES) != DROPS:
     raise ImportError("DROP_NAMES does not name the reasons of enum Drop")
 
 
-def address_text(address_be: uint32_t) -> str:
-    """Dotted quad."""
-    return f"{address_be & 255}.{address_be >> 8 & 255}.{address_be >> 16 & 255}.{address_be >> 24}"
+def address_text(address_be: Address) -> str:
+    """As people write it (RFC 5952)."""
+    last: uint32_t = v4(address_be)
+    if is_v4(address_be):
+        return f"{last & 255}.{last >> 8 & 255}.{last >> 16 & 255}.{last >> 24}"
+    raw: bytes = cython.cast(cython.p_char, cython.address(address_be))[:16]
+    text = ":".join(f"{raw[k] << 8 | raw[k + 1]:x}" for k in range(0, 16, 2))
+    for zeros in range(8, 1, -1):  # the first of the longest runs of zero words
+        run = ":".join("0" * zeros)
+        at = f":{text}:".find(f":{run}:")
+        if at >= 0:
+            return f"{text[: max(at - 1, 0)]}::{text[at + len(run) + 1 :]}"
+    return text
 
 
 def port_number(port_be: uint16_t) -> int:

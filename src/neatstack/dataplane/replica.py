@@ -178,7 +178,7 @@ def ask_link(loop: cython.pointer[Loop]) -> cython.void:
     s: cython.pointer[Stack] = loop.s
     i: uint32_t
     for i in range(s.wanted_count):
-        send(loop.link, cython.address(s.wanted[i]), 4, MSG_DONTWAIT | MSG_NOSIGNAL)
+        send(loop.link, cython.address(s.wanted[i]), 16, MSG_DONTWAIT | MSG_NOSIGNAL)
     s.wanted_count = 0
 
 

@@ -6,6 +6,7 @@ the incarnation and rebuilt by the next one.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from neatstack.dataplane.channel.address cimport Address
 from neatstack.dataplane.channel.layout cimport (ChannelHeader, ChannelProgram, ChannelReplica, Datagram, Entry, ReplicaPage, Socket,
                                                  SocketProgram, SocketReplica, StackPage)
 from neatstack.dataplane.driver.device cimport OUTBOX, Device, Inbox, Outgoing
@@ -107,13 +108,14 @@ cdef struct Counters:        # R; in the order in which inspect.py names them
 
 cdef struct Listener:        # R
     uint32_t number          # the manager's binding number; 0: unused entry
-    uint32_t address_be      # 0: any
+    Address address_be      # 0: any
     uint16_t port_be
     uint16_t mss             # TCP_MAXSEG; 0: not set
     uint32_t backlog
     uint8_t defer            # TCP_DEFER_ACCEPT: SYN-ACKs sent again before a bare ACK counts; 0: it does at once
     uint8_t syn_retries      # TCP_SYNCNT; 0: default
-    uint8_t pad[2]
+    uint8_t v6only           # IPV6_V6ONLY, of ::
+    uint8_t pad
     uint32_t fastopen        # TCP_FASTOPEN: most of fast_pending; 0: not allowed
     uint32_t fast_pending    # connections in SYN-RECEIVED that have brought text (TCB_FASTOPEN)
     uint32_t half_open       # connections in SYN-RECEIVED
@@ -134,7 +136,7 @@ cdef struct Strays:          # flows of segments that belong to no connection he
     SteerFlow flow[STRAYS]
 
 cdef struct FastPeer:        # R; a peer whose cookie for TCP Fast Open we know (RFC 7413 section 4.1.3)
-    uint32_t remote_be
+    Address remote_be
     uint16_t mss             # that it announced
     uint8_t length           # of its cookie; 0: none
     uint8_t pad
@@ -168,7 +170,7 @@ cdef struct RegionHeader:    # R, at offset 0
     Strays strays            # for the manager, who can see whether another replica has such a connection
 
 cdef struct Neighbour:       # page written by link, mapped read-only here
-    uint32_t address_be
+    Address address_be
     uint8_t mac[6]
     uint8_t state            # 0: unused, 1: asked for, 2: reachable, 3: failed
     uint8_t pad
@@ -262,7 +264,7 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
     uint32_t wait_prev
 
 cdef struct Path:            # private; what the path to a peer can carry (RFC 1191)
-    uint32_t address_be
+    Address address_be
     uint16_t mtu
     uint8_t narrow           # it can carry less than that
     uint8_t pad
@@ -342,9 +344,9 @@ cdef struct Endpoint:        # private; a UDP socket, told by the manager. What 
     uint8_t deaf             # not found by port any more: closing, or its program will have it so
     uint8_t sending          # on that list
     uint8_t news             # enum EndpointNews; not 0: on that list
-    uint32_t address_be      # bound to; 0 any
-    uint32_t local_be        # of a connected one
-    uint32_t remote_be
+    Address address_be      # bound to; 0 any
+    Address local_be        # of a connected one
+    Address remote_be
     uint16_t port_be
     uint16_t remote_port_be
     uint64_t holders[4]      # bit n: the program with channel n
@@ -382,7 +384,7 @@ cdef struct Datagrams:       # private; all that UDP has
     uint32_t sending         # list of those whose send rings are to be looked at
     uint32_t last_sending
     uint32_t told            # list of those that have news
-    uint32_t groups[GROUPS]  # those that sockets have joined
+    Address groups[GROUPS]  # those that sockets have joined
     uint32_t members[GROUPS] # how many have
     uint32_t group_count
     Parked parked[PARKED]
@@ -506,7 +508,7 @@ cdef struct Stack:
     uint8_t narrow_paths     # there was one
     uint16_t fragments_id    # identification of datagrams that leave in fragments
     # next hops whose hardware address is not known: replica.py asks link for them and empties the list
-    uint32_t wanted[WANTED]
+    Address wanted[WANTED]
     uint32_t wanted_count
     # faults on demand
     uint32_t trap_point      # enum Point; 0: only count

@@ -25,7 +25,7 @@ from tests.dataplane.driver.frames import (
     tcp,
 )
 
-LINK = 16
+LINK, RECORD = 16, 40
 KEYS = choose_keys(2)
 OLD, NEXT = 3, 15
 FIN, SYN, RST, ACK = 1, 2, 4, 16
@@ -38,7 +38,7 @@ def steering() -> Iterator[Steering]:
         pytest.skip("needs root: loads a program into the kernel")
     made = Steering.load()
     try:
-        made.configure(KEYS, SERVER, LINK)
+        made.configure(KEYS, [SERVER], LINK)
         made.set_table([OLD] * 256)
         yield made
     finally:
@@ -62,8 +62,8 @@ def many_flows(count: int) -> bytes:
     record = bytearray(record_of(flow(1)))
     found = bytearray()
     for number in range(count):
-        record[0:4] = (10, 78, number >> 16, 0)
-        record[8:10] = (number & 0xFFFF).to_bytes(2, "big")
+        record[12:16] = (10, 78, number >> 16, 0)
+        record[32:34] = (number & 0xFFFF).to_bytes(2, "big")
         found += record
     return bytes(found)
 
@@ -167,11 +167,11 @@ def test_a_hundred_thousand_pins(steering: Steering) -> None:
     found = steering.pins_of()
     read = time.perf_counter()
     assert len(found) == MANY
-    assert {found.flows[at : at + 16] for at in range(0, 16 * MANY, 16)} == {
-        flows[at : at + 16] for at in range(0, 16 * MANY, 16)
+    assert {found.flows[at : at + RECORD] for at in range(0, RECORD * MANY, RECORD)} == {
+        flows[at : at + RECORD] for at in range(0, RECORD * MANY, RECORD)
     }
     assert set(array("I", found.replicas)) == {5}
-    steering.pin_flows(flows[:1600], 6)
+    steering.pin_flows(flows[: 100 * RECORD], 6)
     assert steering.count_pins() == {5: MANY - 100, 6: 100}
     away = time.perf_counter()
     steering.unpin_flows(flows)
@@ -188,7 +188,7 @@ def test_no_room_for_more_pins_is_an_error(steering: Steering) -> None:
         steering.pin_flows(record_of(flow(4000)), 5)
     steering.mark_moving({bucket_of(4000): NEXT})
     assert steering.decide(segment(4000, SYN)) == OLD, "a flow that cannot be pinned stays with the owner"
-    steering.pin_flows(flows[:16], 6)
+    steering.pin_flows(flows[:RECORD], 6)
 
 
 def test_frames_decided_before_are_queued_after_synchronize(steering: Steering) -> None:
@@ -200,7 +200,7 @@ def test_frames_decided_before_are_queued_after_synchronize(steering: Steering) 
 def test_dead_pins_are_those_of_flows_that_are_no_more() -> None:
     flows = many_flows(1000)
     pins = Pins(flows, array("I", [number % 2 for number in range(1000)]).tobytes())
-    live = b"".join(flows[16 * number : 16 * number + 16] for number in reversed(range(500)))
+    live = b"".join(flows[RECORD * number : RECORD * number + RECORD] for number in reversed(range(500)))
     dead = dead_pins(pins, 1, live)
     assert flows_of(dead) == flows_of(flows)[501::2]
     assert dead_pins(pins, 2, b"") == b""

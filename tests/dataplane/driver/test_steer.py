@@ -35,7 +35,7 @@ def steering() -> Iterator[Steering]:
         pytest.skip("needs root: loads a program into the kernel")
     made = Steering.load()
     try:
-        made.configure(KEYS, SERVER, LINK)
+        made.configure(KEYS, [SERVER], LINK)
         made.set_table(TABLE)
         yield made
     finally:
@@ -155,7 +155,7 @@ def test_descriptors_alone_restore_it(steering: Steering) -> None:
     steering.pin(flow, 5)
     again = Steering.from_fds({name: os.dup(fd) for name, fd in steering.fds.items()})
     try:
-        assert again.configuration() == {"keys": KEYS, "address": SERVER, "link_queue": LINK}
+        assert again.configuration() == {"keys": KEYS, "addresses": [SERVER], "link_queue": LINK}
         assert (again.table(), again.pins()) == (TABLE, {flow: 5})
         again.set_table(even_table([3]))
         assert steering.decide(ethernet(ipv4(ports(4001)))) == 3

@@ -80,7 +80,7 @@ def test_flows_arrive_on_the_queue_of_their_hash(host: Namespace) -> None:
     keys = choose_keys(2)
     steering = Steering.load()
     try:
-        steering.configure(keys, SERVER, 2)
+        steering.configure(keys, [SERVER], 2)
         steering.set_table(even_table([0, 1]))
         with opened(host, 3) as fds, host.entered(), contextlib.ExitStack() as sockets:
             steering.attach(fds[0])
@@ -104,7 +104,7 @@ def test_connections_that_begin_while_their_bucket_moves_are_pinned_to_its_next_
     """By the program itself, as the kernel sends their SYNs; an older one keeps its owner."""
     steering = Steering.load()
     try:
-        steering.configure(choose_keys(2), SERVER, 2)
+        steering.configure(choose_keys(2), [SERVER], 2)
         steering.set_table([0] * 256)
         with opened(host, 3) as fds, host.entered(), contextlib.ExitStack() as sockets:
             steering.attach(fds[0])

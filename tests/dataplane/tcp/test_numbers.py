@@ -3,6 +3,7 @@
 import ctypes
 import itertools
 import random
+import socket
 import struct
 
 import pytest
@@ -11,7 +12,7 @@ from neatstack.dataplane.engine import Engine
 from tests.support.lab import PEER, STACK, STACK_MAC, START, Lab
 from tests.support.layout import StackPage, neat
 from tests.support.packet import address
-from tests.support.program import Program, address_be
+from tests.support.program import Program
 
 
 def isn(lab: Lab, peer_port: int) -> int:
@@ -78,6 +79,10 @@ def flow_hash(key: tuple[int, int, int], source: str, destination: str, source_p
     return (total >> 32) & 0xFFFFFFFF
 
 
+def v4(text: str) -> int:
+    return int.from_bytes(socket.inet_aton(text), "little")
+
+
 def stack_page(replicas: int, seed: int) -> tuple[bytearray, tuple[int, int, int], list[int]]:
     chance = random.Random(seed)
     page = bytearray(4096)
@@ -85,7 +90,7 @@ def stack_page(replicas: int, seed: int) -> tuple[bytearray, tuple[int, int, int
     key = tuple(chance.getrandbits(64) | 1 for _ in range(3))
     table = [chance.randrange(replicas) for _ in range(neat.BUCKETS)]
     lines.magic, lines.version = neat.MAGIC, neat.LAYOUT_VERSION
-    lines.address_be, lines.netmask_be = address_be(STACK), address_be("255.255.255.0")
+    lines.address_be, lines.netmask_be = v4(STACK), v4("255.255.255.0")
     lines.mtu, lines.replicas, lines.active = 1500, replicas, (1 << replicas) - 1
     lines.tcp_backlog_max = 4096
     ctypes.memmove(lines.mac, STACK_MAC, 6)

@@ -12,10 +12,14 @@
 
 #include <stdint.h>
 
+#include "address.h"
+
 #define NEAT_MAGIC 0x5441454eu /* "NEAT" */
-#define NEAT_LAYOUT_VERSION 6u
+#define NEAT_LAYOUT_VERSION 7u
 #define NEAT_MAX_REPLICAS 16
 #define NEAT_MAX_CHANNELS 256 /* programs at one time; a program has the same channel number in every replica */
+#define NEAT_MAX_ADDRESSES 8  /* of the stack */
+#define NEAT_MAX_ROUTES 8
 #define NEAT_NO_FIN_WAIT 255
 #define NEAT_BUCKETS 256      /* of the indirection table */
 
@@ -28,13 +32,35 @@
 
 /* ---- stack page: one for the stack. Writer: the manager. Mapped read-only by replicas and programs. ---- */
 
+NEAT_SIZE(struct neat_address, 16);
+
+enum neat_own_flag {
+    NEAT_OWN_DEPRECATED = 1, /* RFC 4862 section 5.5.4: no source of what is new, if there is another */
+    NEAT_OWN_TENTATIVE = 2,  /* somebody else may have it: not used at all */
+};
+
+struct neat_own { /* an address of the stack */
+    struct neat_address address;
+    uint32_t prefix; /* bits that the hosts on the link share, of 128 */
+    uint32_t flags;  /* enum neat_own_flag */
+};
+
+struct neat_route {
+    struct neat_address destination;
+    struct neat_address gateway; /* all zero: its hosts are on the link */
+    uint32_t prefix;             /* bits of destination, of 128 */
+    uint32_t pad;
+};
+
 struct neat_stack_page {
     uint32_t magic, version;
     uint32_t generation;  /* bumped after every change of the fields below */
-    uint32_t address_be;  /* the stack's own IPv4 address */
+    uint32_t address_be;  /* the first IPv4 address of the stack */
     uint32_t netmask_be;
     uint32_t gateway_be;  /* 0: none */
     uint32_t mtu;         /* of the device, bytes of IP packet */
+    uint32_t mtu6;        /* of the link for IPv6; 0: there is no IPv6 */
+    uint32_t hop_limit;   /* of IPv6 packets; 0: 64 */
     uint32_t replicas;    /* the maximum: slots 0..replicas-1 exist */
     uint32_t active;      /* bit i: replica i takes new connections */
     uint8_t mac[6];
@@ -42,6 +68,10 @@ struct neat_stack_page {
     uint32_t link_queue;  /* the device queue of link */
     uint32_t tcp_backlog_max;
     uint64_t hash_key[3]; /* of neat_flow_hash(): random, odd */
+    struct neat_address gateway6; /* IPv6; all zero: none */
+    uint32_t own_count, route_count;
+    struct neat_own own[NEAT_MAX_ADDRESSES]; /* all addresses, of both families */
+    struct neat_route routes[NEAT_MAX_ROUTES];
     uint8_t table[NEAT_BUCKETS]; /* indirection table: bucket -> replica, or in motion, see NEAT_TABLE_MOVING */
 };
 
@@ -181,6 +211,7 @@ enum neat_seen {
 
 #define NEAT_DATAGRAM_ALIGN 64
 #define NEAT_DATAGRAM_LARGEST 65507 /* bytes of payload, over IPv4 */
+#define NEAT_DATAGRAM_LARGEST6 65527 /* over IPv6 */
 #define NEAT_DATAGRAM_SEGMENTS 128  /* of one send with `segment` */
 
 enum neat_datagram_flag {
@@ -196,8 +227,8 @@ struct neat_datagram {
     uint32_t length;   /* bytes of payload */
     uint16_t flags;    /* enum neat_datagram_flag */
     uint16_t segment;  /* sent: cut into datagrams of so many bytes of payload (UDP_SEGMENT); 0: one datagram */
-    uint8_t remote[16]; /* IPv4 addresses are mapped (RFC 4291 section 2.5.5.2) */
-    uint8_t local[16]; /* received: the destination. Sent: the source, all zero: choose. Error: who has reported it */
+    struct neat_address remote;
+    struct neat_address local; /* received: the destination. Sent: the source, all zero: choose. Error: who has reported it */
     uint16_t remote_port_be, local_port_be;
     uint8_t tos, ttl;  /* sent: ttl 0 is the default */
     uint16_t error;    /* errno value */
@@ -219,19 +250,19 @@ struct neat_socket_program { /* writer: the program (processes that share a sock
     uint32_t listener;   /* NEAT_ROLE_ACCEPT; NEAT_ROLE_DATAGRAM: the cookie */
     uint32_t scratch[9]; /* the library's own, shared by the processes that share the socket */
     /* second line: seldom changed */
-    uint32_t local_be, remote_be;
+    struct neat_address local_be, remote_be;
     uint16_t local_port_be, remote_port_be;
-    uint32_t keep_idle_s, keep_interval_s, keep_count; /* 0: default */
     uint32_t user_timeout_ms; /* 0: default */
     uint32_t receive_buffer;  /* bytes, SO_RCVBUF; 0: all of the ring */
-    uint16_t mss;             /* TCP_MAXSEG; 0: default */
-    uint8_t tos, ttl;         /* ttl 0: default */
-    uint8_t syn_retries;      /* TCP_SYNCNT; 0: default */
-    uint8_t fin_wait_s;       /* TCP_LINGER2, seconds; 0: default; NEAT_NO_FIN_WAIT: a reset at once */
-    uint16_t pad0;
     uint32_t unsent_most;     /* NEAT_FLAG_UNSENT_MOST: bytes, TCP_NOTSENT_LOWAT */
     uint32_t tx_urgent;       /* NEAT_FLAG_URGENT: bytes put into the send ring up to the last urgent one */
-    uint32_t pad[4];
+    uint16_t keep_idle_s, keep_interval_s; /* 0: default */
+    uint16_t mss;             /* TCP_MAXSEG; 0: default */
+    uint8_t keep_count;       /* 0: default */
+    uint8_t tos, ttl;         /* or traffic class and hop limit; ttl 0: default */
+    uint8_t syn_retries;      /* TCP_SYNCNT; 0: default */
+    uint8_t fin_wait_s;       /* TCP_LINGER2, seconds; 0: default; NEAT_NO_FIN_WAIT: a reset at once */
+    uint8_t pad;
 };
 NEAT_SIZE(struct neat_socket_program, 128);
 
@@ -247,18 +278,17 @@ struct neat_socket_replica { /* writer: the replica */
     uint32_t listener;   /* UDP: errors ever, of which `error` is the last */
     uint32_t tx_sent;    /* bytes sent for the first time */
     uint32_t rx_urgent;  /* NEAT_SEEN_URGENT: bytes received before the last urgent one */
-    uint32_t pad1[7];
+    uint32_t retransmits; /* segments ever retransmitted */
+    uint32_t peer_window; /* bytes */
+    uint32_t pad1[5];
     /* second line: for getsockname, getpeername and TCP_INFO */
-    uint32_t local_be, remote_be;
+    struct neat_address local_be, remote_be;
     uint16_t local_port_be, remote_port_be;
     uint32_t mss;            /* UDP: the path's MTU, once connected */
     uint32_t rtt_us, rttvar_us, rto_us;
     uint32_t cwnd, ssthresh; /* bytes */
-    uint32_t retransmits;    /* segments ever retransmitted */
-    uint32_t peer_window;    /* bytes */
     uint8_t snd_wscale, rcv_wscale;
     uint16_t pad2;
-    uint32_t pad3[4];
 };
 NEAT_SIZE(struct neat_socket_replica, 128);
 
@@ -286,14 +316,14 @@ enum neat_request_op {
     NEAT_REQUEST_LEAVE = 9,  /* the same: no longer */
 };
 
-enum neat_bind_flag { NEAT_BIND_REUSEADDR = 1, NEAT_BIND_REUSEPORT = 2, NEAT_BIND_DATAGRAM = 4 };
+enum neat_bind_flag { NEAT_BIND_REUSEADDR = 1, NEAT_BIND_REUSEPORT = 2, NEAT_BIND_DATAGRAM = 4, NEAT_BIND_V6ONLY = 8 };
 
 struct neat_request {
     uint32_t magic, op;
     uint32_t channel;
     uint32_t binding;
     uint64_t token;
-    uint32_t address_be;
+    struct neat_address address_be;
     uint16_t port_be;
     uint16_t flags;
     uint32_t backlog;
@@ -301,7 +331,7 @@ struct neat_request {
     uint8_t defer;        /* TCP_DEFER_ACCEPT, in SYN-ACKs sent again; 0: not */
     uint8_t syn_retries;  /* TCP_SYNCNT; 0: default */
     uint32_t fastopen;    /* TCP_FASTOPEN: most connections at one time that have brought text and are half open; 0: none */
-    uint32_t pad[5];
+    uint32_t pad[2];
 };
 NEAT_SIZE(struct neat_request, 64);
 
@@ -311,11 +341,11 @@ struct neat_reply {
     uint32_t channel;
     uint32_t binding;
     uint64_t token;
-    uint32_t address_be;
+    struct neat_address address_be;
     uint16_t port_be;
     uint16_t pad0;
     uint32_t replicas; /* how many slots the descriptors are for */
-    uint32_t pad[7];
+    uint32_t pad[4];
 };
 NEAT_SIZE(struct neat_reply, 64);
 

@@ -2,6 +2,8 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from neatstack.dataplane.channel.address cimport Address
+
 cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
     enum:
         NEAT_MAGIC
@@ -10,10 +12,15 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         NEAT_MAX_CHANNELS
         NEAT_BUCKETS
         NEAT_NO_FIN_WAIT
+        NEAT_MAX_ADDRESSES
+        NEAT_MAX_ROUTES
+        NEAT_OWN_DEPRECATED
+        NEAT_OWN_TENTATIVE
         NEAT_TABLE_MOVING
         NEAT_TABLE_MOVED
         NEAT_DATAGRAM_ALIGN
         NEAT_DATAGRAM_LARGEST
+        NEAT_DATAGRAM_LARGEST6
         NEAT_DATAGRAM_SEGMENTS
     enum:
         NEAT_OP_LOOK
@@ -33,6 +40,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
     enum:
         NEAT_BIND_REUSEADDR
         NEAT_BIND_REUSEPORT
+        NEAT_BIND_V6ONLY
     enum:
         NEAT_SHUT_READ
         NEAT_SHUT_WRITE
@@ -60,13 +68,25 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         NEAT_SEEN_DETACHED
         NEAT_SEEN_URGENT
 
+    ctypedef struct Own "struct neat_own":
+        Address address
+        uint32_t prefix, flags
+
+    ctypedef struct Route "struct neat_route":
+        Address destination, gateway
+        uint32_t prefix
+
     ctypedef struct StackPage "struct neat_stack_page":
         uint32_t magic, version, generation
         uint32_t address_be, netmask_be, gateway_be
-        uint32_t mtu, replicas, active
+        uint32_t mtu, mtu6, hop_limit, replicas, active
         uint8_t mac[6]
         uint32_t link_queue, tcp_backlog_max
         uint64_t hash_key[3]
+        Address gateway6
+        uint32_t own_count, route_count
+        Own own[8]
+        Route routes[8]
         uint8_t table[256]
 
     ctypedef struct ReplicaPage "struct neat_replica_page":
@@ -93,8 +113,8 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
     ctypedef struct Datagram "struct neat_datagram":
         uint32_t length
         uint16_t flags, segment
-        uint8_t remote[16]
-        uint8_t local[16]
+        Address remote
+        Address local
         uint16_t remote_port_be, local_port_be
         uint8_t tos, ttl
         uint16_t error
@@ -107,11 +127,11 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         uint8_t role, shut
         uint16_t flags
         uint32_t tx_head, tx_base, rx_tail, listener
-        uint32_t local_be, remote_be
+        Address local_be, remote_be
         uint16_t local_port_be, remote_port_be
-        uint32_t keep_idle_s, keep_interval_s, keep_count
         uint32_t user_timeout_ms, receive_buffer
-        uint16_t mss
+        uint16_t keep_idle_s, keep_interval_s, mss
+        uint8_t keep_count
         uint8_t tos, ttl, syn_retries, fin_wait_s
         uint32_t unsent_most, tx_urgent
 
@@ -119,7 +139,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         uint32_t generation
         uint8_t state, seen, tcp_state
         uint32_t error, rx_head, rx_base, tx_tail, listener, tx_sent, rx_urgent
-        uint32_t local_be, remote_be
+        Address local_be, remote_be
         uint16_t local_port_be, remote_port_be
         uint32_t mss, rtt_us, rttvar_us, rto_us, cwnd, ssthresh, retransmits, peer_window
         uint8_t snd_wscale, rcv_wscale

@@ -27,12 +27,13 @@ cdef struct Inbox:           # frames that were taken from the device, in memory
     Kept frames[FRAMES]
 
 cdef struct Outgoing:        # one segment, ready to go once the change that caused it is committed
-    uint8_t header[HEADROOM] # Ethernet + IPv4 + TCP
+    uint8_t header[HEADROOM] # Ethernet + IP + TCP
     uint16_t header_length
     uint16_t gso_size        # payload bytes in each segment on the wire; 0: one segment
     uint16_t checksum_start  # offset in header of the transport header, whose checksum field holds the pseudo-header's sum; the
                              # device (or the driver) completes it. 0: there is nothing to complete
     uint16_t checksum_offset # of that field in the transport header
+    uint16_t transport       # where in header that of TCP, UDP or ICMP starts
     uint16_t loopback        # not for the device: back to our own input
     const uint8_t *first     # payload, in the send ring
     uint32_t first_length

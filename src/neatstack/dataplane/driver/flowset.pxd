@@ -4,8 +4,11 @@ from libc.stdint cimport uint64_t
 
 from neatstack.dataplane.driver.maps cimport SteerFlow
 
+cdef enum:
+    WORDS = 5                # of 64 bits in a flow
+
 cdef struct FlowSet:
-    uint64_t *slots          # two words for each flow; 0 0: free
+    uint64_t *slots          # WORDS for each flow; the last is 0: free
     uint64_t mask            # slots - 1
 
 cdef int flowset_open(FlowSet *set, uint64_t most) noexcept nogil      # 0; -ENOMEM

@@ -4,8 +4,8 @@ import cython
 from cython.cimports.libc.errno import ENOMEM
 from cython.cimports.libc.stdint import uint64_t
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.libc.string import memcpy
-from cython.cimports.neatstack.dataplane.driver.flowset import FlowSet
+from cython.cimports.libc.string import memcmp, memcpy
+from cython.cimports.neatstack.dataplane.driver.flowset import WORDS, FlowSet
 from cython.cimports.neatstack.dataplane.driver.maps import SteerFlow
 
 MIX = cython.declare(uint64_t, 0x9E3779B97F4A7C15)  # odd; the multiplication carries every bit to the top
@@ -33,17 +33,20 @@ def place(
     set: cython.pointer[cython.const[FlowSet]], word: cython.pointer[cython.const[uint64_t]]
 ) -> cython.pointer[uint64_t]:
     """The slot that the flow is in, or else would go into."""
-    mixed: uint64_t = (word[0] ^ (word[1] * MIX)) * MIX
+    mixed: uint64_t = 0
+    k: cython.int
+    for k in range(WORDS):
+        mixed = (mixed ^ mixed >> 32 ^ word[k]) * MIX
     at: uint64_t = (mixed >> 32) & set.mask
-    slot: cython.pointer[uint64_t] = set.slots + 2 * at
-    while (slot[0] | slot[1]) and (slot[0] != word[0] or slot[1] != word[1]):
+    slot: cython.pointer[uint64_t] = set.slots + WORDS * at
+    while slot[WORDS - 1] and memcmp(slot, word, cython.sizeof(SteerFlow)) != 0:
         at = (at + 1) & set.mask
-        slot = set.slots + 2 * at
+        slot = set.slots + WORDS * at
     return slot
 
 
 def flowset_add(set: cython.pointer[FlowSet], flow: cython.pointer[cython.const[SteerFlow]]) -> cython.void:
-    word: uint64_t[2]
+    word: uint64_t[WORDS]
     memcpy(word, flow, cython.sizeof(SteerFlow))
     memcpy(place(set, word), word, cython.sizeof(SteerFlow))
 
@@ -51,10 +54,10 @@ def flowset_add(set: cython.pointer[FlowSet], flow: cython.pointer[cython.const[
 def flowset_has(
     set: cython.pointer[cython.const[FlowSet]], flow: cython.pointer[cython.const[SteerFlow]]
 ) -> cython.bint:
-    word: uint64_t[2]
+    word: uint64_t[WORDS]
     memcpy(word, flow, cython.sizeof(SteerFlow))
     slot: cython.pointer[uint64_t] = place(set, word)
-    return (slot[0] | slot[1]) != 0
+    return slot[WORDS - 1] != 0
 
 
 def flowset_of(

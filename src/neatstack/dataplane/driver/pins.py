@@ -24,7 +24,7 @@ from cython.cimports.neatstack.dataplane.driver.flowhash import bucket, flow_has
 from cython.cimports.neatstack.dataplane.driver.flowset import FlowSet, flowset_close, flowset_has, flowset_of
 from cython.cimports.neatstack.dataplane.driver.maps import NEAT_STEER_BUCKETS, NEAT_STEER_PINS, SteerFlow
 
-RECORD = 16  # bytes of a flow
+RECORD = 40  # bytes of a flow
 CHUNK = cython.declare(uint32_t, 8192)  # pins for one system call
 NO_OPTIONS = cython.declare(cython.pointer[cython.const[BatchOptions]], cython.NULL)
 QUEUES = cython.declare(uint32_t, 256)  # that a pin may name

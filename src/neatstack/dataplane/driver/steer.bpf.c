@@ -3,13 +3,15 @@
  * Attached by TUNSETSTEERINGEBPF. It partitions: all frames of one flow come to the replica that owns the flow, and
  * nothing about one replica is special. Its decisions, in this order:
  *
- *   TCP and UDP over IPv4    the flow's pin if it has one, else hash -> bucket -> indirection table
+ *   TCP and UDP              the flow's pin if it has one, else hash -> bucket -> indirection table
  *   fragments of UDP         hash of source, destination and identification, so that one replica sees the whole datagram;
  *                            it is delivered there, for UDP sockets are bound in every replica
  *   fragments of TCP         the first one goes with its flow, and those that follow it go with it. One that comes before the
  *                            first cannot be told whose it is: hash as above, and the segment is sent again one day
  *   ICMP errors              the flow whose packet they quote (RFC 792): one of ours, so its ends are swapped
- *   all else                 link: ARP, ICMP echo, all fragments of ICMP, IPv6, and what is too short to tell
+ *   all else                 link: ARP, neighbour discovery, echo, all fragments of ICMP, and what is too short to tell
+ *
+ * IPv6 goes the same way, once its extension headers (a few; more are link's, which drops them) have been passed.
  *
  * While a bucket moves, a SYN opens a flow of its next owner, which the program pins there at once, so that all packets that
  * follow go the same way; what has no pin and is no SYN belongs to the owner that the bucket still has.
@@ -32,10 +34,11 @@ typedef __u64 uint64_t;
 #include "flowhash.h"
 #include "steer.h"
 
-enum { ETHERTYPE_IPV4 = 0x0800, PROTOCOL_ICMP = 1, PROTOCOL_TCP = 6, PROTOCOL_UDP = 17 };
+enum { ETHERTYPE_IPV4 = 0x0800, ETHERTYPE_IPV6 = 0x86dd, PROTOCOL_ICMP = 1, PROTOCOL_TCP = 6, PROTOCOL_UDP = 17 };
+enum { HOP_BY_HOP = 0, ROUTING = 43, FRAGMENT = 44, PROTOCOL_ICMP6 = 58, DESTINATION = 60, MOST_HEADERS = 4, ICMP6_ERRORS = 4 };
 enum { ICMP_UNREACHABLE = 3, ICMP_SOURCE_QUENCH = 4, ICMP_REDIRECT = 5, ICMP_TIME_EXCEEDED = 11, ICMP_PARAMETER_PROBLEM = 12 };
 enum { MORE_FRAGMENTS = 0x2000, FRAGMENT_OFFSET = 0x1fff };
-enum { ETHERNET_SIZE = 14, ICMP_SIZE = 8, TCP_FLAGS = 13 };
+enum { ETHERNET_SIZE = 14, IPV6_SIZE = 40, ICMP_SIZE = 8, FRAGMENT_SIZE = 8, TCP_FLAGS = 13 };
 enum { TCP_SYN = 2, TCP_RST = 4, TCP_ACK = 16 };
 
 struct ipv4 {
@@ -44,6 +47,19 @@ struct ipv4 {
     uint8_t ttl, protocol;
     uint16_t checksum;
     uint32_t source_be, destination_be;
+};
+
+struct ipv6 {
+    uint32_t version_class_label_be;
+    uint16_t length_be;
+    uint8_t next, hop_limit;
+    struct neat_address source_be, destination_be;
+} __attribute__((packed));
+
+struct extension { /* also the fragment header's beginning */
+    uint8_t next, length;
+    uint16_t place_be;
+    uint32_t id_be;
 };
 
 struct ports {
@@ -81,7 +97,8 @@ struct {
 
 /* Where the first fragments of TCP segments went, for those that follow. Written here only; what is in the way of others goes. */
 struct fragment {
-    uint32_t source_be, destination_be, id_be;
+    struct neat_address source_be, destination_be;
+    uint32_t id_be, pad;
 };
 
 struct {
@@ -156,6 +173,14 @@ static __always_inline int is_error(uint8_t type)
            type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETER_PROBLEM;
 }
 
+static __always_inline int is_own(const struct neat_steer_config *config, struct neat_address address)
+{
+    for (uint32_t k = 0; k < NEAT_STEER_ADDRESSES; k++)
+        if (k < config->own_count && neat_same(config->own[k], address))
+            return 1;
+    return 0;
+}
+
 /* The error's ICMP header is at `at`; after it comes the header of the packet of ours that caused it. */
 static __always_inline uint32_t by_quote(const struct neat_steer_config *config, struct __sk_buff *skb, uint32_t at)
 {
@@ -168,12 +193,12 @@ static __always_inline uint32_t by_quote(const struct neat_steer_config *config,
         return config->link_queue;
     at += ICMP_SIZE;
     if (bpf_skb_load_bytes(skb, at, &quoted, sizeof(quoted)) || quoted.version_ihl >> 4 != 4 ||
-        !has_ports(quoted.protocol) || quoted.source_be != config->address_be ||
+        !has_ports(quoted.protocol) || !is_own(config, neat_map(quoted.source_be)) ||
         (quoted.fragment_be & bpf_htons(FRAGMENT_OFFSET)) ||
         bpf_skb_load_bytes(skb, at + (quoted.version_ihl & 15) * 4, &ports, sizeof(ports)))
         return config->link_queue;
-    flow.source_be = quoted.destination_be;
-    flow.destination_be = quoted.source_be;
+    flow.source_be = neat_map(quoted.destination_be);
+    flow.destination_be = neat_map(quoted.source_be);
     flow.source_port_be = ports.destination_be;
     flow.destination_port_be = ports.source_be;
     flow.protocol = quoted.protocol;
@@ -184,8 +209,9 @@ static __always_inline uint32_t by_quote(const struct neat_steer_config *config,
 static __always_inline uint32_t by_fragment(const struct neat_steer_config *config, struct __sk_buff *skb,
                                             const struct start *start, uint32_t header)
 {
-    struct neat_steer_flow flow = {.source_be = start->ip.source_be, .destination_be = start->ip.destination_be};
-    struct fragment fragment = {start->ip.source_be, start->ip.destination_be, start->ip.id_be};
+    struct neat_steer_flow flow = {.source_be = neat_map(start->ip.source_be),
+                                   .destination_be = neat_map(start->ip.destination_be)};
+    struct fragment fragment = {flow.source_be, flow.destination_be, start->ip.id_be, 0};
     struct ports ports;
     const uint32_t *first;
     uint32_t queue;
@@ -206,6 +232,99 @@ static __always_inline uint32_t by_fragment(const struct neat_steer_config *conf
     return by_bucket(config, &flow);
 }
 
+/* ICMPv6 at `at`: an error goes with the flow that it quotes, which has no extension headers but perhaps a fragment's. */
+static __always_inline uint32_t by_quote6(const struct neat_steer_config *config, struct __sk_buff *skb, uint32_t at)
+{
+    uint8_t type;
+    struct ipv6 quoted;
+    struct extension fragment;
+    struct ports ports;
+    struct neat_steer_flow flow = {};
+
+    if (bpf_skb_load_bytes(skb, at, &type, 1) || !type || type > ICMP6_ERRORS)
+        return config->link_queue;
+    at += ICMP_SIZE;
+    if (bpf_skb_load_bytes(skb, at, &quoted, sizeof(quoted)) || !is_own(config, quoted.source_be))
+        return config->link_queue;
+    at += IPV6_SIZE;
+    if (quoted.next == FRAGMENT) {
+        if (bpf_skb_load_bytes(skb, at, &fragment, sizeof(fragment)) || fragment.place_be & bpf_htons(0xfff8))
+            return config->link_queue;
+        quoted.next = fragment.next;
+        at += FRAGMENT_SIZE;
+    }
+    if (!has_ports(quoted.next) || bpf_skb_load_bytes(skb, at, &ports, sizeof(ports)))
+        return config->link_queue;
+    flow.source_be = quoted.destination_be;
+    flow.destination_be = quoted.source_be;
+    flow.source_port_be = ports.destination_be;
+    flow.destination_port_be = ports.source_be;
+    flow.protocol = quoted.next;
+    return by_flow(config, &flow);
+}
+
+/* A fragment over IPv6, whose header is at `at`. */
+static __always_inline uint32_t by_fragment6(const struct neat_steer_config *config, struct __sk_buff *skb,
+                                             struct neat_steer_flow *flow, const struct extension *header, uint32_t at)
+{
+    struct fragment fragment = {flow->source_be, flow->destination_be, header->id_be, 0};
+    struct ports ports;
+    const uint32_t *first;
+    uint32_t queue;
+
+    if (header->next == PROTOCOL_TCP && !(header->place_be & bpf_htons(0xfff8)) &&
+        !bpf_skb_load_bytes(skb, at + FRAGMENT_SIZE, &ports, sizeof(ports))) {
+        flow->source_port_be = ports.source_be;
+        flow->destination_port_be = ports.destination_be;
+        flow->protocol = PROTOCOL_TCP;
+        queue = by_packet(config, skb, flow, at + FRAGMENT_SIZE);
+        bpf_map_update_elem(&neat_fragments, &fragment, &queue, BPF_ANY);
+        return queue;
+    }
+    first = header->next == PROTOCOL_TCP ? bpf_map_lookup_elem(&neat_fragments, &fragment) : 0;
+    if (first)
+        return *first;
+    flow->source_port_be = (uint16_t)header->id_be;
+    flow->destination_port_be = (uint16_t)(header->id_be >> 16);
+    return by_bucket(config, flow);
+}
+
+static __always_inline uint32_t by_ipv6(const struct neat_steer_config *config, struct __sk_buff *skb)
+{
+    struct ipv6 ip;
+    struct extension header;
+    struct ports ports;
+    struct neat_steer_flow flow = {};
+    uint32_t at = ETHERNET_SIZE + IPV6_SIZE;
+
+    if (bpf_skb_load_bytes(skb, ETHERNET_SIZE, &ip, sizeof(ip)))
+        return config->link_queue;
+    flow.source_be = ip.source_be;
+    flow.destination_be = ip.destination_be;
+    for (int k = 0; k < MOST_HEADERS; k++) {
+        if (has_ports(ip.next)) {
+            if (bpf_skb_load_bytes(skb, at, &ports, sizeof(ports)))
+                return config->link_queue;
+            flow.source_port_be = ports.source_be;
+            flow.destination_port_be = ports.destination_be;
+            flow.protocol = ip.next;
+            return by_packet(config, skb, &flow, at);
+        }
+        if (ip.next == PROTOCOL_ICMP6)
+            return by_quote6(config, skb, at);
+        if (ip.next != HOP_BY_HOP && ip.next != ROUTING && ip.next != DESTINATION && ip.next != FRAGMENT)
+            break;
+        if (bpf_skb_load_bytes(skb, at, &header, sizeof(header)))
+            return config->link_queue;
+        if (ip.next == FRAGMENT && header.place_be & bpf_htons(0xfff9)) /* else it is whole (RFC 6946) */
+            return header.next == PROTOCOL_ICMP6 ? config->link_queue : by_fragment6(config, skb, &flow, &header, at);
+        at += ip.next == FRAGMENT ? FRAGMENT_SIZE : (header.length + 1) * 8;
+        ip.next = header.next;
+    }
+    /* a replica answers what nobody knows (RFC 8200 section 4) */
+    return by_bucket(config, &flow);
+}
+
 SEC("socket")
 int neat_steer(struct __sk_buff *skb)
 {
@@ -219,6 +338,8 @@ int neat_steer(struct __sk_buff *skb)
         return 0;
     /* a last fragment may be shorter than ports */
     has_start = !bpf_skb_load_bytes(skb, 0, &start, sizeof(start));
+    if (has_start && start.ethertype_be == bpf_htons(ETHERTYPE_IPV6))
+        return by_ipv6(config, skb);
     if ((!has_start && bpf_skb_load_bytes(skb, 0, &start, sizeof(start) - sizeof(start.ports))) ||
         start.ethertype_be != bpf_htons(ETHERTYPE_IPV4))
         return config->link_queue;
@@ -232,8 +353,8 @@ int neat_steer(struct __sk_buff *skb)
     if (!has_start || (header > sizeof(struct ipv4) &&
                        bpf_skb_load_bytes(skb, ETHERNET_SIZE + header, &start.ports, sizeof(start.ports))))
         return config->link_queue;
-    flow.source_be = start.ip.source_be;
-    flow.destination_be = start.ip.destination_be;
+    flow.source_be = neat_map(start.ip.source_be);
+    flow.destination_be = neat_map(start.ip.destination_be);
     flow.source_port_be = start.ports.source_be;
     flow.destination_port_be = start.ports.destination_be;
     flow.protocol = start.ip.protocol;

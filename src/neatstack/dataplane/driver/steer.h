@@ -7,7 +7,10 @@
 
 /* Types come from the includer: <stdint.h>, or the kernel's for the steering program. */
 
+#include "../channel/address.h"
+
 enum {
+    NEAT_STEER_ADDRESSES = 8,  /* NEAT_MAX_ADDRESSES */
     NEAT_STEER_BUCKETS = 256,  /* NEAT_BUCKETS: entries of the indirection table */
     NEAT_STEER_PINS = 1 << 20, /* flows that can be pinned at one time; memory is taken as they are */
 };
@@ -36,14 +39,15 @@ static inline __attribute__((always_inline)) uint32_t neat_steer_next(uint32_t e
 
 struct neat_steer_config {
     uint64_t hash_key[3];
-    uint32_t address_be; /* our own: an ICMP error that quotes another's packet is none of a replica's business */
+    struct neat_address own[NEAT_STEER_ADDRESSES]; /* an ICMP error that quotes another's packet is none of a replica's business */
+    uint32_t own_count;
     uint32_t link_queue;
     uint32_t pinned; /* 0: there are no pins and no bucket moves, do not look for pins */
     uint32_t pad;
 };
 
 struct neat_steer_flow { /* as it stands in a packet that arrives here: source = the peer */
-    uint32_t source_be, destination_be;
+    struct neat_address source_be, destination_be;
     uint16_t source_port_be, destination_port_be;
     uint8_t protocol, pad[3];
 };

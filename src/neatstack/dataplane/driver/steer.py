@@ -14,14 +14,15 @@ import secrets
 import socket
 import struct
 from array import array
-from ipaddress import IPv4Address
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import NamedTuple
 
 import cython
 from cython.cimports.libc.errno import errno
-from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memset
+from cython.cimports.neatstack.dataplane.channel.address import Address, get_address, mapped
 from cython.cimports.neatstack.dataplane.driver.bpf import (
     BPF_ANY,
     TUNSETSTEERINGEBPF,
@@ -66,7 +67,8 @@ CLIENT_BE = cython.declare(uint32_t, 0x01004D0A)  # 10.77.0.1, 10.77.0.2 and por
 SERVER_BE = cython.declare(uint32_t, 0x02004D0A)
 HTTP_BE = cython.declare(uint16_t, 0x5000)
 
-RECORD = struct.Struct("=IIHHB3x")  # struct neat_steer_flow
+MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
+RECORD = struct.Struct("=16s16sHHB3x")  # struct neat_steer_flow
 OBJECT = Path(__file__).with_name("steer.bpf.o")
 DESCRIPTORS = ("program", "config", "table", "pins")
 
@@ -86,24 +88,27 @@ def _fail(what: str, number: int) -> OSError:
 
 
 @cython.cfunc
-def _big32(address: str) -> uint32_t:
-    """An address as it lies in memory in network byte order."""
-    value: uint32_t = int.from_bytes(IPv4Address(address).packed, "little")
-    return value
+def _packed(address: str) -> Address:
+    """An address as it lies in memory."""
+    parsed = ip_address(address)
+    value: bytes = parsed.packed if parsed.version == 6 else MAPPED + parsed.packed
+    data: cython.p_char = value
+    return get_address(cython.cast(cython.pointer[uint8_t], data))
 
 
-@cython.cfunc
-def _address(value: uint32_t) -> str:
-    return str(IPv4Address(int(value).to_bytes(4, "little")))
+def _address(value: bytes) -> str:
+    """To be read by people."""
+    address = IPv6Address(value)
+    return str(address.ipv4_mapped or address)
 
 
 @cython.cfunc
 def _flow(flow) -> SteerFlow:
     key: SteerFlow
     memset(cython.address(key), 0, cython.sizeof(key))
-    key.source_be = _big32(flow[0])
+    key.source_be = _packed(flow[0])
     key.source_port_be = socket.htons(flow[1])
-    key.destination_be = _big32(flow[2])
+    key.destination_be = _packed(flow[2])
     key.destination_port_be = socket.htons(flow[3])
     key.protocol = flow[4]
     return key
@@ -128,7 +133,7 @@ def bucket(keys: tuple[int, int, int], source: str, source_port: int, destinatio
     key: uint64_t[3]
     key[0], key[1], key[2] = keys
     ports = socket.htons(source_port), socket.htons(destination_port)
-    return bucket_of(flow_hash(key, _big32(source), _big32(destination), ports[0], ports[1]))
+    return bucket_of(flow_hash(key, _packed(source), _packed(destination), ports[0], ports[1]))
 
 
 def even_table(replicas: list[int]) -> list[int]:
@@ -211,11 +216,13 @@ class Steering:
         if bpf_map_update_elem(self._config, cython.address(zero), cython.address(config), BPF_ANY) < 0:
             raise _fail("cannot write the steering configuration", errno)
 
-    def configure(self, keys: tuple[int, int, int], address: str, link_queue: int) -> None:
-        """Set the hash keys, the stack's own address and the queue of link."""
+    def configure(self, keys: tuple[int, int, int], addresses: list[str], link_queue: int) -> None:
+        """Set the hash keys, the stack's own addresses (at most eight) and the queue of link."""
         config: SteerConfig = self._read()
         config.hash_key[0], config.hash_key[1], config.hash_key[2] = keys
-        config.address_be = _big32(address)
+        config.own_count = len(addresses)
+        for i, address in enumerate(addresses):
+            config.own[cython.cast(cython.int, i)] = _packed(address)
         config.link_queue = link_queue
         self._write(config)
 
@@ -223,7 +230,10 @@ class Steering:
         """What `configure` set."""
         config: SteerConfig = self._read()
         keys = (config.hash_key[0], config.hash_key[1], config.hash_key[2])
-        return {"keys": keys, "address": _address(config.address_be), "link_queue": config.link_queue}
+        own = [
+            _address(cython.cast(cython.p_char, cython.address(config.own[i]))[:16]) for i in range(config.own_count)
+        ]
+        return {"keys": keys, "addresses": own, "link_queue": config.link_queue}
 
     def set_key(self, keys: tuple[int, int, int]) -> None:
         """Change the hash keys alone. Live flows move, unless pinned: for a stack without connections."""
@@ -358,7 +368,7 @@ def spread(keys: tuple[int, int, int], replicas: int, start: int, step: int, cou
     for i in range(cython.cast(uint32_t, count)):
         port: uint32_t = FIRST_PORT + (first - FIRST_PORT + i * stride) % (65536 - FIRST_PORT)
         port_be: uint16_t = cython.cast(uint16_t, (port >> 8) | (port << 8))
-        shares[bucket_of(flow_hash(key, CLIENT_BE, SERVER_BE, port_be, HTTP_BE)) % divisor] += 1
+        shares[bucket_of(flow_hash(key, mapped(CLIENT_BE), mapped(SERVER_BE), port_be, HTTP_BE)) % divisor] += 1
     return [shares[i] for i in range(divisor)]
 
 

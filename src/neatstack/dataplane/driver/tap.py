@@ -343,7 +343,9 @@ def tap_send(device: cython.pointer[Device], segment: cython.pointer[cython.cons
     """Send one segment, its checksum left to the kernel; 0 or -errno (EAGAIN: the kernel has no room)."""
     front: Front
     front.vnet.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM if segment.checksum_start else 0
-    front.vnet.gso_type = VIRTIO_NET_HDR_GSO_TCPV4 if segment.gso_size else VIRTIO_NET_HDR_GSO_NONE
+    front.vnet.gso_type = VIRTIO_NET_HDR_GSO_NONE
+    if segment.gso_size:
+        front.vnet.gso_type = VIRTIO_NET_HDR_GSO_TCPV4 if segment.header[14] >> 4 == 4 else VIRTIO_NET_HDR_GSO_TCPV6
     front.vnet.hdr_len = segment.header_length
     front.vnet.gso_size = segment.gso_size
     front.vnet.csum_start = segment.checksum_start

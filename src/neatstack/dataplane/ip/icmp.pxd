@@ -17,3 +17,4 @@ cdef enum:
 
 cdef void error_arrives(Stack *s, const uint8_t *packet, uint32_t length) noexcept nogil
 cdef void send_error(Stack *s, const uint8_t *packet, uint32_t length, uint8_t kind, uint8_t code) noexcept nogil
+cdef bint may_send(Stack *s) noexcept nogil             # an error; a bounded number in each second

@@ -6,9 +6,10 @@ The steering program has brought an error to the replica whose flow it quotes.
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.neatstack.dataplane.channel.address import mapped
 from cython.cimports.neatstack.dataplane.driver.device import Outgoing
 from cython.cimports.neatstack.dataplane.ip.icmp import PARAMETER_PROBLEM, QUOTED, TIME_EXCEEDED, TOO_LONG, UNREACHABLE
-from cython.cimports.neatstack.dataplane.ip.output import begin, depart, is_group
+from cython.cimports.neatstack.dataplane.ip.output import begin, depart, is_group, is_own4
 from cython.cimports.neatstack.dataplane.stack import Drop, Stack
 from cython.cimports.neatstack.dataplane.tcp.errors import error_told
 from cython.cimports.neatstack.dataplane.udp.error import datagram_failed
@@ -52,9 +53,9 @@ def error_arrives(
     if icmp[0] == UNREACHABLE and icmp[1] == TOO_LONG:
         mtu = get16(icmp + 6)
     if quoted[9] == PROTOCOL_UDP:
-        datagram_failed(s, quoted, left, icmp[0], icmp[1], raw32(packet + 12), mtu)
+        datagram_failed(s, quoted, (quoted[0] & 15) << 2, left, icmp[0], icmp[1], mapped(raw32(packet + 12)), mtu)
     elif quoted[9] != PROTOCOL_TCP or not error_told(
-        s, icmp[0], icmp[1], cython.cast(uint16_t, mtu), quoted, quoted + ((quoted[0] & 15) << 2)
+        s, icmp[0], icmp[1], mtu, quoted, quoted + ((quoted[0] & 15) << 2)
     ):
         s.counters.drops[cython.cast(cython.int, Drop.DROP_ICMP)] += 1
 
@@ -69,14 +70,11 @@ def is_ours(s: cython.pointer[Stack], quoted: cython.pointer[cython.const[uint8_
         quoted[0] >> 4 == 4
         and header >= IP_HEADER
         and length >= header + UDP_HEADER
-        and raw32(quoted + 12) == s.page.address_be
+        and is_own4(s, raw32(quoted + 12))
         and not get16(quoted + 6) & IP_OFFSET
     )
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def may_send(s: cython.pointer[Stack]) -> cython.bint:
     """A bounded number in each second, so that nobody can make us flood a third one."""
     second: uint32_t = cython.cast(uint32_t, s.now // SECOND)
@@ -101,9 +99,13 @@ def send_error(
     icmp: cython.pointer[uint8_t]
     header: uint32_t = (packet[0] & 15) << 2
     quoted: uint32_t = length if length < QUOTED else QUOTED
-    if is_group(s, raw32(packet + 16)) or (packet[9] == PROTOCOL_ICMP and packet[header] != ECHO) or not may_send(s):
+    if (
+        is_group(s, mapped(raw32(packet + 16)))
+        or (packet[9] == PROTOCOL_ICMP and packet[header] != ECHO)
+        or not may_send(s)
+    ):
         return
-    out = begin(s, raw32(packet + 16), raw32(packet + 12), CONTROL, 0)
+    out = begin(s, mapped(raw32(packet + 16)), mapped(raw32(packet + 12)), CONTROL, 0)
     if out == cython.NULL:
         return
     icmp = out.header + ICMP_AT

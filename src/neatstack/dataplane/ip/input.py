@@ -1,11 +1,17 @@
-"""A frame has come in: Ethernet and IPv4, checked (RFC 791, RFC 1122 section 3.2.1), and on to TCP or UDP."""
+"""A frame has come in: Ethernet and IPv4, checked (RFC 791, RFC 1122 section 3.2.1), and on to TCP or UDP.
+
+IPv6 goes on in input6.py.
+"""
 
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.libc.string import memcmp
+from cython.cimports.neatstack.dataplane.channel.address import mapped
 from cython.cimports.neatstack.dataplane.driver.device import Frame
 from cython.cimports.neatstack.dataplane.ip.icmp import QUOTED, REASSEMBLY, TIME_EXCEEDED, error_arrives, send_error
-from cython.cimports.neatstack.dataplane.ip.output import is_group
+from cython.cimports.neatstack.dataplane.ip.icmp6 import REASSEMBLY6, TIME_EXCEEDED6, send_error6
+from cython.cimports.neatstack.dataplane.ip.input6 import frame6_arrives
+from cython.cimports.neatstack.dataplane.ip.output import is_group, is_own4
 from cython.cimports.neatstack.dataplane.ip.reassembly import WHOLE, beginning, expire, gather_packet, overdue
 from cython.cimports.neatstack.dataplane.stack import Drop, Partial, Stack
 from cython.cimports.neatstack.dataplane.tcp.segment import segment_arrives
@@ -15,6 +21,8 @@ from cython.cimports.neatstack.dataplane.wire.checksum import add, fold
 from cython.cimports.neatstack.dataplane.wire.headers import (
     ETHERNET_HEADER,
     ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
+    IP6_HEADER,
     IP_HEADER,
     IP_MF,
     IP_OFFSET,
@@ -32,7 +40,10 @@ def frame_arrives(s: cython.pointer[Stack], frame: cython.pointer[Frame]) -> cyt
     if frame.length < ETHERNET_HEADER + IP_HEADER:
         s.counters.drops[cython.cast(cython.int, Drop.DROP_SHORT)] += 1
         return
-    if get16(frame.data + 12) != ETHERTYPE_IPV4:
+    if cython.unlikely(get16(frame.data + 12) != ETHERTYPE_IPV4):
+        if get16(frame.data + 12) == ETHERTYPE_IPV6 and s.page.mtu6:
+            frame6_arrives(s, frame)
+            return
         s.counters.drops[cython.cast(cython.int, Drop.DROP_ETHERTYPE)] += 1
         return
     packet: cython.pointer[uint8_t] = frame.data + ETHERNET_HEADER
@@ -63,9 +74,9 @@ def packet_arrives(
 ) -> cython.void:
     """Take a whole packet, which is for us, and of a protocol that we have."""
     if packet[9] == PROTOCOL_TCP:
-        segment_arrives(s, packet, get16(packet + 2), checked, False)
+        segment_arrives(s, packet, (packet[0] & 15) << 2, get16(packet + 2), checked, False)
     elif packet[9] == PROTOCOL_UDP:
-        datagram_arrives(s, packet, get16(packet + 2), checked, False)
+        datagram_arrives(s, packet, (packet[0] & 15) << 2, get16(packet + 2), checked, False)
     else:
         error_arrives(s, packet, get16(packet + 2))
 
@@ -92,6 +103,8 @@ def expire_fragments(s: cython.pointer[Stack]) -> cython.void:
         length = beginning(s.reassembly, p, quoted, QUOTED)
         if length and p.version == 4:
             send_error(s, quoted, length, TIME_EXCEEDED, REASSEMBLY)
+        elif length:
+            send_error6(s, quoted, 0, length, TIME_EXCEEDED6, REASSEMBLY6, 0)
         expire(s.reassembly, p)
         p = overdue(s.reassembly, s.now)
 
@@ -101,10 +114,13 @@ def loopback_arrives(s: cython.pointer[Stack], frame: cython.pointer[Frame]) -> 
     packet: cython.pointer[uint8_t] = frame.data + ETHERNET_HEADER
     s.counters.packets_in += 1
     s.counters.bytes_in += frame.length
-    if packet[9] == PROTOCOL_TCP:
-        segment_arrives(s, packet, get16(packet + 2), True, True)
+    four: cython.bint = packet[0] >> 4 == 4
+    header: uint32_t = IP_HEADER if four else IP6_HEADER
+    length: uint32_t = get16(packet + 2) if four else IP6_HEADER + get16(packet + 4)
+    if packet[9 if four else 6] == PROTOCOL_TCP:
+        segment_arrives(s, packet, header, length, True, True)
     else:
-        datagram_arrives(s, packet, get16(packet + 2), True, True)
+        datagram_arrives(s, packet, header, length, True, True)
 
 
 # rfc: 9293:MUST-50
@@ -139,9 +155,9 @@ def refuse_addresses(
     """
     host: uint32_t
     first: uint8_t = source_be & 0xFF
-    if not is_group(s, destination_be) if group else destination_be != s.page.address_be:
+    if not is_group(s, mapped(destination_be)) if group else not is_own4(s, destination_be):
         return cython.cast(cython.int, Drop.DROP_NOT_OURS)
-    if first == 0 or first == 127 or first >= 224 or source_be == s.page.address_be:
+    if first == 0 or first == 127 or first >= 224 or is_own4(s, source_be):
         return cython.cast(cython.int, Drop.DROP_MARTIAN)
     if not (source_be ^ s.page.address_be) & s.page.netmask_be:
         host = source_be & ~s.page.netmask_be

@@ -6,9 +6,12 @@ is said to be narrower packets of that size go without Don't Fragment, and route
 
 import cython
 from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
+from cython.cimports.neatstack.dataplane.channel.address import Address, is_v4, same
+from cython.cimports.neatstack.dataplane.ip.output import link_mtu
 from cython.cimports.neatstack.dataplane.stack import PATHS, Path, Stack
 
 LEAST_MTU = cython.declare(uint32_t, 552)
+LEAST_MTU6 = cython.declare(uint32_t, 1280)  # RFC 8200 section 5
 REMEMBERED = cython.declare(uint64_t, 600000000000)  # ns (RFC 1191 section 6.3)
 
 
@@ -16,22 +19,24 @@ REMEMBERED = cython.declare(uint64_t, 600000000000)  # ns (RFC 1191 section 6.3)
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def path_of(s: cython.pointer[Stack], remote_be: uint32_t) -> cython.pointer[Path]:
+def path_of(s: cython.pointer[Stack], remote_be: Address) -> cython.pointer[Path]:
     """Where a peer's path is remembered: one that falls on the same place is forgotten for it."""
-    return cython.address(s.paths[((remote_be >> 24) ^ (remote_be >> 16) ^ (remote_be >> 8)) & (PATHS - 1)])
+    word: uint64_t = remote_be.hi ^ remote_be.lo
+    last: uint32_t = cython.cast(uint32_t, word ^ word >> 32)
+    return cython.address(s.paths[((last >> 24) ^ (last >> 16) ^ (last >> 8)) & (PATHS - 1)])
 
 
 # rfc: 1191:3f
-def path_mtu(s: cython.pointer[Stack], remote_be: uint32_t) -> uint32_t:
+def path_mtu(s: cython.pointer[Stack], remote_be: Address) -> uint32_t:
     path: cython.pointer[Path] = path_of(s, remote_be)
-    if path.address_be != remote_be or s.now >= path.until or path.mtu > s.page.mtu:
+    if not same(path.address_be, remote_be) or s.now >= path.until or path.mtu > link_mtu(s, remote_be):
         return 0
     return path.mtu
 
 
-def is_narrow(s: cython.pointer[Stack], remote_be: uint32_t) -> cython.bint:
+def is_narrow(s: cython.pointer[Stack], remote_be: Address) -> cython.bint:
     path: cython.pointer[Path] = path_of(s, remote_be)
-    return path.narrow != 0 and path.address_be == remote_be and s.now < path.until
+    return path.narrow != 0 and same(path.address_be, remote_be) and s.now < path.until
 
 
 # rfc: 1191:5
@@ -51,14 +56,16 @@ def plateau(length: uint32_t) -> uint32_t:
     return 1006 if length > 1006 else LEAST_MTU
 
 
-# rfc: 1191:3b 3d 3e
-def learn_path(s: cython.pointer[Stack], remote_be: uint32_t, mtu: uint32_t, length: uint32_t) -> uint32_t:
+# rfc: 1191:3b 3d 3e, 8201:4-reduce 4-least
+def learn_path(s: cython.pointer[Stack], remote_be: Address, mtu: uint32_t, length: uint32_t) -> uint32_t:
     """A router says that a packet of `length` bytes was too long for its next link, which takes `mtu` (0: it does not
     say). What is believed of it; 0: nothing, for no router of ours says so."""
     path: cython.pointer[Path] = path_of(s, remote_be)
+    if not is_v4(remote_be) and mtu < LEAST_MTU6:  # RFC 8201 section 4: it never is, and such a message is no good
+        return 0
     if mtu == 0:
         mtu = plateau(length)
-    if mtu >= s.page.mtu:
+    if mtu >= link_mtu(s, remote_be):
         return 0
     known: uint32_t = path_mtu(s, remote_be)
     if known and mtu > known:

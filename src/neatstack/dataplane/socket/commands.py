@@ -7,6 +7,13 @@ once, checked, and the copy used. Looking once too often does no harm.
 import cython
 from cython.cimports.libc.errno import EADDRNOTAVAIL, ECONNRESET, EINVAL
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
+from cython.cimports.neatstack.dataplane.channel.address import (
+    Address,
+    is_any,
+    load_address,
+    loopback_beside,
+    no_address,
+)
 from cython.cimports.neatstack.dataplane.channel.atomic import (
     fence,
     load8,
@@ -38,10 +45,10 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
 )
 from cython.cimports.neatstack.dataplane.channel.rings import entry_op, load_entry
 from cython.cimports.neatstack.dataplane.channel.slot import free_slot
-from cython.cimports.neatstack.dataplane.ip.output import is_local
+from cython.cimports.neatstack.dataplane.ip.output import is_local, source_for
 from cython.cimports.neatstack.dataplane.journal import POINT_COMMAND_TAKEN, POINT_DETACHED, commit, point, touch
 from cython.cimports.neatstack.dataplane.socket.accept import forget_untaken, post, requeue, taken, unpost
-from cython.cimports.neatstack.dataplane.socket.commands import BUDGET, LEAST_RECEIVE_BUFFER, LOOPBACK_BE, RUN
+from cython.cimports.neatstack.dataplane.socket.commands import BUDGET, LEAST_RECEIVE_BUFFER, RUN
 from cython.cimports.neatstack.dataplane.socket.datagrams import await_binding, leave_unbound, look_at_endpoint
 from cython.cimports.neatstack.dataplane.socket.slots import bind_slot, put_event
 from cython.cimports.neatstack.dataplane.stack import (
@@ -236,14 +243,14 @@ def look_at_slot(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_t) 
 def open_connection(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_t) -> cython.void:
     """connect(): NEAT_ROLE_CONNECT in a free slot."""
     lines: cython.pointer[SocketProgram] = cython.address(s.channels[channel].sockets[socket].program)
-    remote_be: uint32_t = load32(cython.address(lines.remote_be))
+    remote_be: Address = load_address(cython.address(lines.remote_be))
     remote_port_be: uint16_t = load16(cython.address(lines.remote_port_be))
-    local_be: uint32_t = load32(cython.address(lines.local_be))
+    local_be: Address = load_address(cython.address(lines.local_be))
     local_port_be: uint16_t = load16(cython.address(lines.local_port_be))
-    if remote_be == 0:  # Linux: this host
-        remote_be = LOOPBACK_BE
-    if local_be == 0:
-        local_be = LOOPBACK_BE if remote_be & 0xFF == 127 else s.page.address_be
+    if is_any(remote_be):  # Linux: this host
+        remote_be = loopback_beside(remote_be)
+    if is_any(local_be):
+        local_be = source_for(s, remote_be)
     i: cython.int = -EADDRNOTAVAIL
     if is_local(s, local_be):
         i = connect(s, channel, socket, local_be, local_port_be, remote_be, remote_port_be)
@@ -272,7 +279,7 @@ def refuse(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_t, error:
     r.seen = NEAT_SEEN_RESET
     r.tcp_state = cython.cast(uint8_t, State.CLOSED)
     r.error = error
-    r.remote_be = 0
+    r.remote_be = no_address()
     r.remote_port_be = 0
     store8_release(cython.address(r.state), NEAT_STATE_CLOSED)
     store_release(cython.address(r.generation), ch.posts[socket].generation)

@@ -2,9 +2,10 @@
 
 from libc.stdint cimport uint16_t, uint32_t
 
+from neatstack.dataplane.channel.address cimport Address
 from neatstack.dataplane.stack cimport Stack
 
-cdef int bind_datagrams(Stack *s, uint32_t number, uint32_t channel, uint32_t cookie, uint32_t address_be, uint16_t port_be,
+cdef int bind_datagrams(Stack *s, uint32_t number, uint32_t channel, uint32_t cookie, Address address_be, uint16_t port_be,
                         uint32_t flags) noexcept nogil
 cdef int hold_datagrams(Stack *s, uint32_t number, uint32_t channel) noexcept nogil
 cdef int release_datagrams(Stack *s, uint32_t number, uint32_t channel) noexcept nogil

@@ -8,6 +8,7 @@ import cython
 from cython.cimports.libc.errno import EAGAIN, EINVAL, ENOBUFS
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.neatstack.dataplane.channel.address import Address, is_any, load_address
 from cython.cimports.neatstack.dataplane.channel.atomic import (
     barrier,
     fence,
@@ -42,8 +43,8 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
 )
 from cython.cimports.neatstack.dataplane.channel.rings import entry_bits
 from cython.cimports.neatstack.dataplane.channel.slot import free_slot, give_back
+from cython.cimports.neatstack.dataplane.ip.output import source_for
 from cython.cimports.neatstack.dataplane.ip.path import path_mtu
-from cython.cimports.neatstack.dataplane.socket.commands import LOOPBACK_BE
 from cython.cimports.neatstack.dataplane.socket.publish import publish_heads
 from cython.cimports.neatstack.dataplane.socket.slots import put
 from cython.cimports.neatstack.dataplane.stack import (
@@ -159,7 +160,7 @@ def bind_datagrams(
     number: uint32_t,
     channel: uint32_t,
     cookie: uint32_t,
-    address_be: uint32_t,
+    address_be: Address,
     port_be: uint16_t,
     flags: uint32_t,
 ) -> cython.int:
@@ -340,7 +341,7 @@ def look_at_endpoint(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     generation: uint32_t = load_acquire(cython.address(p.generation))
     if generation != e.generation:
         e.generation = generation
-        connect(s, i, load32(cython.address(p.remote_be)), load16(cython.address(p.remote_port_be)))
+        connect(s, i, load_address(cython.address(p.remote_be)), load16(cython.address(p.remote_port_be)))
         store_release(cython.address(ch.sockets[e.socket].replica.generation), generation)
     if load8(cython.address(p.shut)) & NEAT_SHUT_ABORT:
         hide_endpoint(s, i)  # the program has closed it, and the manager will say so too
@@ -350,19 +351,19 @@ def look_at_endpoint(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def connect(s: cython.pointer[Stack], i: uint32_t, remote_be: uint32_t, remote_port_be: uint16_t) -> cython.void:
+def connect(s: cython.pointer[Stack], i: uint32_t, remote_be: Address, remote_port_be: uint16_t) -> cython.void:
     """connect(), or with remote_be 0 its undoing."""
     e: cython.pointer[Endpoint] = cython.address(s.udp.ends[i])
     r: cython.pointer[SocketReplica] = cython.address(s.channels[e.channel].sockets[e.socket].replica)
-    local_be: uint32_t = e.address_be
-    if remote_be and not local_be:
-        local_be = LOOPBACK_BE if remote_be & 0xFF == 127 else s.page.address_be
+    local_be: Address = e.address_be
+    if not is_any(remote_be) and is_any(local_be):
+        local_be = source_for(s, remote_be)
     connect_endpoint(s, i, local_be, remote_be, remote_port_be)
     r.local_be = local_be
     r.local_port_be = e.port_be
     r.remote_be = remote_be
     r.remote_port_be = remote_port_be
-    r.mss = path_mtu(s, remote_be) if remote_be else 0
+    r.mss = 0 if is_any(remote_be) else path_mtu(s, remote_be)
 
 
 # ---- sending ----

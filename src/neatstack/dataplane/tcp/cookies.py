@@ -14,7 +14,7 @@ import cython
 from cython.cimports.libc.stdint import int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.neatstack.dataplane.channel.atomic import store64
 from cython.cimports.neatstack.dataplane.driver.device import Outgoing
-from cython.cimports.neatstack.dataplane.ip.output import TCP_AT, begin, commit, outbox_full
+from cython.cimports.neatstack.dataplane.ip.output import begin, commit, outbox_full
 from cython.cimports.neatstack.dataplane.stack import (
     DROP_ACCEPT_QUEUE,
     DROP_NO_MEMORY,
@@ -26,7 +26,7 @@ from cython.cimports.neatstack.dataplane.tcp import rtt, table
 from cython.cimports.neatstack.dataplane.tcp.cookies import COOKIE_SECONDS
 from cython.cimports.neatstack.dataplane.tcp.emit import write_header
 from cython.cimports.neatstack.dataplane.tcp.handshake import first_room, new_connection, our_mss, take_offers
-from cython.cimports.neatstack.dataplane.tcp.isn import siphash, timestamp_offset
+from cython.cimports.neatstack.dataplane.tcp.isn import flow_words, siphash, timestamp_offset
 from cython.cimports.neatstack.dataplane.tcp.options import parse, write_syn
 from cython.cimports.neatstack.dataplane.tcp.seq import least
 from cython.cimports.neatstack.dataplane.tcp.state import become
@@ -63,9 +63,10 @@ def counter(s: cython.pointer[Stack]) -> uint32_t:
 @cython.exceptval(check=False)
 def base(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Segment]], irs: uint32_t) -> uint32_t:
     """F(flow) + SEG.SEQ."""
-    word: uint64_t = cython.cast(uint64_t, seg.local_be) << 32 | seg.remote_be
+    words: uint64_t[4]
+    count: uint32_t = flow_words(words, seg.local_be, seg.remote_be)
     ports: uint64_t = cython.cast(uint64_t, seg.local_port_be) << 16 | seg.remote_port_be
-    return cython.cast(uint32_t, siphash(s.secret, cython.address(word), 1, ports | tag(14))) + irs
+    return cython.cast(uint32_t, siphash(s.secret, words, count, ports | tag(14))) + irs
 
 
 @cython.cfunc
@@ -75,11 +76,11 @@ def low_part(
     s: cython.pointer[Stack], seg: cython.pointer[cython.const[Segment]], irs: uint32_t, count: uint32_t
 ) -> uint32_t:
     """G(flow, SEG.SEQ, counter)."""
-    words: uint64_t[2]
+    words: uint64_t[5]
+    at: uint32_t = flow_words(words, seg.local_be, seg.remote_be)
     ports: uint64_t = cython.cast(uint64_t, seg.local_port_be) << 16 | seg.remote_port_be
-    words[0] = cython.cast(uint64_t, seg.local_be) << 32 | seg.remote_be
-    words[1] = cython.cast(uint64_t, irs) << 32 | count
-    return cython.cast(uint32_t, siphash(s.secret, words, 2, ports | tag(15)))
+    words[at] = cython.cast(uint64_t, irs) << 32 | count
+    return cython.cast(uint32_t, siphash(s.secret, words, at + 1, ports | tag(15)))
 
 
 @cython.cfunc
@@ -113,14 +114,14 @@ def answer_with_cookie(
     parse(seg.options, seg.options_length, cython.address(options))
     if not options.has_timestamp:
         options.has_wscale = options.sack_permitted = 0
-    tcp = out.header + TCP_AT
+    tcp = out.header + out.transport
     if options.has_timestamp:
         put32(tcp + TCP_HEADER + 4, STAMPS_FRONT)
         put32(tcp + TCP_HEADER + 8, stamp_of(s, seg, cython.address(options)))
         put32(tcp + TCP_HEADER + 12, options.tsval)
     length = TCP_HEADER + write_syn(
         tcp + TCP_HEADER,
-        our_mss(s, seg.loopback),
+        our_mss(s, seg.loopback, seg.remote_be),
         options.has_wscale,
         RECEIVE_SHIFT,
         options.sack_permitted,

@@ -9,7 +9,7 @@ from cython.cimports.neatstack.dataplane.channel.atomic import load16
 from cython.cimports.neatstack.dataplane.channel.buffers import tx_span
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_FASTOPEN
 from cython.cimports.neatstack.dataplane.driver.device import Outgoing
-from cython.cimports.neatstack.dataplane.ip.output import TCP_AT, begin, commit, outbox_full
+from cython.cimports.neatstack.dataplane.ip.output import begin, commit, outbox_full
 from cython.cimports.neatstack.dataplane.stack import NEWS_OUTPUT, Stack, View
 from cython.cimports.neatstack.dataplane.tcp.emit import write_header
 from cython.cimports.neatstack.dataplane.tcp.fastopen import write_fast
@@ -56,13 +56,15 @@ def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t,
     if out == cython.NULL:
         return
     if t.flags & TCB_TIMESTAMPS:
-        write_stamps(s, t, out.header + TCP_AT + TCP_HEADER)
+        write_stamps(s, t, out.header + out.transport + TCP_HEADER)
         header += STAMPS
     if t.flags & TCB_SACK and length < t.snd.mss:
-        header += write_sack(t, out.header + TCP_AT + header, least(t.snd.mss - length, LONGEST_HEADER - header))
-    write_header(out.header + TCP_AT, t.local_port_be, t.remote_port_be, seq, t.rcv.nxt, header, flags | ACK, window)
+        header += write_sack(t, out.header + out.transport + header, least(t.snd.mss - length, LONGEST_HEADER - header))
+    write_header(
+        out.header + out.transport, t.local_port_be, t.remote_port_be, seq, t.rcv.nxt, header, flags | ACK, window
+    )
     if cython.unlikely(t.flags & TCB_URGENT_OUT):
-        point_to_urgent(t, out.header + TCP_AT, seq)
+        point_to_urgent(t, out.header + out.transport, seq)
     if length:
         tx_span(
             v,
@@ -138,7 +140,7 @@ def emit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     out: cython.pointer[Outgoing] = begin(s, t.local_be, t.remote_be, v.tos, v.ttl)
     if out == cython.NULL:
         return False
-    tcp = out.header + TCP_AT
+    tcp = out.header + out.transport
     if stamped:
         write_stamps(s, t, tcp + TCP_HEADER + 4)
     length = TCP_HEADER + write_syn(tcp + TCP_HEADER, t.rcv.mss, scaling, RECEIVE_SHIFT, sack, stamped)
@@ -163,9 +165,11 @@ def emit_reset(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     if out == cython.NULL:
         return
     if t.flags & TCB_TIMESTAMPS:
-        write_stamps(s, t, out.header + TCP_AT + TCP_HEADER)
+        write_stamps(s, t, out.header + out.transport + TCP_HEADER)
         header += STAMPS
-    write_header(out.header + TCP_AT, t.local_port_be, t.remote_port_be, t.snd.max, t.rcv.nxt, header, RST | ACK, 0)
+    write_header(
+        out.header + out.transport, t.local_port_be, t.remote_port_be, t.snd.max, t.rcv.nxt, header, RST | ACK, 0
+    )
     commit(s, out, header, 0, 0)
 
 
@@ -186,7 +190,7 @@ def refuse(
     if seg.flags & FIN:
         length += 1
     write_header(
-        out.header + TCP_AT,
+        out.header + out.transport,
         seg.local_port_be,
         seg.remote_port_be,
         seg.ack if acknowledging else 0,

@@ -9,6 +9,7 @@ Path MTU (RFC 1191): a smaller one than ours makes segments smaller, and what is
 
 import cython
 from cython.cimports.libc.errno import (
+    EACCES,
     ECONNREFUSED,
     EHOSTUNREACH,
     EMSGSIZE,
@@ -18,7 +19,10 @@ from cython.cimports.libc.errno import (
     EPROTO,
 )
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
+from cython.cimports.neatstack.dataplane.channel.address import Address, get_address, mapped
 from cython.cimports.neatstack.dataplane.ip.icmp import PARAMETER_PROBLEM, TIME_EXCEEDED, TOO_LONG, UNREACHABLE
+from cython.cimports.neatstack.dataplane.ip.icmp6 import TOO_BIG6
+from cython.cimports.neatstack.dataplane.ip.output import ip_header
 from cython.cimports.neatstack.dataplane.ip.path import learn_path, path_mtu
 from cython.cimports.neatstack.dataplane.journal import commit, touch
 from cython.cimports.neatstack.dataplane.stack import NEWS_LINES, NEWS_OUTPUT, Stack
@@ -35,7 +39,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
 )
 from cython.cimports.neatstack.dataplane.tcp.timestamps import STAMPS
 from cython.cimports.neatstack.dataplane.wire.bytes import get16, get32, raw16, raw32
-from cython.cimports.neatstack.dataplane.wire.headers import IP_HEADER, TCP_HEADER
+from cython.cimports.neatstack.dataplane.wire.headers import TCP_HEADER
 
 EHOSTDOWN = cython.declare(cython.int, 112)  # which Cython does not know
 ENONET = cython.declare(cython.int, 64)
@@ -46,13 +50,22 @@ def error_told(
     s: cython.pointer[Stack],
     kind: uint8_t,
     code: uint8_t,
-    mtu: uint16_t,
+    mtu: uint32_t,
     quoted: cython.pointer[cython.const[uint8_t]],
     tcp: cython.pointer[cython.const[uint8_t]],
 ) -> cython.bint:
     """Act on an error about a segment that we have sent."""
-    i: uint32_t = table.find(s, raw32(quoted + 12), raw16(tcp), raw32(quoted + 16), raw16(tcp + 2))
-    error: cython.int = errno_of(kind, code)
+    i: uint32_t
+    error: cython.int
+    large: cython.bint
+    if quoted[0] >> 4 == 4:
+        i = table.find(s, mapped(raw32(quoted + 12)), raw16(tcp), mapped(raw32(quoted + 16)), raw16(tcp + 2))
+        error = errno_of(kind, code)
+        large = kind == UNREACHABLE and code == TOO_LONG
+    else:
+        i = table.find(s, get_address(quoted + 8), raw16(tcp), get_address(quoted + 24), raw16(tcp + 2))
+        error = errno_of6(kind, code)
+        large = kind == TOO_BIG6
     t: cython.pointer[Tcb]
     if not i or not error:
         return False
@@ -60,7 +73,7 @@ def error_told(
     if get32(tcp + 4) - t.snd.una >= t.snd.max - t.snd.una:  # so with nothing on its way, too
         return False
     touch(s, i)
-    if kind == UNREACHABLE and code == TOO_LONG:
+    if large:
         too_large(s, i, mtu, get16(quoted + 2))
     elif t.state == State.SYN_SENT:
         end(s, i, error)
@@ -97,6 +110,21 @@ def errno_of(kind: uint8_t, code: uint8_t) -> cython.int:
     return ENETUNREACH if code == 0 or code == 6 or code == 9 or code == 11 else EHOSTUNREACH
 
 
+def errno_of6(kind: uint8_t, code: uint8_t) -> cython.int:
+    """The same for ICMPv6 (RFC 4443 section 3)."""
+    if kind == 1:
+        if code == 0:
+            return ENETUNREACH
+        if code == 4:
+            return ECONNREFUSED
+        return EHOSTUNREACH if code == 2 or code == 3 else EACCES
+    if kind == TOO_BIG6:
+        return EMSGSIZE
+    if kind == 3:
+        return EHOSTUNREACH
+    return EPROTO if kind == 4 else 0
+
+
 # ---- path MTU ----
 
 
@@ -115,7 +143,7 @@ def too_large(s: cython.pointer[Stack], i: uint32_t, mtu: uint32_t, length: uint
         mtu = learn_path(s, t.remote_be, mtu, length)
     if t.flags & TCB_LOOPBACK or not mtu:
         return
-    mss = mtu - IP_HEADER - TCP_HEADER
+    mss = mtu - ip_header(t.remote_be) - TCP_HEADER
     if t.flags & TCB_TIMESTAMPS:
         mss -= STAMPS
     if t.state == State.SYN_SENT or t.state == State.SYN_RECEIVED or mss >= t.snd.mss:
@@ -131,7 +159,7 @@ def too_large(s: cython.pointer[Stack], i: uint32_t, mtu: uint32_t, length: uint
 
 
 # rfc: 1191:3c 3f
-def path_mss(s: cython.pointer[Stack], remote_be: uint32_t, mss: uint16_t) -> uint16_t:
+def path_mss(s: cython.pointer[Stack], remote_be: Address, mss: uint16_t) -> uint16_t:
     """What a segment to this peer may carry, without options, when it and our device take `mss`."""
     mtu: uint32_t = path_mtu(s, remote_be)
-    return cython.cast(uint16_t, least(mss, mtu - IP_HEADER - TCP_HEADER)) if mtu else mss
+    return cython.cast(uint16_t, least(mss, mtu - ip_header(remote_be) - TCP_HEADER)) if mtu else mss

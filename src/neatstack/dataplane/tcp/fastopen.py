@@ -8,13 +8,13 @@ replica remembers the cookies that it was given in its region, in places that th
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcmp, memcpy
+from cython.cimports.neatstack.dataplane.channel.address import Address, same
 from cython.cimports.neatstack.dataplane.channel.buffers import tx_span
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_FASTOPEN
 from cython.cimports.neatstack.dataplane.driver.device import Outgoing
-from cython.cimports.neatstack.dataplane.ip.output import TCP_AT
 from cython.cimports.neatstack.dataplane.stack import FAST_PEERS, FastPeer, Listener, Stack, View
 from cython.cimports.neatstack.dataplane.tcp import congestion
-from cython.cimports.neatstack.dataplane.tcp.isn import siphash
+from cython.cimports.neatstack.dataplane.tcp.isn import flow_words, siphash
 from cython.cimports.neatstack.dataplane.tcp.options import parse, write_cookie
 from cython.cimports.neatstack.dataplane.tcp.receive import text
 from cython.cimports.neatstack.dataplane.tcp.seq import least
@@ -34,8 +34,9 @@ LONGEST_COOKIE = cython.declare(uint32_t, 16)  # RFC 7413 section 4.1.1
 @cython.exceptval(check=False)
 def cookie_for(s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]]) -> uint64_t:
     """RFC 7413 section 4.1.2: of the peer's address, and ours, whatever the ports."""
-    word: uint64_t = cython.cast(uint64_t, t.local_be) << 32 | t.remote_be
-    return siphash(s.secret, cython.address(word), 1, cython.cast(uint64_t, 16) << 56)
+    words: uint64_t[4]
+    count: uint32_t = flow_words(words, t.local_be, t.remote_be)
+    return siphash(s.secret, words, count, cython.cast(uint64_t, 16) << 56)
 
 
 # rfc: 7413:4.2.2a 5.1
@@ -81,9 +82,10 @@ def take_text_of_syn(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def place_of(s: cython.pointer[Stack], remote_be: uint32_t) -> cython.pointer[FastPeer]:
-    word: uint64_t = remote_be
-    hashed: uint64_t = siphash(s.isn_key, cython.address(word), 1, cython.cast(uint64_t, 17) << 56)
+def place_of(s: cython.pointer[Stack], remote_be: Address) -> cython.pointer[FastPeer]:
+    words: uint64_t[4]
+    count: uint32_t = flow_words(words, remote_be, remote_be)
+    hashed: uint64_t = siphash(s.isn_key, words, count, cython.cast(uint64_t, 17) << 56)
     return cython.address(s.region.fast_peers[hashed & (FAST_PEERS - 1)])
 
 
@@ -101,7 +103,7 @@ def write_fast(
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
-    to: cython.pointer[uint8_t] = out.header + TCP_AT + length
+    to: cython.pointer[uint8_t] = out.header + out.transport + length
     cookie: uint64_t
     peer: cython.pointer[FastPeer]
     if t.flags & TCB_COOKIE_OWED:
@@ -110,7 +112,7 @@ def write_fast(
     if t.state != State.SYN_SENT or not v.options & NEAT_FLAG_FASTOPEN or t.snd.backoff:
         return length
     peer = place_of(s, t.remote_be)
-    if peer.remote_be != t.remote_be or not peer.length or peer.length > LONGEST_COOKIE:
+    if not same(peer.remote_be, t.remote_be) or not peer.length or peer.length > LONGEST_COOKIE:
         return length + write_cookie(to, to, 0)
     length += write_cookie(to, peer.cookie, peer.length)
     taken[0] = least(v.tx_head, least(peer.mss, t.rcv.mss) - (length - TCP_HEADER))
@@ -151,5 +153,5 @@ def learn(
 def forget(s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]]) -> cython.void:
     """A SYN with text was lost, and one without has arrived: perhaps somebody on the way does not like it."""
     peer: cython.pointer[FastPeer] = place_of(s, t.remote_be)
-    if peer.remote_be == t.remote_be:
+    if same(peer.remote_be, t.remote_be):
         peer.length = 0

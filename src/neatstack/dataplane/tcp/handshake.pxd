@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint16_t, uint32_t
 
+from neatstack.dataplane.channel.address cimport Address
 from neatstack.dataplane.stack cimport Listener, Stack
 from neatstack.dataplane.tcp.tcb cimport Tcb
 from neatstack.dataplane.wire.headers cimport Options, Segment
@@ -14,4 +15,4 @@ cdef bint syn_received(Stack *s, uint32_t i, const Segment *seg) noexcept nogil
 cdef void new_connection(Stack *s, Tcb *t, Listener *listener, const Segment *seg) noexcept nogil
 cdef void take_offers(Stack *s, Tcb *t, uint32_t irs, const Options *options) noexcept nogil
 cdef uint32_t first_room(Stack *s, Listener *listener) noexcept nogil
-cdef uint16_t our_mss(Stack *s, bint loopback) noexcept nogil
+cdef uint16_t our_mss(Stack *s, bint loopback, Address remote_be) noexcept nogil

@@ -3,10 +3,12 @@
 import cython
 from cython.cimports.libc.errno import ECONNREFUSED
 from cython.cimports.libc.stdint import int32_t, uint16_t, uint32_t
+from cython.cimports.neatstack.dataplane.channel.address import Address
 from cython.cimports.neatstack.dataplane.channel.atomic import store64
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_FASTOPEN, NEAT_TABLE_MOVED, NEAT_TABLE_MOVING
 from cython.cimports.neatstack.dataplane.driver.flowhash import bucket, flow_hash
 from cython.cimports.neatstack.dataplane.driver.maps import SteerFlow
+from cython.cimports.neatstack.dataplane.ip.output import default_mss, ip_header, link_mtu
 from cython.cimports.neatstack.dataplane.stack import (
     DROP_ACCEPT_QUEUE,
     DROP_MOVED,
@@ -57,9 +59,7 @@ from cython.cimports.neatstack.dataplane.tcp.tlp import restart
 from cython.cimports.neatstack.dataplane.tcp.window import RECEIVE_SHIFT
 from cython.cimports.neatstack.dataplane.wire.headers import (
     ACK,
-    DEFAULT_MSS,
     FIN,
-    IP_HEADER,
     IP_LONGEST,
     PROTOCOL_TCP,
     RST,
@@ -225,19 +225,19 @@ def new_connection(
     t.flags = TCB_PASSIVE | (TCB_LOOPBACK if seg.loopback else 0)
     t.last_received = s.now
     t.stamps.offset = timestamp_offset(s, t.local_be, t.local_port_be, t.remote_be, t.remote_port_be)
-    t.rcv.mss = our_mss(s, seg.loopback)
+    t.rcv.mss = our_mss(s, seg.loopback, seg.remote_be)
     limit_mss(t, listener.mss)
     t.rcv.wnd = first_room(s, listener)
 
 
 # rfc: 9293:MUST-67
-def our_mss(s: cython.pointer[Stack], loopback: cython.bint) -> uint16_t:
+def our_mss(s: cython.pointer[Stack], loopback: cython.bint, remote_be: Address) -> uint16_t:
     """What the device's MTU leaves (RFC 9293 section 3.7.1), or the longest packet where there is no device.
 
     So a message that one program sends another on this stack comes in one piece, as over Linux's loopback interface.
     """
-    mtu: uint32_t = IP_LONGEST if loopback else least(s.page.mtu, IP_LONGEST)
-    return cython.cast(uint16_t, mtu - IP_HEADER - TCP_HEADER)
+    mtu: uint32_t = IP_LONGEST if loopback else least(link_mtu(s, remote_be), IP_LONGEST)
+    return cython.cast(uint16_t, mtu - ip_header(remote_be) - TCP_HEADER)
 
 
 def first_room(s: cython.pointer[Stack], listener: cython.pointer[Listener]) -> uint32_t:
@@ -275,7 +275,9 @@ def take_offers(
     t.rcv.up = irs
     t.rcv.adv = t.rcv.nxt + t.rcv.wnd
     t.snd.wl1 = irs
-    t.snd.mss = cython.cast(uint16_t, most(least(options.mss if options.mss else DEFAULT_MSS, t.rcv.mss), LEAST_MSS))
+    t.snd.mss = cython.cast(
+        uint16_t, most(least(options.mss if options.mss else default_mss(t.remote_be), t.rcv.mss), LEAST_MSS)
+    )
     t.snd.mss = path_mss(s, t.remote_be, t.snd.mss)
     if options.has_wscale:
         t.flags |= TCB_WINDOW_SCALING

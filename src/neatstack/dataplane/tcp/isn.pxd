@@ -2,12 +2,13 @@
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
+from neatstack.dataplane.channel.address cimport Address, is_v4, v4
 from neatstack.dataplane.stack cimport Stack
 
 cdef void draw_secrets(Stack *s) noexcept nogil
-cdef uint32_t initial_sequence(Stack *s, uint32_t local_be, uint16_t local_port_be, uint32_t remote_be,
+cdef uint32_t initial_sequence(Stack *s, Address local_be, uint16_t local_port_be, Address remote_be,
                                uint16_t remote_port_be) noexcept nogil
-cdef uint32_t timestamp_offset(Stack *s, uint32_t local_be, uint16_t local_port_be, uint32_t remote_be,
+cdef uint32_t timestamp_offset(Stack *s, Address local_be, uint16_t local_port_be, Address remote_be,
                                uint16_t remote_port_be) noexcept nogil
 cdef uint64_t siphash(const uint64_t *key, const uint64_t *words, uint32_t count, uint64_t last) noexcept nogil
 
@@ -17,3 +18,14 @@ cdef inline uint32_t random32(Stack *s) noexcept nogil:
     s.random ^= s.random << 25
     s.random ^= s.random >> 27
     return <uint32_t>((s.random * <uint64_t>0x2545F4914F6CDD1DULL) >> 32)
+
+cdef inline uint32_t flow_words(uint64_t *words, Address local_be, Address remote_be) noexcept nogil:
+    """Two addresses as words to be hashed; how many."""
+    if is_v4(remote_be):
+        words[0] = <uint64_t>v4(local_be) << 32 | v4(remote_be)
+        return 1
+    words[0] = local_be.hi
+    words[1] = local_be.lo
+    words[2] = remote_be.hi
+    words[3] = remote_be.lo
+    return 4

@@ -6,8 +6,10 @@ numbers of a flow go on growing when a new incarnation takes over.
 
 import cython
 from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
+from cython.cimports.neatstack.dataplane.channel.address import Address
 from cython.cimports.neatstack.dataplane.stack import Stack
 from cython.cimports.neatstack.dataplane.tcp.entropy import fill_random
+from cython.cimports.neatstack.dataplane.tcp.isn import flow_words
 
 
 def draw_secrets(s: cython.pointer[Stack]) -> cython.void:
@@ -27,26 +29,28 @@ def draw_secrets(s: cython.pointer[Stack]) -> cython.void:
 
 # rfc: 9293:MUST-8 SHLD-1 MUST-9, 6528:3a
 def initial_sequence(
-    s: cython.pointer[Stack], local_be: uint32_t, local_port_be: uint16_t, remote_be: uint32_t, remote_port_be: uint16_t
+    s: cython.pointer[Stack], local_be: Address, local_port_be: uint16_t, remote_be: Address, remote_port_be: uint16_t
 ) -> uint32_t:
-    word: uint64_t = cython.cast(uint64_t, local_be) << 32 | remote_be
+    words: uint64_t[4]
+    count: uint32_t = flow_words(words, local_be, remote_be)
     last: uint64_t = cython.cast(uint64_t, local_port_be) << 16 | remote_port_be | cython.cast(uint64_t, 12) << 56
-    digest: uint64_t = siphash(s.isn_key, cython.address(word), 1, last)
+    digest: uint64_t = siphash(s.isn_key, words, count, last)
     return cython.cast(uint32_t, digest) + cython.cast(uint32_t, s.now >> 12)
 
 
 # rfc: 7323:5.4b
 def timestamp_offset(
-    s: cython.pointer[Stack], local_be: uint32_t, local_port_be: uint16_t, remote_be: uint32_t, remote_port_be: uint16_t
+    s: cython.pointer[Stack], local_be: Address, local_port_be: uint16_t, remote_be: Address, remote_port_be: uint16_t
 ) -> uint32_t:
     """What a flow's timestamps are ahead of the clock (RFC 7323 section 5.4).
 
     The same for the next connection of the flow, also at another replica: its timestamps go on where the last one's
     ended.
     """
-    word: uint64_t = cython.cast(uint64_t, local_be) << 32 | remote_be
+    words: uint64_t[4]
+    count: uint32_t = flow_words(words, local_be, remote_be)
     last: uint64_t = cython.cast(uint64_t, local_port_be) << 16 | remote_port_be | cython.cast(uint64_t, 13) << 56
-    return cython.cast(uint32_t, siphash(s.secret, cython.address(word), 1, last))
+    return cython.cast(uint32_t, siphash(s.secret, words, count, last))
 
 
 @cython.cfunc

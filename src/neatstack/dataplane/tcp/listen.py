@@ -4,6 +4,7 @@ import cython
 from cython.cimports.libc.errno import ECONNABORTED, ENOBUFS
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.libc.string import memset
+from cython.cimports.neatstack.dataplane.channel.address import Address, is_v4, mapped, no_address, same, v4
 from cython.cimports.neatstack.dataplane.stack import LISTENER_SLOTS, MAX_LISTENERS, Listener, Stack
 from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_ACCEPTED, TCB_PASSIVE, State, Tcb
 from cython.cimports.neatstack.dataplane.tcp.user import abort
@@ -13,13 +14,14 @@ from cython.cimports.neatstack.dataplane.tcp.user import abort
 def listen(
     s: cython.pointer[Stack],
     number: uint32_t,
-    address_be: uint32_t,
+    address_be: Address,
     port_be: uint16_t,
     backlog: uint32_t,
     mss: uint16_t,
     defer: uint8_t,
     syn_retries: uint8_t,
     fastopen: uint32_t,
+    v6only: uint8_t,
 ) -> cython.int:
     """Accept connections as listener `number`, or change its backlog and options. 0; -ENOBUFS: too many listeners."""
     listener: cython.pointer[Listener] = listener_numbered(s, number)
@@ -32,6 +34,7 @@ def listen(
     listener.defer = defer
     listener.syn_retries = syn_retries
     listener.fastopen = fastopen
+    listener.v6only = v6only
     return 0
 
 
@@ -39,7 +42,7 @@ def listen(
 @cython.nogil
 @cython.exceptval(check=False)
 def new_listener(
-    s: cython.pointer[Stack], number: uint32_t, address_be: uint32_t, port_be: uint16_t
+    s: cython.pointer[Stack], number: uint32_t, address_be: Address, port_be: uint16_t
 ) -> cython.pointer[Listener]:
     """NULL: there is no room for another."""
     listener: cython.pointer[Listener]
@@ -88,8 +91,12 @@ def place(number: uint32_t) -> uint32_t:
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def by_port(address_be: uint32_t, port_be: uint16_t) -> uint32_t:
-    return place(address_be ^ (cython.cast(uint32_t, port_be) << 16 | port_be))
+def by_port(address_be: Address, port_be: uint16_t) -> uint32_t:
+    return place(
+        v4(address_be)
+        ^ cython.cast(uint32_t, address_be.hi ^ address_be.hi >> 32)
+        ^ (cython.cast(uint32_t, port_be) << 16 | port_be)
+    )
 
 
 @cython.cfunc
@@ -120,21 +127,30 @@ def index_listeners(s: cython.pointer[Stack]) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def exact(s: cython.pointer[Stack], address_be: uint32_t, port_be: uint16_t) -> cython.pointer[Listener]:
+def exact(s: cython.pointer[Stack], address_be: Address, port_be: uint16_t) -> cython.pointer[Listener]:
     at: uint32_t = by_port(address_be, port_be)
     listener: cython.pointer[Listener]
     while s.listeners_by_port[at]:
         listener = cython.address(s.listeners[s.listeners_by_port[at] - 1])
-        if listener.port_be == port_be and listener.address_be == address_be:
+        if listener.port_be == port_be and same(listener.address_be, address_be):
             return listener
         at = (at + 1) & (LISTENER_SLOTS - 1)
     return cython.NULL
 
 
-def find_listener(s: cython.pointer[Stack], address_be: uint32_t, port_be: uint16_t) -> cython.pointer[Listener]:
-    """The listener for a local address and port: one bound to that address before one bound to any; NULL: none."""
+def find_listener(s: cython.pointer[Stack], address_be: Address, port_be: uint16_t) -> cython.pointer[Listener]:
+    """The listener for a local address and port: one bound to that address before one bound to any; NULL: none.
+
+    One bound to :: takes IPv4 too, unless it is for IPv6 only (RFC 3493 section 3.7 and 5.3).
+    """
     listener: cython.pointer[Listener] = exact(s, address_be, port_be)
-    return listener if listener != cython.NULL else exact(s, 0, port_be)
+    if listener == cython.NULL and is_v4(address_be):
+        listener = exact(s, mapped(0), port_be)
+    if listener == cython.NULL:
+        listener = exact(s, no_address(), port_be)
+        if listener != cython.NULL and listener.v6only and is_v4(address_be):
+            return cython.NULL
+    return listener
 
 
 def listener_numbered(s: cython.pointer[Stack], number: uint32_t) -> cython.pointer[Listener]:

@@ -2,6 +2,7 @@
 
 import cython
 from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
+from cython.cimports.neatstack.dataplane.channel.address import Address
 from cython.cimports.neatstack.dataplane.driver.flowhash import bucket, flow_hash
 from cython.cimports.neatstack.dataplane.ip.output import is_local
 from cython.cimports.neatstack.dataplane.stack import Stack
@@ -17,7 +18,7 @@ TRIES = cython.declare(uint32_t, 8192)  # bounds the time that one connect() tak
 
 # rfc: 6056:3.3a
 def usable(
-    s: cython.pointer[Stack], local_be: uint32_t, local_port_be: uint16_t, remote_be: uint32_t, remote_port_be: uint16_t
+    s: cython.pointer[Stack], local_be: Address, local_port_be: uint16_t, remote_be: Address, remote_port_be: uint16_t
 ) -> cython.bint:
     """Whether a connection may be opened on this flow: it is new, and its packets will be steered here.
 
@@ -33,7 +34,7 @@ def usable(
 
 
 # rfc: 6056:3.2 3.3
-def choose(s: cython.pointer[Stack], local_be: uint32_t, remote_be: uint32_t, remote_port_be: uint16_t) -> uint16_t:
+def choose(s: cython.pointer[Stack], local_be: Address, remote_be: Address, remote_port_be: uint16_t) -> uint16_t:
     """A port in network order; 0: none was found. A listener's own port is left to it."""
     at: uint32_t = cython.cast(uint32_t, cython.cast(uint64_t, random32(s)) * COUNT >> 32)
     port_be: uint16_t

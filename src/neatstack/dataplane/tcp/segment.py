@@ -7,6 +7,7 @@ receive.py.
 import cython
 from cython.cimports.libc.errno import ECONNREFUSED, ECONNRESET, EPIPE
 from cython.cimports.libc.stdint import int32_t, uint8_t, uint32_t, uint64_t
+from cython.cimports.neatstack.dataplane.channel.address import get_address, mapped
 from cython.cimports.neatstack.dataplane.journal import touch
 from cython.cimports.neatstack.dataplane.stack import (
     DROP_SEQUENCE,
@@ -63,14 +64,18 @@ from cython.cimports.neatstack.dataplane.wire.headers import (
 def segment_arrives(
     s: cython.pointer[Stack],
     packet: cython.pointer[cython.const[uint8_t]],
+    ip_header: uint32_t,
     length: uint32_t,
     checked: cython.bint,
     loopback: cython.bint,
 ) -> cython.void:
-    """Take an IPv4 packet of `length` bytes that has been found good; `checked`: so is its TCP checksum."""
+    """Take an IP packet of `length` bytes that has been found good; `checked`: so is its TCP checksum.
+
+    `ip_header` bytes of headers stand before TCP's.
+    """
     seg: Segment
     i: uint32_t
-    if not parse(s, packet, length, checked, cython.address(seg)):
+    if not parse(s, packet, ip_header, length, checked, cython.address(seg)):
         return
     seg.loopback = loopback
     i = table.find(s, seg.local_be, seg.local_port_be, seg.remote_be, seg.remote_port_be)
@@ -97,12 +102,12 @@ def segment_arrives(
 def parse(
     s: cython.pointer[Stack],
     packet: cython.pointer[cython.const[uint8_t]],
+    ip_header: uint32_t,
     length: uint32_t,
     checked: cython.bint,
     seg: cython.pointer[Segment],
 ) -> cython.bint:
     """Read the header (RFC 9293 section 3.1); False: it is no good, and was counted."""
-    ip_header: uint32_t = (packet[0] & 15) << 2
     tcp: cython.pointer[cython.const[uint8_t]] = packet + ip_header
     header: uint32_t
     pseudo: uint64_t
@@ -114,8 +119,12 @@ def parse(
     if header < TCP_HEADER or header > length:
         s.counters.drops[cython.cast(cython.int, DROP_TCP_HEADER)] += 1
         return False
-    seg.remote_be = raw32(packet + 12)
-    seg.local_be = raw32(packet + 16)
+    if cython.likely(packet[0] >> 4 == 4):
+        seg.remote_be = mapped(raw32(packet + 12))
+        seg.local_be = mapped(raw32(packet + 16))
+    else:
+        seg.remote_be = get_address(packet + 8)
+        seg.local_be = get_address(packet + 24)
     pseudo = pseudo_header(seg.remote_be, seg.local_be, PROTOCOL_TCP, length)
     if not checked and fold(add(pseudo, tcp, length)) != 0xFFFF:
         s.counters.drops[cython.cast(cython.int, DROP_TCP_CHECKSUM)] += 1

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint16_t, uint32_t
 
+from neatstack.dataplane.channel.address cimport Address
 from neatstack.dataplane.stack cimport Stack
 
 # 0, or -ENOMEM. Needs s.region, s.tcbs, s.views, s.max_tcbs and s.now; makes the lookup table, the index of listeners, the
@@ -10,7 +11,7 @@ cdef int init(Stack *s) noexcept nogil
 cdef void restore(Stack *s, uint32_t i) noexcept nogil   # TCB i of the region is found again
 cdef void give_back(Stack *s, uint32_t i) noexcept nogil
 cdef void destroy(Stack *s) noexcept nogil      # frees what init() took
-cdef uint32_t find(Stack *s, uint32_t local_be, uint16_t local_port_be, uint32_t remote_be,
+cdef uint32_t find(Stack *s, Address local_be, uint16_t local_port_be, Address remote_be,
                    uint16_t remote_port_be) noexcept nogil
 cdef uint32_t allocate(Stack *s) noexcept nogil # index of a cleared TCB, not yet in the table; 0: none left
 cdef void insert(Stack *s, uint32_t i) noexcept nogil

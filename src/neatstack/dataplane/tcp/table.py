@@ -11,7 +11,9 @@ from cython.cimports.libc.errno import ENOMEM
 from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
+from cython.cimports.neatstack.dataplane.channel.address import Address, same
 from cython.cimports.neatstack.dataplane.check import check
+from cython.cimports.neatstack.dataplane.driver.flowhash import fold_address
 from cython.cimports.neatstack.dataplane.journal import broken, touch, touch_new
 from cython.cimports.neatstack.dataplane.stack import RELEASE_AHEAD, Stack, View
 from cython.cimports.neatstack.dataplane.tcp import timers
@@ -69,16 +71,19 @@ def destroy(s: cython.pointer[Stack]) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def hash_flow(
-    s: cython.pointer[Stack], local_be: uint32_t, local_port_be: uint16_t, remote_be: uint32_t, remote_port_be: uint16_t
+    s: cython.pointer[Stack], local_be: Address, local_port_be: uint16_t, remote_be: Address, remote_port_be: uint16_t
 ) -> uint32_t:
     """Multilinear, keyed by random numbers. The two directions of a loopback connection hash differently."""
     ports: uint32_t = cython.cast(uint32_t, local_port_be) << 16 | remote_port_be
-    total: uint64_t = s.flows_key[0] + s.flows_key[1] * local_be + s.flows_key[2] * remote_be + s.flows_key[3] * ports
+    total: uint64_t = s.flows_key[0] + s.flows_key[3] * ports
+    total += s.flows_key[1] * fold_address(s.flows_key, local_be) + s.flows_key[2] * fold_address(
+        s.flows_key, remote_be
+    )
     return cython.cast(uint32_t, total >> 32)
 
 
 def find(
-    s: cython.pointer[Stack], local_be: uint32_t, local_port_be: uint16_t, remote_be: uint32_t, remote_port_be: uint16_t
+    s: cython.pointer[Stack], local_be: Address, local_port_be: uint16_t, remote_be: Address, remote_port_be: uint16_t
 ) -> uint32_t:
     """The TCB of a flow; 0: there is none."""
     key: uint32_t = hash_flow(s, local_be, local_port_be, remote_be, remote_port_be)
@@ -90,9 +95,9 @@ def find(
             t = cython.address(s.tcbs[cython.cast(uint32_t, entry)])
             if (
                 t.remote_port_be == remote_port_be
-                and t.remote_be == remote_be
+                and same(t.remote_be, remote_be)
                 and t.local_port_be == local_port_be
-                and t.local_be == local_be
+                and same(t.local_be, local_be)
             ):
                 return cython.cast(uint32_t, entry)
         at = (at + 1) & s.flows_mask

@@ -6,6 +6,8 @@ be derived (lookup, timers' places in the wheel, addresses of buffers) is privat
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from neatstack.dataplane.channel.address cimport Address
+
 cpdef enum State:            # RFC 9293 section 3.3.2; numbered as Linux numbers them (TCP_ESTABLISHED = 1...)
     FREE = 0
     ESTABLISHED = 1
@@ -122,8 +124,8 @@ cdef struct Stamps:          # RFC 7323 section 4.3 and 5.4, milliseconds
 
 cdef struct Tcb:
     # the flow; network byte order. local_be is our side
-    uint32_t local_be
-    uint32_t remote_be
+    Address local_be
+    Address remote_be
     uint16_t local_port_be
     uint16_t remote_port_be
     uint8_t state            # enum State; changed by become() alone

@@ -3,7 +3,7 @@
 import cython
 from cython.cimports.libc.errno import EHOSTUNREACH, ETIMEDOUT
 from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
-from cython.cimports.neatstack.dataplane.channel.atomic import load8, load32
+from cython.cimports.neatstack.dataplane.channel.atomic import load8, load16, load32
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_KEEPALIVE
 from cython.cimports.neatstack.dataplane.ip.output import outbox_full
 from cython.cimports.neatstack.dataplane.stack import (
@@ -318,7 +318,7 @@ def chosen(value: uint32_t, default: uint32_t, limit: uint32_t) -> uint32_t:
 @cython.exceptval(check=False)
 def keep_idle(v: cython.pointer[View]) -> uint64_t:
     """ns without a word from the peer before it is probed."""
-    return chosen(load32(cython.address(v.program.keep_idle_s)), KEEP_IDLE, LONGEST_KEEPALIVE) * SECOND
+    return chosen(load16(cython.address(v.program.keep_idle_s)), KEEP_IDLE, LONGEST_KEEPALIVE) * SECOND
 
 
 # rfc: 9293:MUST-24 MUST-25 MUST-26
@@ -365,11 +365,11 @@ def keepalive(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     if s.now - t.last_received < keep_idle(v):
         set_timer(s, i, TIMER_KEEPALIVE, t.last_received + keep_idle(v))
         return
-    if t.keep_probes >= chosen(load32(cython.address(v.program.keep_count)), KEEP_COUNT, MOST_PROBES):
+    if t.keep_probes >= chosen(load8(cython.address(v.program.keep_count)), KEEP_COUNT, MOST_PROBES):
         abort(s, i, ETIMEDOUT)
         return
     t.keep_probes += 1
     if not outbox_full(s):
         emit(s, i, t.snd.nxt - 1, 0, 0)
-    interval: uint64_t = chosen(load32(cython.address(v.program.keep_interval_s)), KEEP_INTERVAL, LONGEST_KEEPALIVE)
+    interval: uint64_t = chosen(load16(cython.address(v.program.keep_interval_s)), KEEP_INTERVAL, LONGEST_KEEPALIVE)
     set_timer(s, i, TIMER_KEEPALIVE, s.now + interval * SECOND)

@@ -2,11 +2,12 @@
 
 from libc.stdint cimport uint16_t, uint32_t
 
+from neatstack.dataplane.channel.address cimport Address
 from neatstack.dataplane.stack cimport Stack
 
 # The index of a TCB in SYN-SENT, or -errno. local_port_be 0: choose one.
-cdef int connect(Stack *s, uint32_t channel, uint32_t socket, uint32_t local_be, uint16_t local_port_be,
-                 uint32_t remote_be, uint16_t remote_port_be) noexcept nogil
+cdef int connect(Stack *s, uint32_t channel, uint32_t socket, Address local_be, uint16_t local_port_be,
+                 Address remote_be, uint16_t remote_port_be) noexcept nogil
 cdef void accepted(Stack *s, uint32_t i) noexcept nogil         # accept() has returned it: Listener.waiting falls
 cdef void sent(Stack *s, uint32_t i) noexcept nogil
 cdef void urge(Stack *s, uint32_t i, uint32_t end) noexcept nogil

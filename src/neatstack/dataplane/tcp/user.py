@@ -3,6 +3,7 @@
 import cython
 from cython.cimports.libc.errno import EADDRNOTAVAIL, EINVAL, ENETUNREACH, ENOBUFS
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
+from cython.cimports.neatstack.dataplane.channel.address import Address, is_loopback
 from cython.cimports.neatstack.dataplane.channel.atomic import load8
 from cython.cimports.neatstack.dataplane.channel.buffers import refresh_rx, rx_head, tx_tail
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_QUICKACK, NEAT_NO_FIN_WAIT
@@ -45,9 +46,9 @@ def connect(
     s: cython.pointer[Stack],
     channel: uint32_t,
     socket: uint32_t,
-    local_be: uint32_t,
+    local_be: Address,
     local_port_be: uint16_t,
-    remote_be: uint32_t,
+    remote_be: Address,
     remote_port_be: uint16_t,
 ) -> cython.int:
     """Active open, for a socket of a channel. The index of the TCB, in SYN-SENT; the SYN leaves with this batch.
@@ -58,7 +59,7 @@ def connect(
     i: uint32_t
     if not is_local(s, local_be):
         return -EADDRNOTAVAIL
-    if local_be & 0xFF == 127 and not is_local(s, remote_be):
+    if is_loopback(local_be) and not is_local(s, remote_be):
         return -EINVAL
     if not routable(s, remote_be):
         return -ENETUNREACH
@@ -83,7 +84,7 @@ def connect(
     t.snd.iss = initial_sequence(s, local_be, local_port_be, remote_be, remote_port_be)
     t.stamps.offset = timestamp_offset(s, local_be, local_port_be, remote_be, remote_port_be)
     t.snd.una = t.snd.nxt = t.snd.max = t.snd.small = t.cc.recover = t.snd.iss
-    t.rcv.mss = our_mss(s, t.flags & TCB_LOOPBACK)
+    t.rcv.mss = our_mss(s, t.flags & TCB_LOOPBACK, remote_be)
     rtt.start(t)
     table.insert(s, i)
     become(s, i, State.SYN_SENT)

@@ -9,9 +9,17 @@ from cython.cimports.libc.errno import ENOBUFS, ENOMEM
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
-from cython.cimports.neatstack.dataplane.channel.layout import NEAT_BIND_REUSEPORT
+from cython.cimports.neatstack.dataplane.channel.address import (
+    Address,
+    is_any,
+    is_multicast,
+    is_v4,
+    mapped,
+    no_address,
+    same,
+)
+from cython.cimports.neatstack.dataplane.channel.layout import NEAT_BIND_REUSEPORT, NEAT_BIND_V6ONLY
 from cython.cimports.neatstack.dataplane.driver.flowhash import flow_hash
-from cython.cimports.neatstack.dataplane.ip.output import is_multicast
 from cython.cimports.neatstack.dataplane.stack import ENDPOINT_HEADS, GROUPS, MAX_ENDPOINTS, Datagrams, Endpoint, Stack
 
 PORTS = cython.declare(uint32_t, 65536)
@@ -61,9 +69,18 @@ def head_of_cookie(channel: uint32_t, cookie: uint32_t) -> uint32_t:
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def head_of_peer(local_port_be: uint16_t, remote_be: uint32_t, remote_port_be: uint16_t) -> uint32_t:
+def folded(address_be: Address) -> uint32_t:
+    word: uint64_t = address_be.hi ^ address_be.lo
+    return cython.cast(uint32_t, word ^ word >> 32)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def head_of_peer(local_port_be: uint16_t, remote_be: Address, remote_port_be: uint16_t) -> uint32_t:
     ports: uint32_t = cython.cast(uint32_t, local_port_be) << 16 | remote_port_be
-    return head_of(head_of(remote_be) ^ ports)
+    return head_of(head_of(folded(remote_be)) ^ ports)
 
 
 def add_endpoint(s: cython.pointer[Stack], number: uint32_t, channel: uint32_t, cookie: uint32_t) -> uint32_t:
@@ -89,7 +106,7 @@ def add_endpoint(s: cython.pointer[Stack], number: uint32_t, channel: uint32_t, 
     return i
 
 
-def publish_endpoint(s: cython.pointer[Stack], i: uint32_t, address_be: uint32_t, port_be: uint16_t) -> cython.void:
+def publish_endpoint(s: cython.pointer[Stack], i: uint32_t, address_be: Address, port_be: uint16_t) -> cython.void:
     """From now on it is found by its port."""
     e: cython.pointer[Endpoint] = cython.address(s.udp.ends[i])
     e.address_be = address_be
@@ -148,16 +165,16 @@ def remove_endpoint(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
 
 
 def connect_endpoint(
-    s: cython.pointer[Stack], i: uint32_t, local_be: uint32_t, remote_be: uint32_t, remote_port_be: uint16_t
+    s: cython.pointer[Stack], i: uint32_t, local_be: Address, remote_be: Address, remote_port_be: uint16_t
 ) -> cython.void:
-    """It receives only from this peer from now on; remote_be 0: from any."""
+    """It receives only from this peer from now on; remote_be unset: from any."""
     e: cython.pointer[Endpoint] = cython.address(s.udp.ends[i])
     head: uint32_t
     leave_peer(s, i)
     e.local_be = local_be
     e.remote_be = remote_be
     e.remote_port_be = remote_port_be
-    if not remote_be or e.deaf:
+    if is_any(remote_be) or e.deaf:
         return
     e.connected = 1
     head = head_of_peer(e.port_be, remote_be, remote_port_be)
@@ -196,7 +213,7 @@ def endpoint_of_cookie(s: cython.pointer[Stack], channel: uint32_t, cookie: uint
 
 
 def find_endpoint(
-    s: cython.pointer[Stack], local_be: uint32_t, local_port_be: uint16_t, remote_be: uint32_t, remote_port_be: uint16_t
+    s: cython.pointer[Stack], local_be: Address, local_port_be: uint16_t, remote_be: Address, remote_port_be: uint16_t
 ) -> uint32_t:
     """Whom a datagram to one of our own addresses is for; 0: nobody.
 
@@ -208,17 +225,22 @@ def find_endpoint(
     while i:
         e = cython.address(s.udp.ends[i])
         if (
-            e.remote_be == remote_be
+            same(e.remote_be, remote_be)
             and e.remote_port_be == remote_port_be
             and e.port_be == local_port_be
-            and e.local_be == local_be
+            and same(e.local_be, local_be)
         ):
             return i
         i = e.next_of_peer
     i = first_bound(s, s.udp.by_port[local_port_be], local_be)
-    if not i:
-        local_be = 0
-        i = first_bound(s, s.udp.by_port[local_port_be], 0)
+    if not i and is_v4(local_be):
+        local_be = mapped(0)
+        i = first_bound(s, s.udp.by_port[local_port_be], local_be)
+        if not i:
+            return first_of_both(s, s.udp.by_port[local_port_be], remote_be, remote_port_be)
+    elif not i:
+        local_be = no_address()
+        i = first_bound(s, s.udp.by_port[local_port_be], local_be)
     if i and s.udp.ends[i].flags & NEAT_BIND_REUSEPORT:
         return one_of_group(s, i, local_be, remote_be, remote_port_be)
     return i
@@ -228,9 +250,9 @@ def find_endpoint(
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def first_bound(s: cython.pointer[Stack], i: uint32_t, address_be: uint32_t) -> uint32_t:
+def first_bound(s: cython.pointer[Stack], i: uint32_t, address_be: Address) -> uint32_t:
     """The first from `i` on that is bound to the address and not connected."""
-    while i and (s.udp.ends[i].connected or s.udp.ends[i].address_be != address_be):
+    while i and (s.udp.ends[i].connected or not same(s.udp.ends[i].address_be, address_be)):
         i = s.udp.ends[i].next_of_port
     return i
 
@@ -238,8 +260,21 @@ def first_bound(s: cython.pointer[Stack], i: uint32_t, address_be: uint32_t) -> 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def first_of_both(s: cython.pointer[Stack], i: uint32_t, remote_be: Address, remote_port_be: uint16_t) -> uint32_t:
+    """Of those bound to ::, the first that takes IPv4, too (RFC 3493 section 3.7)."""
+    i = first_bound(s, i, no_address())
+    while i and s.udp.ends[i].flags & NEAT_BIND_V6ONLY:
+        i = first_bound(s, s.udp.ends[i].next_of_port, no_address())
+    if i and s.udp.ends[i].flags & NEAT_BIND_REUSEPORT:
+        return one_of_group(s, i, no_address(), remote_be, remote_port_be)
+    return i
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def one_of_group(
-    s: cython.pointer[Stack], first: uint32_t, address_be: uint32_t, remote_be: uint32_t, remote_port_be: uint16_t
+    s: cython.pointer[Stack], first: uint32_t, address_be: Address, remote_be: Address, remote_port_be: uint16_t
 ) -> uint32_t:
     """SO_REUSEPORT: the same one for all datagrams of a flow, as long as the group stays as it is."""
     members: uint32_t = 0
@@ -250,7 +285,7 @@ def one_of_group(
         i = first_bound(s, s.udp.ends[i].next_of_port, address_be)
     # the replica was chosen by the top bits of this hash, so they are mixed with the flow once more
     chosen = flow_hash(s.page.hash_key, remote_be, address_be, remote_port_be, s.udp.ends[first].port_be)
-    chosen = cython.cast(uint32_t, (chosen ^ remote_be) * cython.cast(uint32_t, 2654435761))
+    chosen = cython.cast(uint32_t, (chosen ^ folded(remote_be)) * cython.cast(uint32_t, 2654435761))
     chosen = cython.cast(uint32_t, (chosen ^ chosen >> 15 ^ remote_port_be) * cython.cast(uint32_t, 2246822519))
     chosen ^= chosen >> 13
     chosen = cython.cast(uint32_t, chosen * cython.cast(uint32_t, 3266489917))
@@ -262,12 +297,25 @@ def one_of_group(
     return i
 
 
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def takes(e: cython.pointer[cython.const[Endpoint]], group_be: Address) -> cython.bint:
+    """Whether a socket's own address lets it receive what is sent to a group."""
+    if not is_any(e.address_be):
+        return same(e.address_be, group_be)
+    if is_v4(group_be):
+        return is_v4(e.address_be) or not e.flags & NEAT_BIND_V6ONLY
+    return not is_v4(e.address_be)
+
+
 def next_member(
     s: cython.pointer[Stack],
     i: uint32_t,
-    group_be: uint32_t,
+    group_be: Address,
     local_port_be: uint16_t,
-    remote_be: uint32_t,
+    remote_be: Address,
     remote_port_be: uint16_t,
 ) -> uint32_t:
     """The next one after `i` (0: the first) that a datagram to a group of hosts is for; 0: there is none."""
@@ -275,8 +323,8 @@ def next_member(
     i = s.udp.ends[i].next_of_port if i else s.udp.by_port[local_port_be]
     while i:
         e = cython.address(s.udp.ends[i])
-        if (e.address_be == 0 or e.address_be == group_be) and (
-            not e.connected or (e.remote_be == remote_be and e.remote_port_be == remote_port_be)
+        if takes(e, group_be) and (
+            not e.connected or (same(e.remote_be, remote_be) and e.remote_port_be == remote_port_be)
         ):
             break
         i = e.next_of_port
@@ -290,22 +338,22 @@ def next_member(
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def group_at(u: cython.pointer[Datagrams], group_be: uint32_t) -> uint32_t:
+def group_at(u: cython.pointer[Datagrams], group_be: Address) -> uint32_t:
     """Its place, or the first after all."""
     k: uint32_t = 0
-    while k < u.group_count and u.groups[k] != group_be:
+    while k < u.group_count and not same(u.groups[k], group_be):
         k += 1
     return k
 
 
-def joined(s: cython.pointer[Stack], group_be: uint32_t) -> cython.bint:
+def joined(s: cython.pointer[Stack], group_be: Address) -> cython.bint:
     """Whether what is sent to a group is for us at all: broadcast, all hosts (RFC 1112 section 4), or joined."""
-    if not is_multicast(group_be) or group_be == ALL_HOSTS_BE:
+    if not is_multicast(group_be) or same(group_be, mapped(ALL_HOSTS_BE)):
         return True
     return group_at(s.udp, group_be) < s.udp.group_count
 
 
-def join_group(s: cython.pointer[Stack], group_be: uint32_t) -> cython.int:
+def join_group(s: cython.pointer[Stack], group_be: Address) -> cython.int:
     """One more socket is a member. 0, or -ENOBUFS: too many groups."""
     u: cython.pointer[Datagrams] = s.udp
     k: uint32_t = group_at(u, group_be)
@@ -319,7 +367,7 @@ def join_group(s: cython.pointer[Stack], group_be: uint32_t) -> cython.int:
     return 0
 
 
-def leave_group(s: cython.pointer[Stack], group_be: uint32_t) -> cython.void:
+def leave_group(s: cython.pointer[Stack], group_be: Address) -> cython.void:
     """One socket less."""
     u: cython.pointer[Datagrams] = s.udp
     k: uint32_t = group_at(u, group_be)

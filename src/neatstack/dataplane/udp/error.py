@@ -17,6 +17,7 @@ from cython.cimports.libc.errno import (
 )
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.libc.string import memset
+from cython.cimports.neatstack.dataplane.channel.address import Address, get_address, mapped
 from cython.cimports.neatstack.dataplane.channel.atomic import load16, load32, store_release
 from cython.cimports.neatstack.dataplane.channel.layout import (
     NEAT_DATAGRAM_ERROR,
@@ -33,10 +34,11 @@ from cython.cimports.neatstack.dataplane.ip.icmp import (
     TOO_LONG,
     UNREACHABLE,
 )
+from cython.cimports.neatstack.dataplane.ip.icmp6 import TOO_BIG6
 from cython.cimports.neatstack.dataplane.ip.output import is_local
 from cython.cimports.neatstack.dataplane.ip.path import learn_path
 from cython.cimports.neatstack.dataplane.stack import Endpoint, Stack
-from cython.cimports.neatstack.dataplane.udp.address import put_address
+from cython.cimports.neatstack.dataplane.tcp.errors import errno_of6
 from cython.cimports.neatstack.dataplane.udp.endpoint import ENDPOINT_RECEIVED, find_endpoint, told
 from cython.cimports.neatstack.dataplane.udp.input import deliver
 from cython.cimports.neatstack.dataplane.wire.bytes import get16, raw16, raw32
@@ -77,20 +79,32 @@ def is_final(kind: uint8_t, code: uint8_t) -> cython.bint:
     return kind == PARAMETER_PROBLEM or (kind == UNREACHABLE and code not in (0, HOST, 5, 11, 12))
 
 
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def is_final6(kind: uint8_t, code: uint8_t) -> cython.bint:
+    """The same of ICMPv6."""
+    return kind == 4 or (kind == 1 and code in (1, 4, 5, 6))
+
+
 def datagram_failed(
     s: cython.pointer[Stack],
     packet: cython.pointer[cython.const[uint8_t]],
+    before: uint32_t,
     length: uint32_t,
     kind: uint8_t,
     code: uint8_t,
-    offender_be: uint32_t,
+    offender_be: Address,
     mtu: uint32_t,
 ) -> cython.void:
     """ICMP says that a datagram of ours came to nothing. What does not concern any socket is forgotten."""
-    udp: cython.pointer[cython.const[uint8_t]] = packet + ((packet[0] & 15) << 2)
-    header: uint32_t = cython.cast(uint32_t, udp - packet) + UDP_HEADER
-    number: uint16_t = errno_of(kind, code)
-    i: uint32_t = find_endpoint(s, raw32(packet + 12), raw16(udp), raw32(packet + 16), raw16(udp + 2))
+    udp: cython.pointer[cython.const[uint8_t]] = packet + before
+    header: uint32_t = before + UDP_HEADER
+    four: cython.bint = packet[0] >> 4 == 4
+    number: uint16_t = errno_of(kind, code) if four else cython.cast(uint16_t, errno_of6(kind, code))
+    local_be: Address = mapped(raw32(packet + 12)) if four else get_address(packet + 8)
+    remote_be: Address = mapped(raw32(packet + 16)) if four else get_address(packet + 24)
+    i: uint32_t = find_endpoint(s, local_be, raw16(udp), remote_be, raw16(udp + 2))
     e: cython.pointer[Endpoint] = cython.address(s.udp.ends[i])
     lines: cython.pointer[Socket]
     believed: uint32_t
@@ -98,8 +112,8 @@ def datagram_failed(
     if not i or not number or not e.attached:
         return
     lines = cython.address(s.channels[e.channel].sockets[e.socket])
-    if kind == UNREACHABLE and code == TOO_LONG and not is_local(s, raw32(packet + 16)):
-        believed = learn_path(s, raw32(packet + 16), mtu, get16(packet + 2))
+    if ((kind == UNREACHABLE and code == TOO_LONG) if four else kind == TOO_BIG6) and not is_local(s, remote_be):
+        believed = learn_path(s, remote_be, mtu, get16(packet + 2))
         if believed and e.connected:
             lines.replica.mss = believed
     if load16(cython.address(lines.program.flags)) & NEAT_FLAG_ERRORS:
@@ -112,10 +126,10 @@ def datagram_failed(
         d.mtu = mtu
         d.time_ns = s.now
         d.remote_port_be = raw16(udp + 2)
-        put_address(d.remote, raw32(packet + 16))
-        put_address(d.local, offender_be)
+        d.remote = remote_be
+        d.local = offender_be
         deliver(s, i, cython.address(d), packet + header)
-    elif not e.connected or not is_final(kind, code):
+    elif not e.connected or not (is_final(kind, code) if four else is_final6(kind, code)):
         return
     lines.replica.error = number
     store_release(cython.address(lines.replica.listener), load32(cython.address(lines.replica.listener)) + 1)

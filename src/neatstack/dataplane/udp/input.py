@@ -7,14 +7,15 @@ if we die after, its programs look at all their sockets.
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint32_t
 from cython.cimports.libc.string import memset
+from cython.cimports.neatstack.dataplane.channel.address import Address, get_address, mapped
 from cython.cimports.neatstack.dataplane.channel.atomic import load32, store32, store_release
 from cython.cimports.neatstack.dataplane.channel.buffers import ring_write
 from cython.cimports.neatstack.dataplane.channel.channel import rx_ring
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_DATAGRAM_ALIGN, Datagram, SocketReplica
 from cython.cimports.neatstack.dataplane.ip.icmp import PORT, UNREACHABLE, send_error
+from cython.cimports.neatstack.dataplane.ip.icmp6 import PORT6, UNREACHABLE6, send_error6
 from cython.cimports.neatstack.dataplane.ip.output import is_group
 from cython.cimports.neatstack.dataplane.stack import Channel, Drop, Endpoint, Stack
-from cython.cimports.neatstack.dataplane.udp.address import put_address
 from cython.cimports.neatstack.dataplane.udp.endpoint import ENDPOINT_RECEIVED, find_endpoint, joined, next_member, told
 from cython.cimports.neatstack.dataplane.udp.error import datagram_failed
 from cython.cimports.neatstack.dataplane.wire.bytes import get16, raw16, raw32
@@ -30,19 +31,23 @@ def drop(s: cython.pointer[Stack], reason: Drop) -> cython.void:
     s.counters.drops[cython.cast(cython.int, reason)] += 1
 
 
-# rfc: 1122:port-unreachable
+# rfc: 1122:port-unreachable, 8200:8.1-checksum
 def datagram_arrives(
     s: cython.pointer[Stack],
     packet: cython.pointer[cython.const[uint8_t]],
+    header: uint32_t,
     length: uint32_t,
     checked: cython.bint,
     loopback: cython.bint,
 ) -> cython.void:
-    """Take an IPv4 packet of `length` bytes that has been found good; `checked`: so is its UDP checksum."""
-    header: uint32_t = (packet[0] & 15) << 2
+    """Take an IP packet of `length` bytes that has been found good; `checked`: so is its UDP checksum.
+
+    `header` bytes of headers stand before UDP's.
+    """
     udp: cython.pointer[cython.const[uint8_t]] = packet + header
-    local_be: uint32_t = raw32(packet + 16)
-    remote_be: uint32_t = raw32(packet + 12)
+    four: cython.bint = packet[0] >> 4 == 4
+    local_be: Address = mapped(raw32(packet + 16)) if four else get_address(packet + 24)
+    remote_be: Address = mapped(raw32(packet + 12)) if four else get_address(packet + 8)
     long: uint32_t
     i: uint32_t
     if length - header < UDP_HEADER:
@@ -52,8 +57,9 @@ def datagram_arrives(
     if long < UDP_HEADER or long > length - header:
         drop(s, Drop.DROP_UDP_HEADER)
         return
-    if not checked and raw16(udp + 6):  # RFC 768: 0 is no checksum; RFC 1122 section 4.1.3.4: a wrong one is silent
-        if fold(add(pseudo_header(remote_be, local_be, PROTOCOL_UDP, long), udp, long)) != 0xFFFF:
+    # RFC 768: 0 is no checksum, but not over IPv6 (RFC 8200 section 8.1); RFC 1122 section 4.1.3.4: silently
+    if not checked and (raw16(udp + 6) or not four):
+        if not raw16(udp + 6) or fold(add(pseudo_header(remote_be, local_be, PROTOCOL_UDP, long), udp, long)) != 0xFFFF:
             drop(s, Drop.DROP_UDP_CHECKSUM)
             return
     d: Datagram
@@ -61,11 +67,11 @@ def datagram_arrives(
     d.length = long - UDP_HEADER
     d.remote_port_be = raw16(udp)
     d.local_port_be = raw16(udp + 2)
-    d.tos = packet[1]
-    d.ttl = packet[8]
+    d.tos = packet[1] if four else cython.cast(uint8_t, get16(packet) >> 4)
+    d.ttl = packet[8] if four else packet[7]
     d.time_ns = s.now
-    put_address(d.remote, remote_be)
-    put_address(d.local, local_be)
+    d.remote = remote_be
+    d.local = local_be
     if cython.unlikely(is_group(s, local_be)):
         if not joined(s, local_be):
             drop(s, Drop.DROP_NOT_OURS)
@@ -81,7 +87,12 @@ def datagram_arrives(
     else:
         drop(s, Drop.DROP_UDP_PORT)
         if loopback:
-            datagram_failed(s, packet, length, UNREACHABLE, PORT, local_be, 0)
+            if four:
+                datagram_failed(s, packet, header, length, UNREACHABLE, PORT, local_be, 0)
+            else:
+                datagram_failed(s, packet, header, length, UNREACHABLE6, PORT6, local_be, 0)
+        elif not four:  # RFC 4443 section 3.1
+            send_error6(s, packet, header, length, UNREACHABLE6, PORT6, 0)
         else:  # RFC 1122 section 4.1.3.1
             send_error(s, packet, length, UNREACHABLE, PORT)
 

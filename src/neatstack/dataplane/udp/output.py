@@ -7,10 +7,20 @@ complete the checksum any more: it is added up here.
 import cython
 from cython.cimports.libc.errno import EAGAIN, EHOSTUNREACH, EINVAL, EMSGSIZE, ENOBUFS
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
+from cython.cimports.libc.string import memcpy
+from cython.cimports.neatstack.dataplane.channel.address import (
+    Address,
+    is_any,
+    is_loopback,
+    is_multicast,
+    is_v4,
+    loopback_beside,
+)
 from cython.cimports.neatstack.dataplane.channel.layout import (
     NEAT_DATAGRAM_DEVICE,
     NEAT_DATAGRAM_DONT_FRAGMENT,
     NEAT_DATAGRAM_LARGEST,
+    NEAT_DATAGRAM_LARGEST6,
     NEAT_DATAGRAM_LOOP,
     NEAT_DATAGRAM_NO_DF,
     NEAT_DATAGRAM_SEGMENTS,
@@ -20,35 +30,41 @@ from cython.cimports.neatstack.dataplane.driver.device import OUTBOX, Outgoing
 from cython.cimports.neatstack.dataplane.ip.output import (
     depart,
     headers,
+    ip_header,
     is_broadcast,
     is_group,
     is_local,
-    is_multicast,
+    link_mtu,
     neighbour,
     next_hop,
     routable,
+    set_class,
+    set_protocol,
+    source_for,
 )
 from cython.cimports.neatstack.dataplane.ip.path import own_identification, path_mtu
 from cython.cimports.neatstack.dataplane.stack import Endpoint, Stack
-from cython.cimports.neatstack.dataplane.udp.address import is_mapped, is_unset
+from cython.cimports.neatstack.dataplane.tcp.isn import random32
 from cython.cimports.neatstack.dataplane.udp.output import Payload
-from cython.cimports.neatstack.dataplane.wire.bytes import put16, raw32, set16
+from cython.cimports.neatstack.dataplane.wire.bytes import put16, set16, set32
 from cython.cimports.neatstack.dataplane.wire.checksum import add, add_piece, fold, pseudo_header
 from cython.cimports.neatstack.dataplane.wire.headers import (
     ETHERNET_HEADER,
+    IP6_HEADER,
     IP_HEADER,
+    IP_LONGEST,
     IP_MF,
+    PROTOCOL_FRAGMENT,
     PROTOCOL_UDP,
     UDP_HEADER,
 )
 
-UDP_AT = cython.declare(uint32_t, ETHERNET_HEADER + IP_HEADER)
+FRAGMENT_HEADER6 = cython.declare(uint32_t, 8)
 UDP_CHECKSUM = cython.declare(uint16_t, 6)  # offset in the UDP header
-LOOPBACK_BE = cython.declare(uint32_t, 0x0100007F)
 
 Route = cython.struct(
-    local_be=uint32_t,
-    remote_be=uint32_t,
+    local_be=Address,
+    remote_be=Address,
     mac=uint8_t[6],
     loopback=cython.bint,
     tos=uint8_t,
@@ -59,6 +75,21 @@ Route = cython.struct(
     local_port_be=uint16_t,
     remote_port_be=uint16_t,
 )  # fmt: skip
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def map_group(
+    group: cython.pointer[cython.const[uint8_t]], four: cython.bint, mac: cython.pointer[uint8_t]
+) -> cython.void:
+    """The hardware address of a group of hosts (RFC 1112 section 6.4, RFC 2464 section 7)."""
+    mac[0] = 1 if four else 0x33
+    mac[1] = 0 if four else 0x33
+    mac[2] = 0x5E if four else group[12]
+    mac[3] = group[13] & 0x7F if four else group[13]
+    mac[4] = group[14]
+    mac[5] = group[15]
 
 
 @cython.cfunc
@@ -75,20 +106,24 @@ def find_route(
     0; -EINVAL: addresses that cannot be; -EHOSTUNREACH: no way there; -EAGAIN: the next hop's hardware address is not
     known yet.
     """
-    if not is_mapped(d.remote) or (not is_unset(d.local) and not is_mapped(d.local)):
-        return -EINVAL
-    remote_be: uint32_t = raw32(d.remote + 12)
-    local_be: uint32_t = 0 if is_unset(d.local) else raw32(d.local + 12)
+    remote_be: Address = d.remote
+    local_be: Address = d.local
     mac: cython.pointer[cython.const[uint8_t]]
     k: cython.int
-    if remote_be == 0:  # Linux: this host
-        remote_be = LOOPBACK_BE
-    if not local_be:
+    if is_any(remote_be):  # Linux: this host
+        remote_be = loopback_beside(remote_be)
+    if is_any(local_be):
         local_be = e.local_be if e.connected else e.address_be
-    if not local_be or is_group(s, local_be):
-        local_be = LOOPBACK_BE if remote_be & 0xFF == 127 else s.page.address_be
-    if not is_local(s, local_be) or (local_be & 0xFF == 127 and not is_local(s, remote_be)):
+    if is_any(local_be) or is_group(s, local_be):
+        local_be = source_for(s, remote_be)
+    if is_any(local_be):
+        return -EHOSTUNREACH
+    if not is_local(s, local_be) or is_v4(local_be) != is_v4(remote_be):
         return -EINVAL
+    if is_loopback(local_be) and not is_local(s, remote_be):
+        return -EINVAL
+    if not is_v4(remote_be) and not s.page.mtu6 and not is_local(s, remote_be):
+        return -EHOSTUNREACH
     route.local_be = local_be
     route.remote_be = remote_be
     route.local_port_be = e.port_be
@@ -100,19 +135,16 @@ def find_route(
     route.loopback = is_local(s, remote_be)
     route.mtu = 0 if d.flags & NEAT_DATAGRAM_DEVICE else path_mtu(s, remote_be)
     if not route.mtu:
-        route.mtu = s.page.mtu
+        route.mtu = link_mtu(s, remote_be)
+    if not route.mtu:  # to ourselves, without IPv6 on the link
+        route.mtu = IP_LONGEST
     mac = s.page.mac
     if is_broadcast(s, remote_be):
         for k in range(6):
             route.mac[k] = 0xFF
         return 0
-    if is_multicast(remote_be):  # RFC 1112 section 6.4
-        route.mac[0] = 1
-        route.mac[1] = 0
-        route.mac[2] = 0x5E
-        route.mac[3] = d.remote[13] & 0x7F
-        route.mac[4] = d.remote[14]
-        route.mac[5] = d.remote[15]
+    if is_multicast(remote_be):
+        map_group(cython.cast(cython.pointer[uint8_t], cython.address(remote_be)), is_v4(remote_be), route.mac)
         return 0
     if not route.loopback:
         if not routable(s, remote_be):
@@ -123,6 +155,15 @@ def find_route(
     for k in range(6):
         route.mac[k] = mac[k]
     return 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def part_of(route: cython.pointer[cython.const[Route]], most: uint32_t) -> uint32_t:
+    """Bytes of the datagram that go into each fragment but the last."""
+    return (most if is_v4(route.remote_be) else most - FRAGMENT_HEADER6) & ~cython.cast(uint32_t, 7)
 
 
 # rfc: 791:dont-fragment
@@ -142,14 +183,19 @@ def send_datagram(
     copies: uint32_t = 1
     packets: uint32_t = 1
     most: uint32_t
+    each: uint32_t
     offset: uint32_t = 0
     left: uint32_t = d.length
     failed: cython.int = find_route(s, e, d, cython.address(route))
     if failed:
         return failed
-    most = route.mtu - IP_HEADER
-    if size > NEAT_DATAGRAM_LARGEST or d.length > NEAT_DATAGRAM_LARGEST:
+    if (
+        d.length > (NEAT_DATAGRAM_LARGEST if is_v4(route.remote_be) else NEAT_DATAGRAM_LARGEST6)
+        or size > NEAT_DATAGRAM_LARGEST6
+    ):
         return -EMSGSIZE
+    most = route.mtu - ip_header(route.remote_be)
+    each = part_of(cython.address(route), most)
     if size and d.length > size:
         packets = (d.length + size - 1) // size
         if packets > NEAT_DATAGRAM_SEGMENTS or size + UDP_HEADER > most:
@@ -157,7 +203,7 @@ def send_datagram(
     if size + UDP_HEADER > most and not route.loopback:
         if route.whole:
             return -EMSGSIZE
-        packets = (size + UDP_HEADER + (most & ~7) - 1) // (most & ~7)
+        packets = (size + UDP_HEADER + each - 1) // each
     looped: cython.bint = is_group(s, route.remote_be) and (
         not is_multicast(route.remote_be) or d.flags & NEAT_DATAGRAM_LOOP
     )
@@ -203,11 +249,8 @@ def finish(
     s: cython.pointer[Stack], out: cython.pointer[Outgoing], route: cython.pointer[Route], transport: uint32_t
 ) -> cython.void:
     """What the route says, for the header of a packet with `transport` bytes after it; and let it go."""
-    ip: cython.pointer[uint8_t] = out.header + ETHERNET_HEADER
-    ip[1] = route.tos
-    if route.ttl:
-        ip[8] = route.ttl
-    ip[9] = PROTOCOL_UDP
+    set_class(out, route.tos, route.ttl)
+    set_protocol(out, PROTOCOL_UDP)
     out.loopback = route.loopback
     out.gso_size = 0
     depart(s, out, transport)
@@ -225,21 +268,23 @@ def plan(
 ) -> cython.void:
     """Plan one datagram with `length` bytes of the payload from `offset` on; there is room in the outbox."""
     out: cython.pointer[Outgoing] = cython.address(s.outbox[s.outbox_count])
-    udp: cython.pointer[uint8_t] = out.header + UDP_AT
+    udp: cython.pointer[uint8_t]
     total: uint32_t = UDP_HEADER + length
+    most: uint32_t = route.mtu - ip_header(route.remote_be)
     pseudo: uint64_t = pseudo_header(route.local_be, route.remote_be, PROTOCOL_UDP, total)
     s.counters.datagrams_out += 1
     headers(s, out, route.mac, route.local_be, route.remote_be)
+    udp = out.header + out.transport
     set16(udp, route.local_port_be)
     set16(udp + 2, route.remote_port_be)
     put16(udp + 4, cython.cast(uint16_t, total))
     refer(out, p, offset, length)
-    out.header_length = cython.cast(uint16_t, UDP_AT + UDP_HEADER)
-    if total <= route.mtu - IP_HEADER or route.loopback:
+    out.header_length = cython.cast(uint16_t, out.transport + UDP_HEADER)
+    if total <= most or route.loopback:
         set16(udp + 6, fold(pseudo))
-        out.checksum_start = cython.cast(uint16_t, UDP_AT)
+        out.checksum_start = out.transport
         out.checksum_offset = UDP_CHECKSUM
-        if route.may_cut:
+        if route.may_cut and is_v4(route.remote_be):
             put16(out.header + ETHERNET_HEADER + 4, own_identification(s, 1))
             put16(out.header + ETHERNET_HEADER + 6, 0)
         finish(s, out, route, total)
@@ -248,7 +293,10 @@ def plan(
     pseudo = add(pseudo, udp, UDP_HEADER)
     pseudo = add_piece(pseudo, 0, out.first, out.first_length)
     pseudo = add_piece(pseudo, out.first_length, out.second, out.second_length)
-    fragments(s, route, p, offset, length, fold(pseudo))
+    if is_v4(route.remote_be):
+        fragments(s, route, p, offset, length, fold(pseudo))
+    else:
+        fragments6(s, route, p, offset, length, fold(pseudo))
 
 
 # rfc: 791:fragment-id
@@ -265,7 +313,7 @@ def fragments(
 ) -> cython.void:
     """Plan a datagram in fragments (RFC 791 section 3.2); the first place in the outbox has its headers already."""
     out: cython.pointer[Outgoing] = cython.address(s.outbox[s.outbox_count])
-    udp: cython.pointer[uint8_t] = out.header + UDP_AT
+    udp: cython.pointer[uint8_t] = out.header + out.transport
     most: uint32_t = (route.mtu - IP_HEADER) & ~cython.cast(uint32_t, 7)
     number: uint16_t = own_identification(s, 1)
     at: uint32_t = 0  # bytes after the IPv4 header that are in earlier fragments
@@ -278,11 +326,58 @@ def fragments(
         if at:
             headers(s, out, route.mac, route.local_be, route.remote_be)
             refer(out, p, offset + at - UDP_HEADER, part)
-            out.header_length = cython.cast(uint16_t, UDP_AT)
+            out.header_length = out.transport
         else:
             refer(out, p, offset, part - UDP_HEADER)
         out.checksum_start = 0
         put16(out.header + ETHERNET_HEADER + 4, number)
         put16(out.header + ETHERNET_HEADER + 6, cython.cast(uint16_t, at >> 3 | (IP_MF if at + part < all else 0)))
         finish(s, out, route, part)
+        at += part
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def fragments6(
+    s: cython.pointer[Stack],
+    route: cython.pointer[Route],
+    p: cython.pointer[cython.const[Payload]],
+    offset: uint32_t,
+    length: uint32_t,
+    total: uint16_t,
+) -> cython.void:
+    """The same over IPv6 (RFC 8200 section 4.5), with numbers that nobody can foretell (RFC 7739)."""
+    out: cython.pointer[Outgoing] = cython.address(s.outbox[s.outbox_count])
+    header: cython.pointer[uint8_t]
+    udp: uint8_t[8]
+    most: uint32_t = part_of(route, route.mtu - IP6_HEADER)
+    number: uint32_t = random32(s)
+    at: uint32_t = 0
+    all: uint32_t = UDP_HEADER + length
+    part: uint32_t
+    front: uint32_t
+    set16(out.header + out.transport + 6, 0xFFFF if total == 0xFFFF else cython.cast(uint16_t, ~total))
+    memcpy(udp, out.header + out.transport, UDP_HEADER)
+    while at < all:
+        part = all - at if all - at < most else most
+        out = cython.address(s.outbox[s.outbox_count])
+        headers(s, out, route.mac, route.local_be, route.remote_be)
+        header = out.header + out.transport
+        header[0] = PROTOCOL_UDP
+        header[1] = 0
+        put16(header + 2, cython.cast(uint16_t, at | (at + part < all)))
+        set32(header + 4, number)
+        front = 0
+        if not at:
+            memcpy(header + FRAGMENT_HEADER6, udp, UDP_HEADER)
+            front = UDP_HEADER
+        refer(out, p, offset + at + front - UDP_HEADER, part - front)
+        out.header_length = cython.cast(uint16_t, out.transport + FRAGMENT_HEADER6 + front)
+        out.checksum_start = 0
+        set_class(out, route.tos, route.ttl)
+        set_protocol(out, PROTOCOL_FRAGMENT)
+        out.loopback = route.loopback
+        out.gso_size = 0
+        depart(s, out, FRAGMENT_HEADER6 + part)
         at += part

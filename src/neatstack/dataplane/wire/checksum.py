@@ -2,6 +2,7 @@
 
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
+from cython.cimports.neatstack.dataplane.channel.address import mapped
 from cython.cimports.neatstack.dataplane.wire.bytes import raw16, raw32, swap16
 from cython.cimports.neatstack.dataplane.wire.checksum import fold, pseudo_header
 
@@ -48,4 +49,4 @@ def checksum(*pieces: bytes) -> int:
 
 def pseudo(source_be: uint32_t, destination_be: uint32_t, protocol: uint8_t, length: uint32_t) -> int:
     """Probe: the folded sum of a pseudo header, as the number that stands on the wire."""
-    return swap16(fold(pseudo_header(source_be, destination_be, protocol, length)))
+    return swap16(fold(pseudo_header(mapped(source_be), mapped(destination_be), protocol, length)))

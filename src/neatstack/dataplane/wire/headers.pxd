@@ -2,20 +2,27 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
+from neatstack.dataplane.channel.address cimport Address
+
 cdef enum:
     ETHERNET_HEADER = 14
     IP_HEADER = 20           # without options, as we send it
     TCP_HEADER = 20
+    IP6_HEADER = 40
     ETHERTYPE_IPV4 = 0x0800
+    ETHERTYPE_IPV6 = 0x86DD
     UDP_HEADER = 8
     PROTOCOL_ICMP = 1
     PROTOCOL_TCP = 6
     PROTOCOL_UDP = 17
+    PROTOCOL_FRAGMENT = 44   # next headers of IPv6
+    PROTOCOL_ICMP6 = 58
     IP_DF = 0x4000
     IP_MF = 0x2000
     IP_OFFSET = 0x1FFF
     IP_LONGEST = 65535       # bytes of an IP packet, and so of one GSO segment
     DEFAULT_TTL = 64
+    DEFAULT_MSS6 = 1220
     DEFAULT_MSS = 536        # RFC 9293 section 3.7.1: of a peer that does not say
 
 cdef enum:                   # flags, RFC 9293 section 3.1
@@ -41,8 +48,8 @@ cdef struct Options:                   # RFC 9293 section 3.2, RFC 7323
     uint8_t cookie_length              # 0: it asks for one
 
 cdef struct Segment:                   # seg.* of RFC 9293 section 3.3.1
-    uint32_t local_be                  # our side of the flow: the destination
-    uint32_t remote_be
+    Address local_be                  # our side of the flow: the destination
+    Address remote_be
     uint16_t local_port_be
     uint16_t remote_port_be
     uint32_t seq
