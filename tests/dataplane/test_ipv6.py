@@ -296,3 +296,16 @@ def test_without_an_address_of_ipv6_nothing_is_taken() -> None:
     lab = Lab()
     lab.inject_frame(framed(packet(UDP, udp(b"x"))))
     assert lab.drops("ethertype") == 1
+
+
+def test_long_segments_to_ourselves_wait_for_nothing() -> None:
+    """The longest text of a segment is what both ends have announced, else Nagle would hold each back."""
+    lab = Lab6(rings=1 << 18)
+    listener = lab.program.listen(80, address="::")
+    client = lab.program.connect("10.0.0.2", 80)
+    lab.run()
+    server = lab.program.accept(listener)
+    assert server is not None
+    sent = client.send(b"x" * 190_000)
+    lab.run()
+    assert sent == 190_000 and len(server.recv()) >= 2 * 65_483

@@ -39,9 +39,9 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
 from cython.cimports.neatstack.dataplane.tcp.timeouts import retransmission_timeout
 from cython.cimports.neatstack.dataplane.tcp.timers import MILLISECOND, clear_timer, set_timer
 from cython.cimports.neatstack.dataplane.tcp.tlp import restart, schedule
-from cython.cimports.neatstack.dataplane.wire.headers import FIN, IP6_HEADER, IP_LONGEST, PSH, TCP_HEADER
+from cython.cimports.neatstack.dataplane.wire.headers import FIN, IP_HEADER, IP_LONGEST, PSH, TCP_HEADER
 
-LONGEST_TEXT = cython.declare(uint32_t, IP_LONGEST - IP6_HEADER - TCP_HEADER)
+LONGEST_TEXT = cython.declare(uint32_t, IP_LONGEST - IP_HEADER - TCP_HEADER)
 
 
 # rfc: 9293:MUST-58 MUST-59
