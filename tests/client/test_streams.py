@@ -203,7 +203,12 @@ def test_options() -> None:
         assert client.getsockopt(level, name) == value
     assert client.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
     assert client.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN) == socket.AF_INET
-    assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == b"reno"
+    algorithm = (socket.IPPROTO_TCP, socket.TCP_CONGESTION)
+    assert client.getsockopt(*algorithm, 16) == b"cubic".ljust(16, b"\0")
+    client.setsockopt(*algorithm, b"reno")
+    assert client.getsockopt(*algorithm, 16).rstrip(b"\0") == b"reno"
+    with raises(errno.ENOENT):
+        client.setsockopt(*algorithm, b"bic")
     assert struct.unpack_from("B", server.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104))[0] == 1
     with raises(errno.ENOPROTOOPT):
         client.setsockopt(socket.SOL_SOCKET, 9999, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import itertools
 import json
@@ -19,7 +20,7 @@ from typing import Any
 
 from neatstack.control import launch, pages
 from neatstack.control.code import Code
-from neatstack.control.ports import Binding, Ports
+from neatstack.control.ports import Binding, ListenOptions, Ports
 from neatstack.control.programs import ChannelShape, Programs
 from neatstack.control.replicas import Replicas
 from neatstack.control.requests import REPLY, REQUEST, Op, RequestServer
@@ -27,6 +28,7 @@ from neatstack.control.slots import Slot
 from neatstack.control.store import Entry
 
 OWN = IPv4Address("10.77.0.2")
+NO_OPTIONS = dataclasses.astuple(ListenOptions())
 CODE = Code("1.0", {"layout": 2, "protocol": 1, "region": 2, "sizes": {}}, 4096, sys.executable, "/")
 SHAPE = ChannelShape(slots=3, sockets=64, receive_buffer=4096, send_buffer=4096)
 PROGRAM = "import socket, sys, time\nm = socket.socket(socket.AF_UNIX); m.connect(sys.argv[2])\n"
@@ -189,7 +191,7 @@ class Client:
         token = self.token if token is None else token
         packed = REQUEST.pack(
             pages.MAGIC, op, channel, binding, token,
-            pages.wide(IPv4Address(address)), port.to_bytes(2, "big"), flags, backlog, 0, 0, 0, 0,
+            pages.wide(IPv4Address(address)), port.to_bytes(2, "big"), flags, backlog, *NO_OPTIONS,
         )  # fmt: skip
         (magic, error, channel, binding, token, _, port_be, replicas), descriptors = await self.raw(packed)
         assert magic == pages.MAGIC

@@ -11,7 +11,7 @@ import pytest
 
 from neatstack.control import programs, replicas, requests
 from neatstack.control.requests import REQUEST, BindFlag, Op
-from tests.control.stage import Client, Stage, kill, on_stage, staged
+from tests.control.stage import NO_OPTIONS, Client, Stage, kill, on_stage, staged
 
 
 @staged
@@ -130,7 +130,7 @@ async def test_nonsense_is_refused(stage: Stage) -> None:
     for op in (Op.FORK, Op.ABANDON, Op.BIND, Op.LISTEN, Op.CLOSE, Op.JOIN, Op.LEAVE, 0, 10, 2**32 - 1):
         assert (await client.ask(op))["error"] == errno.EPERM
     await client.hello()
-    good = REQUEST.pack(0x5441454E, Op.BIND, client.channel, 0, client.token, bytes(16), b"\0\x50", 0, 0, 0, 0, 0, 0)
+    good = REQUEST.pack(0x5441454E, Op.BIND, client.channel, 0, client.token, bytes(16), b"\0\x50", 0, 0, *NO_OPTIONS)
     for data in (good[:-1], good + b"x", b"x", b"\0" * 64, b"x" * 5000):
         (_, error, *_), _ = await client.raw(data)
         assert error == errno.EINVAL
@@ -146,7 +146,7 @@ async def test_nonsense_is_refused(stage: Stage) -> None:
 async def test_who_does_not_read_is_cut_off_and_hinders_nobody(stage: Stage) -> None:
     flood, other = Client(stage), Client(stage)
     await flood.hello()
-    request = REQUEST.pack(0x5441454E, Op.BIND, flood.channel, 0, 0, bytes(16), b"\0\x50", 0, 0, 0, 0, 0, 0)
+    request = REQUEST.pack(0x5441454E, Op.BIND, flood.channel, 0, 0, bytes(16), b"\0\x50", 0, 0, *NO_OPTIONS)
     with pytest.raises(ConnectionError):
         for _ in range(100_000):
             try:

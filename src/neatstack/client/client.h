@@ -91,7 +91,7 @@ struct options { /* what setsockopt() has been told */
     uint32_t receive_buffer, send_buffer, low_water; /* 0: default */
     uint32_t window_clamp, unsent_most;
     uint16_t mss;
-    uint8_t syn_retries, fin_wait_s, defer; /* as in layout.h */
+    uint8_t syn_retries, fin_wait_s, defer, congestion; /* as in layout.h */
     bool reuse_address, reuse_port, linger, broadcast, oob_inline, dont_route, timestamp, slow_ack, fastopen_connect;
     int linger_s, priority, mark, fastopen;
     int64_t receive_timeout_ns, send_timeout_ns; /* 0: none */

@@ -350,7 +350,8 @@ int manager_listen(struct sock *s, uint32_t backlog)
                                    .mss = o->mss,
                                    .defer = o->defer,
                                    .syn_retries = o->syn_retries,
-                                   .fastopen = (uint32_t)o->fastopen};
+                                   .fastopen = (uint32_t)o->fastopen,
+                                   .congestion = o->congestion};
     struct answer answer;
     int error = ask(&request, &answer, false);
     if (!error)

@@ -20,6 +20,7 @@
 #define MOST_FIN_WAIT_S 120
 #define FIRST_RTO_S 1 /* of a SYN-ACK */
 #define MOST_RTO_S 120
+#define CONGESTION_NAME 16 /* TCP_CA_NAME_MAX */
 #define MOST_FASTOPEN 4096 /* Linux: somaxconn */
 
 /* ---- setting ---- */
@@ -217,9 +218,21 @@ static int set_ip_int(struct options *o, int name, int value)
     }
 }
 
-static int set_congestion(const void *value, socklen_t length)
+static const char *const algorithms[] = {[NEAT_CUBIC] = "cubic", [NEAT_RENO] = "reno"};
+
+static int set_congestion(struct options *o, const void *value, socklen_t length)
 {
-    return length >= 4 && !strncmp(value, "reno", length) ? 0 : -ENOENT;
+    char name[CONGESTION_NAME] = "";
+
+    if (length < 1)
+        return -EINVAL;
+    memcpy(name, value, length < sizeof name ? length : sizeof name - 1);
+    for (uint8_t n = 0; n < sizeof algorithms / sizeof *algorithms; n++)
+        if (!strcmp(name, algorithms[n])) {
+            o->congestion = n;
+            return 0;
+        }
+    return -ENOENT;
 }
 
 static int set_option(struct options *o, int level, int name, const void *value, socklen_t length)
@@ -231,7 +244,7 @@ static int set_option(struct options *o, int level, int name, const void *value,
     if (level == SOL_SOCKET && name == SO_LINGER)
         return set_linger(o, value, length);
     if (level == IPPROTO_TCP && name == TCP_CONGESTION)
-        return set_congestion(value, length);
+        return set_congestion(o, value, length);
     if (level == IPPROTO_IP && length >= 1 && length < sizeof number)
         number = *(const uint8_t *)value;
     else if (length < sizeof number)
@@ -268,7 +281,8 @@ int option_set(struct sock *s, int level, int name, const void *value, socklen_t
     bool flushes = !error && level == IPPROTO_TCP && name == TCP_NODELAY && (changed.flags & NEAT_FLAG_NODELAY);
     bool listens = s->phase == PHASE_LISTENING &&
                    (changed.mss != s->options.mss || changed.defer != s->options.defer ||
-                    changed.syn_retries != s->options.syn_retries || changed.fastopen != s->options.fastopen);
+                    changed.syn_retries != s->options.syn_retries || changed.fastopen != s->options.fastopen ||
+                    changed.congestion != s->options.congestion);
     if (differs)
         s->options = changed;
     if (s->udp)
@@ -293,6 +307,14 @@ static int give(void *value, socklen_t *length, const void *from, size_t size)
         *length = (socklen_t)size;
     memcpy(value, from, *length);
     return 0;
+}
+
+static int give_congestion(const struct options *o, void *value, socklen_t *length)
+{
+    char name[CONGESTION_NAME] = "";
+
+    strcpy(name, algorithms[o->congestion]);
+    return give(value, length, name, sizeof name);
 }
 
 static int give_timeout(void *value, socklen_t *length, int64_t timeout_ns)
@@ -490,7 +512,7 @@ static int get_option(struct sock *s, int level, int name, void *value, socklen_
     if (level == SOL_SOCKET && (name == SO_RCVTIMEO || name == SO_SNDTIMEO))
         return give_timeout(value, length, name == SO_RCVTIMEO ? s->options.receive_timeout_ns : s->options.send_timeout_ns);
     if (level == IPPROTO_TCP && name == TCP_CONGESTION)
-        return give(value, length, "reno\0\0\0\0\0\0\0\0\0\0\0", 16);
+        return give_congestion(&s->options, value, length);
     if (level == IPPROTO_TCP && name == TCP_INFO)
         return give_tcp_info(s, value, length);
     error = s->udp ? datagram_get_option(s, level, name, &number) : OPTION_COMMON;

@@ -220,6 +220,7 @@ void apply_options(struct sock *s)
     p->mss = o->mss;
     p->syn_retries = o->syn_retries;
     p->fin_wait_s = o->fin_wait_s;
+    p->congestion = o->congestion;
     p->unsent_most = o->unsent_most;
     p->tos = o->tos;
     p->ttl = o->ttl;

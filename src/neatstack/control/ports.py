@@ -40,6 +40,7 @@ class ListenOptions:
     defer: int = 0
     syn_retries: int = 0
     fastopen: int = 0
+    congestion: int = 0
 
 
 @dataclass

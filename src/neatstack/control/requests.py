@@ -21,7 +21,7 @@ from neatstack.control.replicas import ReplicaError
 
 log = logging.getLogger("neat.requests")
 
-REQUEST = struct.Struct("=4IQ16s2sHIHBBI8x")  # struct neat_request
+REQUEST = struct.Struct("=4IQ16s2sHIHBBIB7x")  # struct neat_request
 REPLY = struct.Struct("=4IQ16s2s2xI16x")  # struct neat_reply
 CREDENTIALS = struct.Struct("=3i")  # struct ucred
 MOST_CONNECTIONS = 1024
@@ -70,14 +70,15 @@ class Request:
         """Raises Refused for what is not a request."""
         if len(data) != REQUEST.size:
             raise Refused(errno.EINVAL)
-        magic, op, channel, binding, token, address, port, flags, backlog, mss, defer, syn, fast = REQUEST.unpack(data)
+        magic, op, channel, binding, token, address, port, flags, backlog, *options = REQUEST.unpack(data)
         if magic != pages.MAGIC:
             raise Refused(errno.EINVAL)
         address = pages.narrow(address) if any(address) else IPv4Address(0)
         if not isinstance(address, IPv4Address):
             raise Refused(errno.EAFNOSUPPORT)
-        options = ListenOptions(mss, defer, syn, fast)
-        return cls(op, channel, binding, token, address, int.from_bytes(port, "big"), flags, backlog, options)
+        return cls(
+            op, channel, binding, token, address, int.from_bytes(port, "big"), flags, backlog, ListenOptions(*options)
+        )
 
 
 @dataclass

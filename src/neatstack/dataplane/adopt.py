@@ -38,7 +38,7 @@ from cython.cimports.neatstack.dataplane.stack import (
     Stack,
     View,
 )
-from cython.cimports.neatstack.dataplane.tcp import rtt, table
+from cython.cimports.neatstack.dataplane.tcp import prr, rtt, table
 from cython.cimports.neatstack.dataplane.tcp.listen import listener_numbered
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
@@ -313,6 +313,7 @@ def go_back(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         t.flags |= TCB_ACK_NOW
         if t.snd.una != t.snd.max:
             t.snd.nxt = t.snd.una
+            prr.leave(t)
             t.cc.recover = t.snd.max
             t.cc.dupacks = 0
             t.flags &= ~cython.cast(uint32_t, TCB_RECOVERY | TCB_RETRANSMIT)

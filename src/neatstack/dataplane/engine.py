@@ -441,13 +441,14 @@ class Engine:
         syn_retries: int = 0,
         fastopen: int = 0,
         v6only: bool = False,
+        congestion: int = 0,
     ) -> None:
         """Accept connections, or change backlog and options. OSError: no room, or the address is taken."""
         self.s.listeners_guard = 0
         be: Address = address_of(address)
         port_be: uint16_t = int.from_bytes(port.to_bytes(2, "big"), "little")
         only: uint8_t = bool(v6only)
-        failed = listen(self.s, number, be, port_be, backlog, mss, defer, syn_retries, fastopen, only)
+        failed = listen(self.s, number, be, port_be, backlog, mss, defer, syn_retries, fastopen, only, congestion)
         check(failed, f"listener {number}")
 
     def unlisten(self, number: int) -> None:

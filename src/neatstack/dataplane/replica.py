@@ -49,6 +49,7 @@ from neatstack.dataplane.mapping import Mapping
 from neatstack.dataplane.sandbox import enter_isolation, filter_calls, name_process
 from neatstack.dataplane.version import VERSION, state
 
+LISTEN_OPTIONS = ("mss", "defer", "syn_retries", "fastopen", "congestion")
 OF_REPLICAS = frozenset((
     *("channel", "drop", "listen", "unlisten", "grant", "revoke", "bind", "release", "unbind", "join", "leave"),
     *("run", "settle", "fault", "capture", "uncapture"),
@@ -352,7 +353,7 @@ class Replica:
             case "drop":
                 return self._drop(message["channel"])
             case "listen":
-                options = {name: message.get(name, 0) for name in ("mss", "defer", "syn_retries", "fastopen")}
+                options = {name: message.get(name, 0) for name in LISTEN_OPTIONS}
                 engine.listen(message["listener"], message["address"], message["port"], message["backlog"], **options)
             case "unlisten":
                 engine.unlisten(message["listener"])

@@ -115,7 +115,7 @@ cdef struct Listener:        # R
     uint8_t defer            # TCP_DEFER_ACCEPT: SYN-ACKs sent again before a bare ACK counts; 0: it does at once
     uint8_t syn_retries      # TCP_SYNCNT; 0: default
     uint8_t v6only           # IPV6_V6ONLY, of ::
-    uint8_t pad
+    uint8_t congestion       # enum neat_congestion
     uint32_t fastopen        # TCP_FASTOPEN: most of fast_pending; 0: not allowed
     uint32_t fast_pending    # connections in SYN-RECEIVED that have brought text (TCB_FASTOPEN)
     uint32_t half_open       # connections in SYN-RECEIVED

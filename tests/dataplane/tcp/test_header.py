@@ -86,7 +86,7 @@ def test_options_may_come_in_any_segment(options):
 
 
 @pytest.mark.rfc("9293:MUST-68", "9293:MUST-69")
-@pytest.mark.parametrize("scaling, sack", itertools.product([False, True], repeat=2))
+@pytest.mark.parametrize("scaling, sack", list(itertools.product([False, True], repeat=2)))
 def test_ours_have_lengths_and_fill_whole_words(scaling, sack):
     data = syn_bytes(1460, scaling, 7, sack)
     kinds = {2} | ({3} if scaling else set()) | ({4} if sack else set())

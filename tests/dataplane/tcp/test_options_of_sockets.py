@@ -166,3 +166,21 @@ def test_quickack_sends_what_is_owed():
     c.expects("A", ack=2)
     c.sends(data=b"y")
     c.expects("A", ack=3)
+
+
+# ---- TCP_CONGESTION ----
+
+
+def test_the_algorithm_is_the_listeners_until_the_program_chooses_another():
+    lab = Lab()
+    c = lab.connection(80)
+    c.listener = lab.listening(80, congestion=neat.RENO)
+    c.sends("S", options=mss(1460))
+    c.expects("SA", at=0)
+    assert c.tcb["cc"]["algorithm"] == neat.RENO
+    c.sends("A")
+    socket = lab.program.accept(c.listener)
+    for chosen, known in ((neat.CUBIC, neat.CUBIC), (neat.RENO, neat.RENO), (77, neat.CUBIC)):
+        socket.set(congestion=chosen)
+        lab.run()
+        assert c.tcb["cc"]["algorithm"] == known

@@ -27,7 +27,7 @@ def test_one_segment_beyond_a_hole_is_enough_after_a_quarter_of_a_round_trip():
     assert sent(c) == []
     lab.wait(0.005)
     assert sent(c) == [0]
-    assert c.tcb["cc"]["cwnd"] == c.tcb["cc"]["ssthresh"] < 10 * MSS
+    assert c.tcb["cc"]["ssthresh"] < 10 * MSS
 
 
 @pytest.mark.rfc("8985:6.2-STEP-3")

@@ -36,7 +36,7 @@ def test_three_duplicate_acks_retransmit_the_lost_segment():
 
 
 def test_the_windows_after_fast_retransmit():
-    """Steps 2 and 3: ssthresh = flight / 2; cwnd = ssthresh + 3 segments."""
+    """Step 2, ssthresh by CUBIC's 0.7; cwnd lets no more go at once than the segment that is sent again (RFC 6937)."""
     lab = Lab()
     c = flight(lab, 10)
     sent = c.receives()
@@ -44,8 +44,9 @@ def test_the_windows_after_fast_retransmit():
     for _ in range(3):
         c.sends(ack=una)
     cc = c.tcb["cc"]
-    assert cc["ssthresh"] == max((end - una) // 2, 2 * MSS)
-    assert cc["cwnd"] == cc["ssthresh"] + 3 * MSS
+    assert cc["ssthresh"] == (end - una) * 7 // 10
+    assert [s.seq for s in c.receives() if s.seq < end] == [una]
+    assert cc["cwnd"] == c.tcb["snd"]["max"] - c.tcb["snd"]["una"]
 
 
 def test_each_further_duplicate_ack_inflates_and_lets_new_data_go():

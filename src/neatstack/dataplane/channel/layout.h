@@ -15,7 +15,7 @@
 #include "address.h"
 
 #define NEAT_MAGIC 0x5441454eu /* "NEAT" */
-#define NEAT_LAYOUT_VERSION 7u
+#define NEAT_LAYOUT_VERSION 8u
 #define NEAT_MAX_REPLICAS 16
 #define NEAT_MAX_CHANNELS 256 /* programs at one time; a program has the same channel number in every replica */
 #define NEAT_MAX_ADDRESSES 8  /* of the stack */
@@ -168,6 +168,8 @@ enum neat_role {
 enum neat_shut { NEAT_SHUT_READ = 1, NEAT_SHUT_WRITE = 2, NEAT_SHUT_ABORT = 4 }; /* abort: reset at once (SO_LINGER 0);
                                                                            UDP: receive nothing more, the socket is closed */
 
+enum neat_congestion { NEAT_CUBIC = 0, NEAT_RENO = 1 };
+
 enum neat_flag {
     NEAT_FLAG_NODELAY = 1,
     NEAT_FLAG_CORK = 2,
@@ -262,7 +264,7 @@ struct neat_socket_program { /* writer: the program (processes that share a sock
     uint8_t tos, ttl;         /* or traffic class and hop limit; ttl 0: default */
     uint8_t syn_retries;      /* TCP_SYNCNT; 0: default */
     uint8_t fin_wait_s;       /* TCP_LINGER2, seconds; 0: default; NEAT_NO_FIN_WAIT: a reset at once */
-    uint8_t pad;
+    uint8_t congestion;       /* TCP_CONGESTION, enum neat_congestion */
 };
 NEAT_SIZE(struct neat_socket_program, 128);
 
@@ -331,7 +333,9 @@ struct neat_request {
     uint8_t defer;        /* TCP_DEFER_ACCEPT, in SYN-ACKs sent again; 0: not */
     uint8_t syn_retries;  /* TCP_SYNCNT; 0: default */
     uint32_t fastopen;    /* TCP_FASTOPEN: most connections at one time that have brought text and are half open; 0: none */
-    uint32_t pad[2];
+    uint8_t congestion;   /* TCP_CONGESTION */
+    uint8_t pad0[3];
+    uint32_t pad;
 };
 NEAT_SIZE(struct neat_request, 64);
 

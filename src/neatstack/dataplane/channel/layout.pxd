@@ -68,6 +68,9 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         NEAT_SEEN_DETACHED
         NEAT_SEEN_URGENT
 
+    enum:
+        NEAT_CUBIC, NEAT_RENO
+
     ctypedef struct Own "struct neat_own":
         Address address
         uint32_t prefix, flags
@@ -132,7 +135,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         uint32_t user_timeout_ms, receive_buffer
         uint16_t keep_idle_s, keep_interval_s, mss
         uint8_t keep_count
-        uint8_t tos, ttl, syn_retries, fin_wait_s
+        uint8_t tos, ttl, syn_retries, fin_wait_s, congestion
         uint32_t unsent_most, tx_urgent
 
     ctypedef struct SocketReplica "struct neat_socket_replica":

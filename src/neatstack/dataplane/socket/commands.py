@@ -61,6 +61,7 @@ from cython.cimports.neatstack.dataplane.stack import (
     Stack,
     View,
 )
+from cython.cimports.neatstack.dataplane.tcp import congestion
 from cython.cimports.neatstack.dataplane.tcp.output import output
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
@@ -294,6 +295,7 @@ def refuse(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_t, error:
 @cython.exceptval(check=False)
 def apply_options(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Copy the socket options that concern packets, and tell TCP when they have changed."""
+    congestion.choose(cython.address(s.tcbs[i]), load8(cython.address(s.views[i].program.congestion)))
     if copy_options(cython.address(s.views[i])):
         options_changed(s, i)
 

@@ -12,7 +12,8 @@ from cython.cimports.neatstack.dataplane.stack import (
     Stack,
     View,
 )
-from cython.cimports.neatstack.dataplane.tcp import congestion, rack, rtt, tlp
+from cython.cimports.neatstack.dataplane.tcp import congestion, prr, rack, rtt, tlp
+from cython.cimports.neatstack.dataplane.tcp.congestion import LARGEST
 from cython.cimports.neatstack.dataplane.tcp.frto import answer
 from cython.cimports.neatstack.dataplane.tcp.isn import random32
 from cython.cimports.neatstack.dataplane.tcp.recovery import duplicate, repaired
@@ -29,7 +30,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     Tcb,
 )
 from cython.cimports.neatstack.dataplane.tcp.timers import SECOND, clear_timer
-from cython.cimports.neatstack.dataplane.tcp.timestamps import more_than_stamps
+from cython.cimports.neatstack.dataplane.tcp.timestamps import echoed, more_than_stamps
 from cython.cimports.neatstack.dataplane.wire.headers import FIN, SYN, Segment
 
 FULL_AGAIN = cython.declare(uint64_t, 600)  # seconds of smaller segments after a black hole (RFC 4821 section 7.7)
@@ -43,6 +44,8 @@ def acknowledge(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cytho
     RFC 5961 section 5.2: an ACK of what was never sent, or older than any window could leave under way, is challenged.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    recovering: cython.bint = t.flags & TCB_RECOVERY
+    reached: uint32_t = prr.reached(s, i) if recovering else 0
     if after(seg.ack, t.snd.max) or before(seg.ack, t.snd.una - t.snd.max_wnd):
         challenge(s, i)
         return False
@@ -54,6 +57,8 @@ def acknowledge(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cytho
             duplicate(s, i)
     else:
         s.counters.drops[cython.cast(cython.int, DROP_OLD_ACK)] += 1  # only its ACK; the text is taken
+    if recovering and t.flags & TCB_RECOVERY:
+        prr.delivered(s, i, prr.reached(s, i) - reached)
     take_window(s, i, seg)
     return True
 
@@ -126,7 +131,7 @@ def advance(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.co
                 v.mending = 0
                 rack.recovered(s, i)
             t.cc.recover = ack  # keeps pace: else it would lie ahead again once 2 GiB have been sent without a loss
-        congestion.grow(t, acked, flight)
+        congestion.grow(t, s.now, acked, flight, echoed(s, t, seg) if t.cc.ssthresh == LARGEST else 0)
     if t.snd.una == t.snd.max:
         tlp.stop(s, i)
     else:

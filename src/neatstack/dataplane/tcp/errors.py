@@ -26,7 +26,7 @@ from cython.cimports.neatstack.dataplane.ip.output import ip_header
 from cython.cimports.neatstack.dataplane.ip.path import learn_path, path_mtu
 from cython.cimports.neatstack.dataplane.journal import commit, touch
 from cython.cimports.neatstack.dataplane.stack import NEWS_LINES, NEWS_OUTPUT, Stack
-from cython.cimports.neatstack.dataplane.tcp import rtt, table
+from cython.cimports.neatstack.dataplane.tcp import prr, rtt, table
 from cython.cimports.neatstack.dataplane.tcp.seq import least
 from cython.cimports.neatstack.dataplane.tcp.state import end, mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
@@ -150,6 +150,7 @@ def too_large(s: cython.pointer[Stack], i: uint32_t, mtu: uint32_t, length: uint
         return
     t.snd.mss = cython.cast(uint16_t, mss)
     t.snd.nxt = t.snd.una
+    prr.leave(t)
     t.cc.recover = t.snd.max
     t.cc.dupacks = 0
     s.views[i].sacked = s.views[i].mending = 0

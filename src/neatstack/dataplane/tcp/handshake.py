@@ -226,6 +226,7 @@ def new_connection(
     t.last_received = s.now
     t.stamps.offset = timestamp_offset(s, t.local_be, t.local_port_be, t.remote_be, t.remote_port_be)
     t.rcv.mss = our_mss(s, seg.loopback, seg.remote_be)
+    congestion.choose(t, listener.congestion)
     limit_mss(t, listener.mss)
     t.rcv.wnd = first_room(s, listener)
 

@@ -22,6 +22,7 @@ def listen(
     syn_retries: uint8_t,
     fastopen: uint32_t,
     v6only: uint8_t,
+    congestion: uint8_t,
 ) -> cython.int:
     """Accept connections as listener `number`, or change its backlog and options. 0; -ENOBUFS: too many listeners."""
     listener: cython.pointer[Listener] = listener_numbered(s, number)
@@ -35,6 +36,7 @@ def listen(
     listener.syn_retries = syn_retries
     listener.fastopen = fastopen
     listener.v6only = v6only
+    listener.congestion = congestion
     return 0
 
 

@@ -11,6 +11,7 @@ from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_CORK, N
 from cython.cimports.neatstack.dataplane.ip.output import outbox_full
 from cython.cimports.neatstack.dataplane.stack import FRTO_NEW, NEWS_OUTPUT, Stack, View
 from cython.cimports.neatstack.dataplane.tcp import congestion
+from cython.cimports.neatstack.dataplane.tcp.congestion import LARGEST
 from cython.cimports.neatstack.dataplane.tcp.emit import emit, emit_ack, emit_reset, emit_syn
 from cython.cimports.neatstack.dataplane.tcp.rtt import begin_timing
 from cython.cimports.neatstack.dataplane.tcp.scoreboard import close_stretch, next_lost, pipe, resent
@@ -253,6 +254,8 @@ def send(
         t.flags |= TCB_FIN_SENT
     t.snd.max = later(t.snd.max, after_text + fin)
     t.last_sent = s.now
+    if t.flags & TCB_RECOVERY:
+        t.cc.out = least(t.cc.out + length, LARGEST)
     if not t.timers[cython.cast(cython.int, TIMER_RETRANSMIT)]:
         restart(s, i)
     elif t.flags & TCB_PROBE_TIMER:

@@ -16,7 +16,7 @@ from cython.cimports.neatstack.dataplane.stack import (
     Stack,
     View,
 )
-from cython.cimports.neatstack.dataplane.tcp import congestion, rtt
+from cython.cimports.neatstack.dataplane.tcp import congestion, prr, rtt
 from cython.cimports.neatstack.dataplane.tcp.rack import recovered
 from cython.cimports.neatstack.dataplane.tcp.scoreboard import stretch
 from cython.cimports.neatstack.dataplane.tcp.seq import before, least, most
@@ -25,34 +25,33 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_RECOVERY, TCB_RETRAN
 from cython.cimports.neatstack.dataplane.tcp.tlp import restart
 
 THRESHOLD = cython.declare(uint32_t, 3)  # duplicate ACKs that mean a loss
+MOST_DUPLICATES = cython.declare(uint32_t, 1 << 14)  # counted: a peer may send as many as it likes
 
 
 def duplicate(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """A duplicate ACK: something has arrived beyond what is acknowledged."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
-    if t.flags & TCB_RECOVERY:
-        t.cc.cwnd += t.snd.mss  # step 3: what has arrived is no longer on its way
-    else:
-        t.cc.dupacks += 1
-        if t.cc.dupacks == THRESHOLD:
-            if before(t.snd.una, t.cc.recover):
-                t.cc.dupacks = 0  # step 1: echoes of what was sent again; no second reduction
-            else:
-                enter(t)
+    t.cc.dupacks = least(t.cc.dupacks + 1, MOST_DUPLICATES)
+    if not t.flags & TCB_RECOVERY and t.cc.dupacks == THRESHOLD:
+        if before(t.snd.una, t.cc.recover):
+            t.cc.dupacks = 0  # step 1: echoes of what was sent again; no second reduction
+        else:
+            enter(s, i)
     mark(s, i, NEWS_OUTPUT)
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def enter(t: cython.pointer[Tcb]) -> cython.void:
-    """Step 2: halve, remember how far the loss may reach, send the first segment again.
+def enter(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """Step 2: reduce, remember how far the loss may reach, send the first segment again.
 
     What limited transmit has sent beyond the window is not part of the flight (RFC 5681 section 3.2, step 2).
     """
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     congestion.reduce(t, least(t.snd.max - t.snd.una, t.cc.cwnd))
     t.cc.recover = t.snd.max
-    t.cc.cwnd = t.cc.ssthresh + THRESHOLD * t.snd.mss
+    prr.begin(s, i)
     t.flags |= TCB_RECOVERY | TCB_RETRANSMIT
     rtt.stop_timing(t)
 
@@ -61,13 +60,15 @@ def enter(t: cython.pointer[Tcb]) -> cython.void:
 def lost(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Something on the board was found to be lost (RFC 6675 section 5, step 4): recovery begins, if it has not.
 
-    cwnd then stays at ssthresh; pipe() says what is on its way. After a timeout the window is not reduced again until
+    pipe() then says what is on its way, and prr.py what goes. After a timeout the window is not reduced again until
     all that had been sent before is acknowledged (section 5.1).
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
     mark(s, i, NEWS_OUTPUT)
     if v.mending:
+        if t.flags & TCB_RECOVERY:
+            prr.delivered(s, i, 0)  # what has just been found lost by a timer does not all go at once
         return
     v.probe &= PROBE_UNMEASURED
     if before(t.snd.una, t.cc.recover):
@@ -75,9 +76,9 @@ def lost(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         return
     congestion.reduce(t, least(t.snd.max - t.snd.una, t.cc.cwnd))
     t.cc.recover = t.snd.max
-    t.cc.cwnd = t.cc.ssthresh
     t.flags |= TCB_RECOVERY
     v.mending = MENDING_FAST
+    prr.begin(s, i)
     if stretch(cython.address(s.boards[i]), 0).flags & STRETCH_LOST:
         t.flags |= TCB_RETRANSMIT  # whatever is on its way
     rtt.stop_timing(t)
@@ -92,6 +93,7 @@ def repaired(s: cython.pointer[Stack], i: uint32_t, acked: uint32_t) -> cython.v
         if not before(t.snd.una, t.cc.recover):
             s.views[i].mending = 0
             t.cc.dupacks = 0
+            prr.leave(t)
             t.flags &= ~cython.cast(uint32_t, TCB_RECOVERY | TCB_RETRANSMIT)
             recovered(s, i)
         return
@@ -101,8 +103,6 @@ def repaired(s: cython.pointer[Stack], i: uint32_t, acked: uint32_t) -> cython.v
         t.cc.dupacks = 0
         t.flags &= ~cython.cast(uint32_t, TCB_RECOVERY | TCB_RETRANSMIT)
         return
-    # Step 3, partial acknowledgment: the next hole starts at snd.una. The window is deflated by what has left the path.
+    # Step 3, partial acknowledgment: the next hole starts at snd.una.
     t.flags |= TCB_RETRANSMIT
-    t.cc.cwnd = t.cc.cwnd - acked if t.cc.cwnd > acked else 0
-    if acked >= t.snd.mss or not t.cc.cwnd:
-        t.cc.cwnd += t.snd.mss
+    t.cc.dupacks -= least(t.cc.dupacks, acked // most(t.snd.mss, 1))

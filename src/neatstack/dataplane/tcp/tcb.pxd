@@ -106,9 +106,27 @@ cdef struct Congestion:      # RFC 5681, bytes
     uint32_t cwnd
     uint32_t ssthresh
     uint32_t recover         # RFC 6582
-    uint32_t dupacks
-    uint32_t acked           # bytes acknowledged since cwnd last grew (appropriate byte counting)
+    uint32_t dupacks         # in a row; in recovery, those whose segment snd.una has not reached yet
+    uint32_t acked           # bytes acknowledged since cwnd last grew (appropriate byte counting); CUBIC: what a division has left
     uint32_t retransmits     # segments ever retransmitted
+    uint8_t algorithm        # enum neat_congestion in layout.h
+    uint8_t epoch            # CUBIC: 1: an epoch of congestion avoidance is under way
+    uint8_t samples          # HyStart++ (RFC 9406): round trips measured in this round, as far as they are counted
+    uint8_t css_rounds       # rounds of conservative slow start, the one in hand too; 0: slow start
+    uint32_t w_max           # CUBIC (RFC 9438 section 4.1.2); 0: none
+    uint32_t cwnd_prior
+    uint32_t w_est
+    uint32_t est_rest        # of the division for w_est
+    uint32_t k               # ms
+    uint32_t epoch_start     # ms, and so of the others
+    uint32_t grown           # when an acknowledgment was counted last
+    uint32_t window_end      # HyStart++: the round ends when this is acknowledged
+    uint32_t last_rtt        # ms: shortest of the last round; 0: none
+    uint32_t round_rtt       # of this one
+    uint32_t baseline_rtt    # when conservative slow start began
+    uint32_t flight          # PRR (RFC 6937): RecoverFS
+    uint32_t delivered       # prr_delivered
+    uint32_t out             # prr_out
 
 cdef struct Rtt:             # RFC 6298, microseconds
     uint32_t srtt

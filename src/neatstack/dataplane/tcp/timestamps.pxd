@@ -12,6 +12,7 @@ cdef enum:
     STAMPS_FRONT = 0x0101080A                # NOP, NOP, kind 8, length 10 (RFC 7323 appendix A)
 
 cdef void find_stamps(Segment *seg) noexcept nogil
+cdef uint32_t echoed(const Stack *s, const Tcb *t, const Segment *seg) noexcept nogil
 cdef bint outdated(Stack *s, const Tcb *t, const Segment *seg) noexcept nogil
 
 # rfc: 7323:5.4a
