@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import ctypes
 import random
+from typing import Any
 
 from tests.support.datagrams import DatagramSocket, Record, mapped
 from tests.support.lab import PEER, STACK, Connection, Lab
@@ -111,13 +112,20 @@ class Hostility:
         chosen = self.random.choice(TEMPTING) if self.random.random() < 0.5 else self.random.getrandbits(32)
         return chosen & ((1 << 8 * width) - 1)
 
+    def anything(self, kind: Any) -> Any:
+        """Of a field: a number, or an address."""
+        if not issubclass(kind, ctypes.Structure):
+            return self.value(ctypes.sizeof(kind))
+        some = self.random.choice([PEER, STACK, "0.0.0.0", "::", "::1", "fe80::1", "ff02::1", "2001:db8::1"])
+        return mapped(some) if self.random.random() < 0.5 else kind.from_buffer_copy(self.random.randbytes(16))
+
     def scribble_line(self) -> None:
         """Any field of the program's lines of a socket, then say so."""
         socket = self.some_socket()
         name, kind = self.random.choice(type(socket.mine)._fields_)
         if issubclass(kind, ctypes.Array):
             return
-        setattr(socket.mine, name, self.value(ctypes.sizeof(kind)))
+        setattr(socket.mine, name, self.anything(kind))
         self.put(neat.OP_LOOK, socket.number, self.channel)
 
     def scribble_replica(self) -> None:
@@ -125,7 +133,7 @@ class Hostility:
         lines = self.random.choice([self.some_socket().replica, self.bad.replica])
         name, kind = self.random.choice(type(lines)._fields_)
         if not issubclass(kind, ctypes.Array):
-            setattr(lines, name, self.value(ctypes.sizeof(kind)))
+            setattr(lines, name, self.anything(kind))
 
     def scribble_header(self) -> None:
         """It is read once, when the channel is attached."""
@@ -189,10 +197,8 @@ class Hostility:
             record = bytearray(self.random.randbytes(64))
             if self.random.random() < 0.8:
                 sane = Record(length=self.random.choice([0, 1, 1400, 5000, self.value(4)]), segment=self.value(2) % 700)
-                sane.remote[:], sane.remote_port_be = (
-                    mapped(self.random.choice([PEER, "127.0.0.1", STACK, "10.0.0.77"])),
-                    9,
-                )
+                sane.remote = mapped(self.random.choice([PEER, "127.0.0.1", STACK, "10.0.0.77"]))
+                sane.remote_port_be = 9
                 record = bytearray(bytes(sane))
             s.raw(bytes(record), self.random.choice([64, 128, 1472, 5120, self.value(4)]))
             self.put(neat.OP_LOOK, s.slot.number, self.channel)
