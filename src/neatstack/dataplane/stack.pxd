@@ -205,6 +205,8 @@ cdef struct Board:           # private; what is on its way (RFC 6675, RFC 8985),
     Range duplicate          # namely this
     uint32_t undo_cwnd       # before the timeout, if View.frto
     uint32_t undo_ssthresh
+    uint32_t undo_w_max      # of CUBIC
+    uint32_t undo_cwnd_prior
     Stretch stretch[STRETCHES]
 
 cdef enum Mending:           # View.mending: what is lost is sent again by the board, until cc.recover is acknowledged

@@ -36,6 +36,21 @@ def test_a_selective_acknowledgment_of_it_tells_as_well():
     assert c.tcb["cc"]["cwnd"] >= window
 
 
+def test_what_cubic_aims_at_is_restored_too():
+    """RFC 9438 section 4.9.2: the window of the last loss that was one."""
+    c = sending(Lab())
+    acks(c, 0, (1, 6))
+    acks(c, 10)
+    aim = c.tcb["cc"]["w_max"], c.tcb["cc"]["cwnd_prior"]
+    assert all(aim)
+    c.lab.wait(0.4)
+    assert sent(c) == [17, 10]
+    assert c.tcb["cc"]["w_max"] == 0
+    acks(c, 11)
+    acks(c, 12)
+    assert (c.tcb["cc"]["w_max"], c.tcb["cc"]["cwnd_prior"]) == aim
+
+
 @pytest.mark.rfc("5682:3.1-STEP-2")
 def test_a_duplicate_first_says_that_the_timeout_was_needed():
     c, window = late(Lab())

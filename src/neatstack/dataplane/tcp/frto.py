@@ -38,6 +38,8 @@ def timer_fires(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     v.frto = FRTO_SENT_AGAIN
     b.undo_cwnd = t.cc.cwnd
     b.undo_ssthresh = t.cc.ssthresh
+    b.undo_w_max = t.cc.w_max
+    b.undo_cwnd_prior = t.cc.cwnd_prior
 
 
 # rfc: 5682:3.1-STEP-2, 5682:3.1-STEP-3
@@ -84,4 +86,7 @@ def undo(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     t.cc.recover = t.snd.una
     t.cc.cwnd = most(t.cc.cwnd, b.undo_cwnd)
     t.cc.ssthresh = most(t.cc.ssthresh, b.undo_ssthresh)
+    t.cc.w_max = b.undo_w_max  # CUBIC aims at the same window again, from now on (RFC 9438 section 4.9)
+    t.cc.cwnd_prior = b.undo_cwnd_prior
+    t.cc.epoch = 0
     mark(s, i, NEWS_OUTPUT)
