@@ -145,8 +145,7 @@ def measure(path: Route, number: int, senders: dict[str, int], seconds: int, omi
     time.sleep(0.3)
     clients: dict[str, Process] = {}
     for name, flows in senders.items():
-        argv = ["iperf3", "-c", FAR, "-p", PORTS[name], "-P", flows, "-t", seconds, "-O", omit, "-J"]
-        argv += ["-C", congestion] if name == "kernel" else []
+        argv = ["iperf3", "-c", FAR, "-p", PORTS[name], "-P", flows, "-t", seconds, "-O", omit, "-J", "-C", congestion]
         clients[name] = path.sender(name).spawn(*argv)
     try:
         return [flow for name, client in clients.items() for flow in results(number, name, client, seconds + omit)]

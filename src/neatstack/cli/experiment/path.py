@@ -25,7 +25,7 @@ CONGESTION = ("cubic", "reno")
 Rtt = Annotated[float, typer.Option(metavar="MS", help="Round trip of the link.")]
 Seconds = Annotated[int, typer.Option(help="How long each run lasts.")]
 Runs = Annotated[int, typer.Option(help="How many runs, each with another seed.")]
-Congestion = Annotated[str, typer.Option(metavar="NAME", help="The kernel's congestion control: cubic or reno.")]
+Congestion = Annotated[str, typer.Option(metavar="NAME", help="Congestion control of both: cubic or reno.")]
 
 
 def goodput(
