@@ -44,6 +44,7 @@ from cython.cimports.neatstack.dataplane.driver.memory import (
     memory_untaken,
 )
 from cython.cimports.neatstack.dataplane.inspect import connections_of, counters_of, listeners_of
+from cython.cimports.neatstack.dataplane.ip.output import neighbour_place
 from cython.cimports.neatstack.dataplane.ip.reassembly import destroy_reassembly, init_reassembly
 from cython.cimports.neatstack.dataplane.journal import (
     STRIKE_COUNT,
@@ -350,8 +351,7 @@ class Engine:
         """Put a neighbour into the table that the engine has made."""
         be: Address = address_of(address)
         octets: cython.p_char = mac
-        word: uint64_t = be.hi ^ be.lo
-        at: uint32_t = cython.cast(uint32_t, word ^ word >> 32) * cython.cast(uint32_t, 2654435761) >> 22
+        at: uint32_t = neighbour_place(be)
         table_: cython.pointer[Neighbour] = cython.cast(cython.pointer[Neighbour], self.s.neighbours)
         while table_[at].state and not same(table_[at].address_be, be):
             at = (at + 1) % NEIGHBOURS

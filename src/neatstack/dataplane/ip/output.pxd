@@ -55,6 +55,7 @@ cdef inline uint16_t default_mss(Address address_be) noexcept nogil:
     return DEFAULT_MSS if is_v4(address_be) else DEFAULT_MSS6
 
 cdef Address next_hop(Stack *s, Address remote_be) noexcept nogil
+cdef uint32_t neighbour_place(Address address_be) noexcept nogil
 cdef const uint8_t *neighbour(Stack *s, Address address_be) noexcept nogil
 cdef Address source_for(Stack *s, Address remote_be) noexcept nogil
 cdef void headers(Stack *s, Outgoing *out, const uint8_t *mac, Address local_be, Address remote_be) noexcept nogil

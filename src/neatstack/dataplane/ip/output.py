@@ -40,6 +40,7 @@ from cython.cimports.neatstack.dataplane.wire.headers import (
     PROTOCOL_TCP,
     PROTOCOL_UDP,
 )
+from cython.cimports.neatstack.dataplane.wire.spread import spread
 
 ASKED = cython.declare(uint8_t, 1)  # Neighbour.state
 REACHABLE = cython.declare(uint8_t, 2)
@@ -119,10 +120,15 @@ def routable(s: cython.pointer[Stack], remote_be: Address) -> cython.bint:
     return not is_any(next_hop(s, remote_be))
 
 
+def neighbour_place(address_be: Address) -> uint32_t:
+    """Where the search for a neighbour begins."""
+    word: uint64_t = address_be.hi ^ address_be.lo
+    return spread(cython.cast(uint32_t, word ^ word >> 32), 10) & (NEIGHBOURS - 1)
+
+
 def neighbour(s: cython.pointer[Stack], address_be: Address) -> cython.pointer[cython.const[uint8_t]]:
     """The hardware address of a neighbour, 6 bytes; NULL when link has to be asked for it."""
-    word: uint64_t = address_be.hi ^ address_be.lo
-    at: uint32_t = cython.cast(uint32_t, word ^ word >> 32) * cython.cast(uint32_t, 2654435761) >> 22
+    at: uint32_t = neighbour_place(address_be)
     entry: cython.pointer[cython.const[Neighbour]]
     tries: uint32_t
     for tries in range(NEIGHBOURS):
@@ -285,5 +291,5 @@ def label_flow(s: cython.pointer[Stack], ip: cython.pointer[uint8_t]) -> cython.
     label: uint32_t
     if ip[6] == PROTOCOL_TCP or ip[6] == PROTOCOL_UDP:
         label = flow_hash(s.page.hash_key, get_address(ip + 24), get_address(ip + 8), raw16(ip + 42), raw16(ip + 40))
-        label = label * cython.cast(uint32_t, 2654435761) >> 12
+        label = spread(label, 20)
         put32(ip, (get32(ip) & cython.cast(uint32_t, 0xFFF00000)) | (label if label else 1))

@@ -8,6 +8,7 @@ from cython.cimports.neatstack.dataplane.channel.address import Address, is_v4, 
 from cython.cimports.neatstack.dataplane.stack import LISTENER_SLOTS, MAX_LISTENERS, Listener, Stack
 from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_ACCEPTED, TCB_PASSIVE, State, Tcb
 from cython.cimports.neatstack.dataplane.tcp.user import abort
+from cython.cimports.neatstack.dataplane.wire.spread import spread
 
 
 # rfc: 9293:MUST-41 MUST-42
@@ -86,7 +87,7 @@ def unlisten(s: cython.pointer[Stack], number: uint32_t) -> cython.void:
 @cython.exceptval(check=False)
 def place(number: uint32_t) -> uint32_t:
     """Where the probing for a number starts."""
-    return cython.cast(uint32_t, number * cython.cast(uint32_t, 2654435761)) >> 21 & (LISTENER_SLOTS - 1)
+    return spread(number, 11) & (LISTENER_SLOTS - 1)
 
 
 @cython.cfunc

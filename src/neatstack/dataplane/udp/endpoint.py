@@ -21,6 +21,7 @@ from cython.cimports.neatstack.dataplane.channel.address import (
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_BIND_REUSEPORT, NEAT_BIND_V6ONLY
 from cython.cimports.neatstack.dataplane.driver.flowhash import flow_hash
 from cython.cimports.neatstack.dataplane.stack import ENDPOINT_HEADS, GROUPS, MAX_ENDPOINTS, Datagrams, Endpoint, Stack
+from cython.cimports.neatstack.dataplane.wire.spread import spread
 
 PORTS = cython.declare(uint32_t, 65536)
 ALL_HOSTS_BE = cython.declare(uint32_t, 0x010000E0)  # 224.0.0.1
@@ -54,7 +55,7 @@ def destroy_datagrams(s: cython.pointer[Stack]) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def head_of(value: uint32_t) -> uint32_t:
-    return cython.cast(uint32_t, value * cython.cast(uint32_t, 2654435761)) >> 19 & (ENDPOINT_HEADS - 1)
+    return spread(value, 13) & (ENDPOINT_HEADS - 1)
 
 
 @cython.cfunc
@@ -285,7 +286,7 @@ def one_of_group(
         i = first_bound(s, s.udp.ends[i].next_of_port, address_be)
     # the replica was chosen by the top bits of this hash, so they are mixed with the flow once more
     chosen = flow_hash(s.page.hash_key, remote_be, address_be, remote_port_be, s.udp.ends[first].port_be)
-    chosen = cython.cast(uint32_t, (chosen ^ folded(remote_be)) * cython.cast(uint32_t, 2654435761))
+    chosen = spread(chosen ^ folded(remote_be), 32)
     chosen = cython.cast(uint32_t, (chosen ^ chosen >> 15 ^ remote_port_be) * cython.cast(uint32_t, 2246822519))
     chosen ^= chosen >> 13
     chosen = cython.cast(uint32_t, chosen * cython.cast(uint32_t, 3266489917))

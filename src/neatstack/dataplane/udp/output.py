@@ -50,8 +50,6 @@ from cython.cimports.neatstack.dataplane.wire.bytes import put16, set16, set32
 from cython.cimports.neatstack.dataplane.wire.checksum import add, add_piece, fold, pseudo_header
 from cython.cimports.neatstack.dataplane.wire.headers import (
     ETHERNET_HEADER,
-    IP6_HEADER,
-    IP_HEADER,
     IP_LONGEST,
     IP_MF,
     PROTOCOL_FRAGMENT,
@@ -246,11 +244,15 @@ def refer(
 @cython.nogil
 @cython.exceptval(check=False)
 def finish(
-    s: cython.pointer[Stack], out: cython.pointer[Outgoing], route: cython.pointer[Route], transport: uint32_t
+    s: cython.pointer[Stack],
+    out: cython.pointer[Outgoing],
+    route: cython.pointer[Route],
+    protocol: uint8_t,
+    transport: uint32_t,
 ) -> cython.void:
     """What the route says, for the header of a packet with `transport` bytes after it; and let it go."""
     set_class(out, route.tos, route.ttl)
-    set_protocol(out, PROTOCOL_UDP)
+    set_protocol(out, protocol)
     out.loopback = route.loopback
     out.gso_size = 0
     depart(s, out, transport)
@@ -287,16 +289,13 @@ def plan(
         if route.may_cut and is_v4(route.remote_be):
             put16(out.header + ETHERNET_HEADER + 4, own_identification(s, 1))
             put16(out.header + ETHERNET_HEADER + 6, 0)
-        finish(s, out, route, total)
+        finish(s, out, route, PROTOCOL_UDP, total)
         return
     set16(udp + 6, 0)
     pseudo = add(pseudo, udp, UDP_HEADER)
     pseudo = add_piece(pseudo, 0, out.first, out.first_length)
     pseudo = add_piece(pseudo, out.first_length, out.second, out.second_length)
-    if is_v4(route.remote_be):
-        fragments(s, route, p, offset, length, fold(pseudo))
-    else:
-        fragments6(s, route, p, offset, length, fold(pseudo))
+    fragments(s, route, p, offset, length, fold(pseudo))
 
 
 # rfc: 791:fragment-id
@@ -309,75 +308,49 @@ def fragments(
     p: cython.pointer[cython.const[Payload]],
     offset: uint32_t,
     length: uint32_t,
-    total: uint16_t,
+    sum: uint16_t,
 ) -> cython.void:
-    """Plan a datagram in fragments (RFC 791 section 3.2); the first place in the outbox has its headers already."""
-    out: cython.pointer[Outgoing] = cython.address(s.outbox[s.outbox_count])
-    udp: cython.pointer[uint8_t] = out.header + out.transport
-    most: uint32_t = (route.mtu - IP_HEADER) & ~cython.cast(uint32_t, 7)
-    number: uint16_t = own_identification(s, 1)
-    at: uint32_t = 0  # bytes after the IPv4 header that are in earlier fragments
-    all: uint32_t = UDP_HEADER + length
-    part: uint32_t
-    set16(udp + 6, 0xFFFF if total == 0xFFFF else cython.cast(uint16_t, ~total))
-    while at < all:
-        part = all - at if all - at < most else most
-        out = cython.address(s.outbox[s.outbox_count])
-        if at:
-            headers(s, out, route.mac, route.local_be, route.remote_be)
-            refer(out, p, offset + at - UDP_HEADER, part)
-            out.header_length = out.transport
-        else:
-            refer(out, p, offset, part - UDP_HEADER)
-        out.checksum_start = 0
-        put16(out.header + ETHERNET_HEADER + 4, number)
-        put16(out.header + ETHERNET_HEADER + 6, cython.cast(uint16_t, at >> 3 | (IP_MF if at + part < all else 0)))
-        finish(s, out, route, part)
-        at += part
+    """Plan a datagram in fragments (RFC 791 section 3.2, RFC 8200 section 4.5).
 
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def fragments6(
-    s: cython.pointer[Stack],
-    route: cython.pointer[Route],
-    p: cython.pointer[cython.const[Payload]],
-    offset: uint32_t,
-    length: uint32_t,
-    total: uint16_t,
-) -> cython.void:
-    """The same over IPv6 (RFC 8200 section 4.5), with numbers that nobody can foretell (RFC 7739)."""
+    The first place in the outbox has its headers already; `sum` is its checksum, not yet inverted.
+    """
     out: cython.pointer[Outgoing] = cython.address(s.outbox[s.outbox_count])
-    header: cython.pointer[uint8_t]
     udp: uint8_t[8]
-    most: uint32_t = part_of(route, route.mtu - IP6_HEADER)
-    number: uint32_t = random32(s)
-    at: uint32_t = 0
+    four: cython.bint = is_v4(route.remote_be)
+    header: uint32_t = 0 if four else FRAGMENT_HEADER6
+    most: uint32_t = part_of(route, route.mtu - ip_header(route.remote_be))
+    number: uint32_t = own_identification(s, 1) if four else random32(s)  # RFC 7739: nobody can foretell it
+    at: uint32_t = 0  # bytes that are in earlier fragments
     all: uint32_t = UDP_HEADER + length
+    front: uint32_t = UDP_HEADER  # bytes of the UDP header in this one
     part: uint32_t
-    front: uint32_t
-    set16(out.header + out.transport + 6, 0xFFFF if total == 0xFFFF else cython.cast(uint16_t, ~total))
+    set16(out.header + out.transport + UDP_CHECKSUM, 0xFFFF if sum == 0xFFFF else cython.cast(uint16_t, ~sum))
     memcpy(udp, out.header + out.transport, UDP_HEADER)
     while at < all:
         part = all - at if all - at < most else most
         out = cython.address(s.outbox[s.outbox_count])
         headers(s, out, route.mac, route.local_be, route.remote_be)
-        header = out.header + out.transport
-        header[0] = PROTOCOL_UDP
-        header[1] = 0
-        put16(header + 2, cython.cast(uint16_t, at | (at + part < all)))
-        set32(header + 4, number)
-        front = 0
-        if not at:
-            memcpy(header + FRAGMENT_HEADER6, udp, UDP_HEADER)
-            front = UDP_HEADER
+        if four:
+            put16(out.header + ETHERNET_HEADER + 4, cython.cast(uint16_t, number))
+            put16(out.header + ETHERNET_HEADER + 6, cython.cast(uint16_t, at >> 3 | (IP_MF if at + part < all else 0)))
+        else:
+            fragment_header6(out.header + out.transport, number, at, at + part < all)
+        memcpy(out.header + out.transport + header, udp, front)
         refer(out, p, offset + at + front - UDP_HEADER, part - front)
-        out.header_length = cython.cast(uint16_t, out.transport + FRAGMENT_HEADER6 + front)
+        out.header_length = cython.cast(uint16_t, out.transport + header + front)
         out.checksum_start = 0
-        set_class(out, route.tos, route.ttl)
-        set_protocol(out, PROTOCOL_FRAGMENT)
-        out.loopback = route.loopback
-        out.gso_size = 0
-        depart(s, out, FRAGMENT_HEADER6 + part)
+        finish(s, out, route, PROTOCOL_UDP if four else PROTOCOL_FRAGMENT, header + part)
         at += part
+        front = 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def fragment_header6(header: cython.pointer[uint8_t], number: uint32_t, at: uint32_t, more: cython.bint) -> cython.void:
+    """RFC 8200 section 4.5; `at` counts bytes and is a multiple of 8."""
+    header[0] = PROTOCOL_UDP
+    header[1] = 0
+    put16(header + 2, cython.cast(uint16_t, at | more))
+    set32(header + 4, number)
