@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from ipaddress import IPv6Address, IPv6Network
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,8 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     clock, made = [1000.0], []
     monkeypatch.setattr(link_module.time, "monotonic", lambda: clock[0])
 
-    def new(*addresses: str, slaac: bool = True, gateway: bytes | None = None) -> Segment:
-        made.append(Segment(clock, *(addresses or ("fe80::2/64",)), slaac=slaac, gateway=gateway))
+    def new(*addresses: str, **options: Any) -> Segment:
+        made.append(Segment(clock, *(addresses or ("fe80::2/64",)), **{"slaac": True} | options))
         made[-1].early = made[-1].pass_time(1.1)
         return made[-1]
 
@@ -30,8 +31,8 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
         each.close()
 
 
-def advertise(segment: Segment, *options: bytes, source: bytes = ROUTER, lifetime: int = 1800) -> None:
-    segment.say(router(*options, lifetime=lifetime), source, ALL_NODES)
+def advertise(segment: Segment, *options: bytes, source: bytes = ROUTER, lifetime: int = 1800, hops: int = 64) -> None:
+    segment.say(router(*options, lifetime=lifetime, hops=hops), source, ALL_NODES)
 
 
 def formed(segment: Segment) -> list[str]:
@@ -87,6 +88,24 @@ def test_the_operators_router_goes_before_others(make: Make) -> None:
     segment = make(gateway=HOST)
     advertise(segment)
     assert segment.discovery.to_data()["router"] == "fd77::1"
+
+
+def test_the_hop_limit_of_the_link(make: Make) -> None:
+    segment = make()
+    for hops, taken in ((0, 0), (31, 31), (0, 31)):
+        advertise(segment, hops=hops)
+        assert segment.told[-1]["hops"] == taken
+
+
+def test_a_new_link_goes_on_with_what_a_former_one_knew(make: Make) -> None:
+    segment = make()
+    advertise(segment, mtu(1400), prefix("2001:db8:1::/64"), lifetime=100, hops=31)
+    segment.pass_time(1.1)
+    told = segment.told[-1]
+    again = make(before=told)
+    assert again.told[0] == told
+    again.pass_time(101)
+    assert again.told[-1]["router"] is None
 
 
 @pytest.mark.rfc("4861:6.1.2-1", "4861:4.6-1")

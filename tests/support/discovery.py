@@ -109,7 +109,7 @@ def mtu(number: int) -> bytes:
     return bytes((5, 1, 0, 0)) + number.to_bytes(4, "big")
 
 
-def router(*options: bytes, lifetime: int = 1800, mac: bytes = PEER) -> bytes:
+def router(*options: bytes, lifetime: int = 1800, mac: bytes = PEER, hops: int = 64) -> bytes:
     """A router advertisement."""
-    head = bytes((134, 0, 0, 0, 64, 0)) + lifetime.to_bytes(2, "big") + bytes(8)
+    head = bytes((134, 0, 0, 0, hops, 0)) + lifetime.to_bytes(2, "big") + bytes(8)
     return head + frames6.link_option(1, mac) + b"".join(options)

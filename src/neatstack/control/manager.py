@@ -17,12 +17,12 @@ import socket
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
-from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neatstack.control import autoscale, code, device, launch, messages, pages, processes, scaling, schedule, steering
 from neatstack.control.activity import Activity
+from neatstack.control.addresses import Addresses
 from neatstack.control.autoscale import Autoscale
 from neatstack.control.captures import KEY as CAPTURE
 from neatstack.control.captures import Captures
@@ -182,13 +182,10 @@ class Manager:
         interfaces = self.settings.interfaces4
         own, networks = [each.ip for each in interfaces], [each.network for each in interfaces]
         ports = Ports(own, bindings, networks)
-
-        def changed(told: dict[str, Any]) -> None:
-            ports.own6 = {IPv6Address(each["address"]) for each in told["addresses"]}
-
-        self.link.on_ipv6 = changed
+        addresses = Addresses(self.settings, self.page, self.page_view, self.steering, ports)
+        self.link.on_ipv6 = addresses.changed
         if self.link.ipv6 is not None:
-            changed(self.link.ipv6)
+            addresses.changed(self.link.ipv6)
         return ports
 
     def _join(self, runs: Code, slots: list[Slot], claims: int, ports: Ports) -> None:

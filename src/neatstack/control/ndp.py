@@ -50,8 +50,10 @@ class Discovery:
     def start(self, addresses: Iterable[IPv6Interface], before: dict[str, Any] | None) -> None:
         """With the addresses that the operator has given; those that a former link has told of are in use already."""
         self.listeners.join(frames6.ALL_NODES, time.monotonic())
-        for data in (before or {}).get("addresses", ()):
-            self.own.add(Own.from_data(data))
+        if before is not None:
+            for data in before["addresses"]:
+                self.own.add(Own.from_data(data))
+            self.routers.resume(before)
         given = [(interface.ip.packed, interface.network.prefixlen) for interface in addresses]
         if not any(frames6.is_link_local(own.address) for own in self.own):
             if not any(frames6.is_link_local(address) for address, _ in given):
@@ -62,11 +64,13 @@ class Discovery:
 
     def to_data(self) -> dict[str, Any]:
         """What the manager has to know, and the next link."""
-        router, mtu = self.routers.chosen, self.routers.mtu
+        router = self.routers.chosen
         return {
             "addresses": [own.to_data() for own in self.own.assigned()],
             "router": None if router is None else str(IPv6Address(router)),
-            "mtu": mtu,
+            "router_until": None if router is None else self.routers.known.get(router),
+            "mtu": self.routers.mtu,
+            "hops": self.routers.hops,
         }
 
     def receive(self, frame: bytes) -> Packet | None:

@@ -18,6 +18,7 @@ OWN = struct.Struct("=16s2I")  # struct neat_own
 ROUTE = struct.Struct("=16s16sI4x")  # struct neat_route
 MOST_ADDRESSES = 8  # NEAT_MAX_ADDRESSES
 MOST_ROUTES = 8  # NEAT_MAX_ROUTES
+DEPRECATED = 1  # NEAT_OWN_DEPRECATED
 MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
 GENERATION_AT = 8
 REPLICA_PAGE_SIZE = 4096

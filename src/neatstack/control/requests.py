@@ -49,6 +49,7 @@ class BindFlag(IntFlag):
     REUSEADDR = 1
     REUSEPORT = 2
     DATAGRAM = 4
+    V6ONLY = 8
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Request:
     channel: int
     binding: int
     token: int
-    address: IPv4Address
+    address: Address
     port: int
     flags: int
     backlog: int
@@ -73,11 +74,16 @@ class Request:
         magic, op, channel, binding, token, address, port, flags, backlog, *options = REQUEST.unpack(data)
         if magic != pages.MAGIC:
             raise Refused(errno.EINVAL)
-        address = pages.narrow(address) if any(address) else IPv4Address(0)
-        if not isinstance(address, IPv4Address):
-            raise Refused(errno.EAFNOSUPPORT)
         return cls(
-            op, channel, binding, token, address, int.from_bytes(port, "big"), flags, backlog, ListenOptions(*options)
+            op,
+            channel,
+            binding,
+            token,
+            pages.narrow(address),
+            int.from_bytes(port, "big"),
+            flags,
+            backlog,
+            ListenOptions(*options),
         )
 
 
@@ -179,6 +185,7 @@ class Connection:
                     reuse_address=bool(request.flags & BindFlag.REUSEADDR),
                     reuse_port=bool(request.flags & BindFlag.REUSEPORT),
                     datagram=bool(request.flags & BindFlag.DATAGRAM),
+                    v6only=bool(request.flags & BindFlag.V6ONLY),
                     cookie=request.binding,
                 )
                 return Reply(binding=binding.number, address=binding.address, port=binding.port)

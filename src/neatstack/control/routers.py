@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Callable
 from ipaddress import IPv6Address
+from typing import Any
 
 from neatstack.control import frames6
 from neatstack.control.addressing import SMALLEST_MTU
@@ -38,6 +39,7 @@ class Routers:
         self.link_mtu = mtu
         self.fixed, self.slaac = fixed, slaac
         self.mtu: int | None = None  # that a router has told
+        self.hops = 0  # hop limit that a router has told; 0: none has
         self.known: dict[bytes, float] = {}  # address -> until when it is a default router
         self.chosen: bytes | None = fixed
         self._changed, self._solicit = changed, solicit
@@ -50,6 +52,13 @@ class Routers:
         self.solicitations = 0
         self.solicit_at = time.monotonic() + secrets.randbelow(1000) / 1000
 
+    def resume(self, told: dict[str, Any]) -> None:
+        """What a former link has known: it is asked for again, and holds until then."""
+        self.mtu, self.hops = told["mtu"], told["hops"]
+        if self.fixed is None and told["router"] is not None:
+            self.chosen = IPv6Address(told["router"]).packed
+            self.known[self.chosen] = told["router_until"]
+
     # rfc: 4861:6.3.4-1
     def receive(self, packet: Packet, told: Router) -> None:
         """A valid advertisement (RFC 4861 section 6.3.4)."""
@@ -60,14 +69,15 @@ class Routers:
         if told.retransmit:
             every = min(max(told.retransmit / 1000, RETRANSMIT[0]), RETRANSMIT[1])
             self.neighbours.ask_every = self.own.ask_every = every
-        before = self.mtu
+        before = self.mtu, self.hops
+        self.hops = told.hops or self.hops
         if told.options.mtu is not None and SMALLEST_MTU <= told.options.mtu <= self.link_mtu:
             self.mtu = told.options.mtu
         self._note(packet.source, told.lifetime, now)
         if self.slaac:
             for prefix in told.options.prefixes:
                 self._take_prefix(prefix, now)
-        if self.mtu != before:
+        if (self.mtu, self.hops) != before:
             self._changed()
         self.choose(now)
 

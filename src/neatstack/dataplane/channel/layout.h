@@ -311,7 +311,8 @@ enum neat_request_op {
     NEAT_REQUEST_CLAIM = 3,  /* the child of a fork, or the new image after exec, on a connection of its own: I am
                                 (channel, token) from now on; the manager watches the caller's process */
     NEAT_REQUEST_ABANDON = 4, /* fork() failed: forget (channel, token) */
-    NEAT_REQUEST_BIND = 5,   /* address, port (0: choose), flags; of a UDP socket its cookie as binding. Reply: binding, port */
+    NEAT_REQUEST_BIND = 5,   /* address (any: ::, or ::ffff:0.0.0.0 of IPv4), port (0: choose), flags; of a UDP socket its
+                                cookie as binding. Reply: binding, port */
     NEAT_REQUEST_LISTEN = 6, /* binding, backlog: from now on every replica accepts on it. Reply: listener number = binding */
     NEAT_REQUEST_CLOSE = 7,  /* binding: this program no longer holds it */
     NEAT_REQUEST_JOIN = 8,   /* binding of a UDP socket, address of a group: it receives what is sent there */

@@ -1,0 +1,103 @@
+"""The addresses that the stack has: what link says of IPv6 reaches the page, the steering and the ports."""
+
+import asyncio
+import mmap
+import time
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+from neatstack.control import pages
+from neatstack.control.addresses import Addresses
+from neatstack.control.pages import DEPRECATED, Own, StackPage
+from neatstack.control.ports import Ports
+from neatstack.control.settings import Settings
+
+V4 = Own(IPv4Address("10.77.0.2"), 24)
+GLOBAL, LOCAL, OTHER = "fd77::2", "fe80::2", "2001:db8::2"
+
+
+class Steering:
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[list[str]] = []
+
+    def configure(self, keys: tuple[int, int, int], addresses: list[str], link_queue: int) -> None:
+        self.told.append(addresses)
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.view = mmap.mmap(pages.memory("stack", mmap.PAGESIZE), mmap.PAGESIZE)
+        address = IPv4Address("10.77.0.2")
+        self.page = StackPage(address, address, None, 1500, 1, 1, bytes(6), 1, 1, (1, 1, 1), own=[V4])
+        self.page.write(self.view)
+        self.steering, self.ports = Steering(), Ports([address])
+        made = Settings()
+        self.addresses = Addresses(made, self.page, self.view, self.steering, self.ports)  # type: ignore[arg-type]
+
+    def read(self) -> StackPage:
+        return StackPage.read(self.view)
+
+
+def told(*addresses: str, preferred_until: float | None = None, **more: Any) -> dict[str, Any]:
+    listed = [
+        {"address": address, "length": 64, "formed": False, "valid_until": None, "preferred_until": preferred_until}
+        for address in addresses
+    ]
+    return {"addresses": listed, "router": None, "router_until": None, "mtu": None, "hops": 0} | more
+
+
+def run(check: Callable[[Bench], None]) -> None:
+    async def inside() -> None:
+        check(Bench())
+
+    asyncio.run(inside())
+
+
+def test_link_tells_of_them() -> None:
+    def check(bench: Bench) -> None:
+        assert bench.read().mtu6 == 0
+        bench.addresses.changed(told(GLOBAL, LOCAL, router="fe80::1", mtu=1400, hops=31))
+        page = bench.read()
+        assert page.own == [V4, Own(IPv6Address(GLOBAL), 64), Own(IPv6Address(LOCAL), 64)]
+        assert (page.mtu6, page.hop_limit, page.gateway6) == (1400, 31, IPv6Address("fe80::1"))
+        assert bench.steering.told == [["10.77.0.2", GLOBAL, LOCAL]]
+        assert bench.ports.own6 == {IPv6Address(GLOBAL), IPv6Address(LOCAL)}
+
+    run(check)
+
+
+def test_without_a_routers_word_the_device_counts() -> None:
+    def check(bench: Bench) -> None:
+        bench.addresses.changed(told(LOCAL))
+        assert bench.read().mtu6 == Settings().mtu
+        assert bench.read().gateway6 is None
+
+    run(check)
+
+
+def test_those_that_stay_keep_their_place() -> None:
+    def check(bench: Bench) -> None:
+        bench.addresses.changed(told(GLOBAL, LOCAL))
+        bench.addresses.changed(told(OTHER, LOCAL))
+        assert [str(own.address) for own in bench.read().own[1:]] == [LOCAL, OTHER]
+        bench.addresses.changed(told(LOCAL, OTHER, mtu=1300))
+        assert len(bench.steering.told) == 2  # not for nothing
+        assert bench.read().mtu6 == 1300
+
+    run(check)
+
+
+def test_one_is_deprecated_when_its_time_comes() -> None:
+    async def inside() -> None:
+        bench = Bench()
+        bench.addresses.changed(told(OTHER, preferred_until=time.monotonic() + 0.05))
+        assert bench.read().own[1].flags == 0
+        end = time.monotonic() + 5
+        while bench.read().own[1].flags != DEPRECATED:
+            assert time.monotonic() < end
+            await asyncio.sleep(0.01)
+
+    asyncio.run(inside())
