@@ -235,6 +235,8 @@ static int accept_now(struct sock *listener, int flags, struct sock **accepted)
     int fd = -EAGAIN;
     if (listener->arrived && (fd = placeholder_dup(0, flags & SOCK_CLOEXEC)) >= 0) {
         struct sock *s = first_arrived(listener);
+        s->family = listener->family;
+        s->local.address = any_of(s->family);
         s->options = listener->options;
         s->nonblocking = flags & SOCK_NONBLOCK;
         s->phase = PHASE_OPEN;
@@ -302,6 +304,7 @@ int sock_accept(struct sock *listener, struct sockaddr *address, socklen_t *leng
         fd = accept_blocking(listener, flags, &accepted);
     }
     if (fd >= 0)
-        put_address(address, length, neat_v4(accepted->remote->remote_be), accepted->remote->remote_port_be);
+        put_address(listener, address, length,
+                    &(struct end){accepted->remote->remote_be, accepted->remote->remote_port_be});
     return fd;
 }

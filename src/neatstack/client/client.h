@@ -59,6 +59,7 @@
 #define IOCTL_KERNEL 1             /* sock_ioctl(): not for us */
 #define OPTION_COMMON 1            /* of UDP: as for streams */
 #define NO_SLOT UINT32_MAX
+#define INTERFACE 1                /* the index of the only interface that a program on a stack sees */
 #define POSTS_PER_REPLICA 32       /* free slots that an event loop keeps posted for each listener */
 
 extern char __libc_single_threaded;
@@ -84,6 +85,11 @@ enum phase {
     PHASE_LEG,        /* has a slot, no descriptor: what the UDP socket `listener` has with one replica */
 };
 
+struct end { /* of a flow */
+    struct neat_address address;
+    uint16_t port_be;
+};
+
 struct options { /* what setsockopt() has been told */
     uint16_t flags; /* enum neat_flag */
     uint8_t tos, ttl;
@@ -92,10 +98,20 @@ struct options { /* what setsockopt() has been told */
     uint32_t window_clamp, unsent_most;
     uint16_t mss;
     uint8_t syn_retries, fin_wait_s, defer, congestion; /* as in layout.h */
+    uint8_t traffic_class;
+    int16_t hops; /* and 1; 0: default */
+    bool v6only, want_info6, want_class, want_hops, want_destination6, want_errors6, whole, no_loop6;
+    uint8_t mtu_discover6;
     bool reuse_address, reuse_port, linger, broadcast, oob_inline, dont_route, timestamp, slow_ack, fastopen_connect;
     int linger_s, priority, mark, fastopen;
     int64_t receive_timeout_ns, send_timeout_ns; /* 0: none */
 };
+
+/* Of IPv6; 0: default. None is told to be one. */
+static inline uint8_t hop_limit(const struct options *o)
+{
+    return (uint8_t)(o->hops > 1 ? o->hops - 1 : o->hops);
+}
 
 struct epoll;
 struct item;
@@ -120,19 +136,26 @@ struct datagrams { /* what only UDP sockets have */
     /* what setsockopt() has been told */
     bool want_info, want_tos, want_ttl, want_destination, want_errors, timestamp_ns, coalesce;
     bool multicast_ttl_set, no_loop;
-    uint8_t multicast_ttl, mtu_discover;
+    uint8_t multicast_ttl, multicast_hops, mtu_discover;
     uint16_t segment;
     uint32_t multicast_if_be;
-    uint32_t groups[MOST_GROUPS]; /* that it has joined, or will when it is bound */
+    int multicast_if6;
+    struct neat_address groups[MOST_GROUPS]; /* that it has joined, or will when it is bound */
     uint32_t group_count;
     struct failure failures[MOST_ERRORS]; /* the oldest first */
     uint32_t failure_count;
 };
 
 struct sending { /* how a datagram is to be sent */
-    uint32_t source_be; /* 0: choose */
+    struct neat_address source; /* any: choose */
     uint16_t segment;
     uint8_t tos, ttl;
+    bool whole; /* not in fragments */
+};
+
+struct writer { /* of ancillary data */
+    struct msghdr *message;
+    size_t used;
 };
 
 struct sock {
@@ -158,10 +181,9 @@ struct sock {
     uint32_t binding; /* the manager's number; 0: not bound */
     uint32_t backlog; /* of listen() */
     bool deferred;    /* TCP_FASTOPEN_CONNECT: connect() was called, and its SYN waits for the first text to go with it */
-    uint32_t deferred_be;
-    uint16_t deferred_port_be;
-    uint32_t local_be;
-    uint16_t local_port_be;
+    struct end deferred_to;
+    uint8_t family; /* AF_INET or AF_INET6 */
+    struct end local;
     /* who waits for it, under neat.lock */
     struct item *items;
     struct sleeper *sleepers;
@@ -373,9 +395,9 @@ int manager_hello(void);
 int manager_fork(struct kin *child);
 int manager_claim(void);
 void manager_abandon(const struct kin *child);
-int manager_bind(struct sock *s, uint32_t address_be, uint16_t port_be);
+int manager_bind(struct sock *s, struct end local);
 int manager_listen(struct sock *s, uint32_t backlog);
-int manager_group(uint32_t binding, uint32_t group_be, bool leave);
+int manager_group(uint32_t binding, struct neat_address group, bool leave);
 void manager_close(uint32_t binding);
 void manager_close_shared(uint32_t binding);
 void manager_settle(void);
@@ -402,13 +424,23 @@ static inline bool answered(const struct sock *s)
     return load_acquire(&s->remote->generation) == s->generation;
 }
 
+/* ---- address.c ---- */
+struct neat_address any_of(int family);
+struct neat_address loopback_beside(struct neat_address address);
+int get_own_address(const struct sock *s, const struct sockaddr *from, socklen_t length, struct end *end);
+int get_address(const struct sock *s, const struct sockaddr *from, socklen_t length, struct end *end);
+int get_peer_address(const struct sock *s, const struct sockaddr *from, socklen_t length, struct end *end);
+void put_address(const struct sock *s, struct sockaddr *to, socklen_t *length, const struct end *end);
+bool is_own(struct neat_address address);
+struct neat_address source_for(struct neat_address remote);
+int datagram_reach(const struct sock *s, struct neat_address remote);
+
 /* ---- socket.c ---- */
 void sock_lock(struct sock *s);
 void sock_unlock(struct sock *s);
 int sock_relock(struct sock *s, uint32_t serial);
-int sock_create(int type, int protocol);
-int get_address(const struct sockaddr *from, socklen_t length, uint32_t *address_be, uint16_t *port_be);
-void put_address(struct sockaddr *to, socklen_t *length, uint32_t address_be, uint16_t port_be);
+int sock_create(int family, int type, int protocol);
+int enter_stack(void);
 int sock_bind(struct sock *s, const struct sockaddr *address, socklen_t length);
 int sock_listen(struct sock *s, int backlog);
 int sock_name(struct sock *s, struct sockaddr *address, socklen_t *length, bool peer);
@@ -457,14 +489,17 @@ int sock_receive_messages(struct sock *s, struct mmsghdr *messages, unsigned cou
 int sock_send_messages(struct sock *s, struct mmsghdr *messages, unsigned count, int flags);
 
 /* ---- datagram.c, datagram_io.c, datagram_options.c ---- */
-int datagram_bind(struct sock *s, uint32_t address_be, uint16_t port_be);
+static inline bool wants_errors(const struct sock *s)
+{
+    return s->udp->want_errors || s->options.want_errors6;
+}
+int datagram_bind(struct sock *s, struct end local);
 int datagram_bound(struct sock *s);
-bool datagram_peer(const struct sock *s, uint32_t *address_be, uint16_t *port_be);
-uint32_t datagram_source(const struct sock *s, uint32_t remote_be);
-uint32_t datagram_mtu(const struct sock *s, uint32_t remote_be);
-int datagram_reach(const struct sock *s, uint32_t remote_be);
+bool datagram_peer(const struct sock *s, struct end *peer);
+struct neat_address datagram_source(const struct sock *s, struct neat_address remote);
+uint32_t datagram_mtu(const struct sock *s, struct neat_address remote);
 int datagram_connect(struct sock *s, const struct sockaddr *address, socklen_t length);
-int datagram_name(const struct sock *s, bool peer, uint32_t *address_be, uint16_t *port_be);
+int datagram_name(const struct sock *s, bool peer, struct end *name);
 bool datagram_waits(const struct sock *s, bool error);
 uint32_t datagram_readiness(const struct sock *s);
 uint32_t datagram_arrivals(const struct sock *s);
@@ -476,7 +511,7 @@ ssize_t datagram_send(struct sock *s, const struct msghdr *message, int flags);
 ssize_t datagram_receive(struct sock *s, struct msghdr *message, int flags);
 uint32_t datagram_waiting(struct sock *s);
 uint32_t datagram_unsent(struct sock *s);
-int datagram_read_control(const struct msghdr *message, struct sending *how);
+int datagram_read_control(const struct msghdr *message, bool four, struct sending *how);
 void datagram_write_control(const struct sock *s, struct msghdr *message, const struct neat_datagram *d, uint32_t segment);
 int datagram_error(struct sock *s);
 bool datagram_failing(const struct sock *s);
@@ -484,10 +519,17 @@ void datagram_keep_error(struct sock *s, const struct sock *leg, const struct ne
 struct sock *datagram_find_error(struct sock *s, struct neat_datagram *d, uint32_t *at);
 void take_bytes(uint8_t *to, const struct sock *leg, uint32_t offset, size_t length);
 size_t scatter(const uint8_t *from, size_t length, const struct iovec *iov, size_t count);
-int datagram_group(struct sock *s, const void *value, socklen_t length, bool leave);
+int datagram_join(struct sock *s, struct neat_address group, bool leave);
+void add_control(struct writer *w, int level, int type, const void *data, size_t length);
 ssize_t datagram_receive_error(struct sock *s, struct msghdr *message);
 int datagram_set_option(struct sock *s, int level, int name, const void *value, socklen_t length);
 int datagram_get_option(struct sock *s, int level, int name, int *value);
+
+/* ---- ipv6.c ---- */
+int ipv6_set_option(struct sock *s, struct options *o, int name, const void *value, socklen_t length);
+int ipv6_get_option(struct sock *s, int name, int *value);
+int ipv6_read_control(const struct cmsghdr *c, struct sending *how);
+void ipv6_write_control(const struct sock *s, struct writer *w, const struct neat_datagram *d);
 
 /* ---- wait.c ---- */
 uint32_t readiness(struct sock *s);

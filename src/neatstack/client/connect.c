@@ -11,25 +11,17 @@
 
 /* ---- which replica ---- */
 
-struct flow { /* of a connection that is to be opened; local_port_be 0: the replica chooses, and local_be is 0 */
-    uint32_t local_be, remote_be;
-    uint16_t local_port_be, remote_port_be;
+struct flow { /* of a connection that is to be opened; local.port_be 0: the replica chooses, and the address is any */
+    struct end local, remote;
 };
 
-static bool is_loopback(uint32_t address_be)
+static struct flow flow_to(const struct sock *s, struct end remote)
 {
-    return (ntohl(address_be) >> 24) == 127;
-}
-
-static struct flow flow_to(const struct sock *s, uint32_t remote_be, uint16_t remote_port_be)
-{
-    struct flow f = {.remote_be = remote_be == INADDR_ANY ? htonl(INADDR_LOOPBACK) : remote_be,
-                     .remote_port_be = remote_port_be,
-                     .local_port_be = s->local_port_be};
-    if (f.local_port_be) {
-        f.local_be = s->local_be;
-        if (f.local_be == INADDR_ANY)
-            f.local_be = is_loopback(f.remote_be) ? htonl(INADDR_LOOPBACK) : neat.page->address_be;
+    struct flow f = {.local.address = any_of(neat_is_v4(remote.address) ? AF_INET : AF_INET6), .remote = remote};
+    if (s->local.port_be) {
+        f.local = s->local;
+        if (neat_is_any(f.local.address))
+            f.local.address = source_for(remote.address);
     }
     return f;
 }
@@ -37,14 +29,13 @@ static struct flow flow_to(const struct sock *s, uint32_t remote_be, uint16_t re
 /* Whether the answers will be steered to a replica that we cannot choose: the port is given, and they come from outside. */
 static bool is_steered(const struct flow *f)
 {
-    return f->local_port_be && !is_loopback(f->remote_be) && f->remote_be != neat.page->address_be;
+    return f->local.port_be && !is_own(f->remote.address);
 }
 
 /* What the stack page says about the bucket of the answers. */
 static unsigned table_entry(const struct flow *f)
 {
-    uint32_t hash =
-        neat_flow_hash(neat.page->hash_key, neat_map(f->remote_be), neat_map(f->local_be), f->remote_port_be, f->local_port_be);
+    uint32_t hash = neat_flow_hash(neat.page->hash_key, f->remote.address, f->local.address, f->remote.port_be, f->local.port_be);
     return load_relaxed(&neat.page->table[neat_bucket(hash)]);
 }
 
@@ -126,11 +117,11 @@ static int start_connect(struct sock *s, const struct flow *f, const struct text
     unlock(&neat.lock);
     if (!taken)
         return -EAGAIN;
+    s->program->local_be = f->local.address;
+    s->program->local_port_be = f->local.port_be;
+    s->program->remote_be = f->remote.address;
+    s->program->remote_port_be = f->remote.port_be;
     apply_options(s);
-    s->program->local_be = neat_map(f->local_be);
-    s->program->local_port_be = f->local_port_be;
-    s->program->remote_be = neat_map(f->remote_be);
-    s->program->remote_port_be = f->remote_port_be;
     if (text)
         put_first(s, text);
     s->error = 0;
@@ -170,7 +161,7 @@ static int disconnect(struct sock *s)
 static struct flow flow_under_way(const struct sock *s)
 {
     const struct neat_socket_program *p = s->program;
-    return (struct flow){neat_v4(p->local_be), neat_v4(p->remote_be), p->local_port_be, p->remote_port_be};
+    return (struct flow){{p->local_be, p->local_port_be}, {p->remote_be, p->remote_port_be}};
 }
 
 /* Wait for the outcome, at most `timeout_ns` (0: as long as it takes). The socket is locked, and is so again at the end unless the
@@ -224,8 +215,7 @@ int sock_connect(struct sock *s, const struct sockaddr *address, socklen_t lengt
 /* connect(), with text for the SYN. `wait`: as the socket says, else not. */
 int sock_connect_with(struct sock *s, const struct sockaddr *address, socklen_t length, const struct text *text, bool wait)
 {
-    uint32_t remote_be;
-    uint16_t remote_port_be;
+    struct end remote;
     int error = 0;
 
     if (!address)
@@ -235,7 +225,7 @@ int sock_connect_with(struct sock *s, const struct sockaddr *address, socklen_t 
     if (s->udp)
         return datagram_connect(s, address, length);
     if (address->sa_family != AF_UNSPEC) {
-        error = get_address(address, length, &remote_be, &remote_port_be);
+        error = get_peer_address(s, address, length, &remote);
         if (error)
             return error;
         manager_settle(); /* a listener that we have closed must not accept */
@@ -252,10 +242,9 @@ int sock_connect_with(struct sock *s, const struct sockaddr *address, socklen_t 
     else if (s->phase == PHASE_FRESH && s->error) /* the outcome of an earlier connect() */
         error = -take_error(s);
     else if (s->phase == PHASE_FRESH) {
-        struct flow f = flow_to(s, remote_be, remote_port_be);
+        struct flow f = flow_to(s, remote);
         if (s->options.fastopen_connect && !text && !s->deferred) {
-            s->deferred_be = remote_be;
-            s->deferred_port_be = remote_port_be;
+            s->deferred_to = remote;
             s->deferred = true;
             goto out;
         }

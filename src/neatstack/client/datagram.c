@@ -58,7 +58,7 @@ static int take_legs(struct sock *s)
         struct sock *leg = s->udp->leg[r];
         leg->program->listener = s->udp->leg[0]->slot;
         leg->program->receive_buffer = s->options.receive_buffer;
-        leg->program->flags = s->udp->want_errors ? NEAT_FLAG_ERRORS : 0;
+        leg->program->flags = wants_errors(s) ? NEAT_FLAG_ERRORS : 0;
         slot_start_quietly(leg, NEAT_ROLE_DATAGRAM);
     }
     unlock(&neat.lock);
@@ -79,15 +79,15 @@ static void tell_legs(struct sock *s)
 /* ---- binding ---- */
 
 /* The socket is locked. 0 or -errno. */
-int datagram_bind(struct sock *s, uint32_t address_be, uint16_t port_be)
+int datagram_bind(struct sock *s, struct end local)
 {
     if (s->binding)
         return -EINVAL;
-    s->udp->chosen = port_be == 0;
+    s->udp->chosen = local.port_be == 0;
     int error = take_legs(s);
     if (error)
         return error;
-    error = manager_bind(s, address_be, port_be);
+    error = manager_bind(s, local);
     if (error)
         drop_legs(s, false);
     for (uint32_t i = 0; !error && i < s->udp->group_count; i++)
@@ -102,7 +102,7 @@ int datagram_bound(struct sock *s)
 {
     if (likely(s->binding))
         return 0;
-    return datagram_bind(s, s->local_be, 0);
+    return datagram_bind(s, (struct end){s->local.address, 0});
 }
 
 /* Nobody else holds the socket: what this process sends to its port from now on shall find it closed already. */
@@ -124,7 +124,7 @@ static void unbind(struct sock *s)
     else
         deafen(s);
     s->binding = 0;
-    s->local_port_be = 0; /* the address stays for the next time */
+    s->local.port_be = 0; /* the address stays for the next time */
     drop_legs(s, true);
     manager_close_shared(binding);
 }
@@ -132,77 +132,55 @@ static void unbind(struct sock *s)
 /* ---- connecting ---- */
 
 /* Whom it is connected to: forked relatives may have changed it. False: nobody. */
-bool datagram_peer(const struct sock *s, uint32_t *address_be, uint16_t *port_be)
+bool datagram_peer(const struct sock *s, struct end *peer)
 {
     if (!s->binding)
         return false;
-    *address_be = neat_v4(s->udp->leg[0]->program->remote_be);
-    *port_be = load_relaxed(&s->udp->leg[0]->program->remote_port_be);
-    return *address_be != INADDR_ANY;
+    peer->address = s->udp->leg[0]->program->remote_be;
+    peer->port_be = load_relaxed(&s->udp->leg[0]->program->remote_port_be);
+    return !neat_is_any(peer->address);
 }
 
-static void set_peer(struct sock *s, uint32_t address_be, uint16_t port_be)
+static void set_peer(struct sock *s, struct end peer)
 {
     for (unsigned r = 0; r < neat.replicas; r++) {
         struct sock *leg = s->udp->leg[r];
-        leg->program->remote_be = neat_map(address_be);
-        store_relaxed(&leg->program->remote_port_be, port_be);
+        leg->program->remote_be = peer.address;
+        store_relaxed(&leg->program->remote_port_be, peer.port_be);
         leg->generation = leg->program->generation + 1;
         store_release(&leg->program->generation, leg->generation);
     }
     tell_legs(s);
 }
 
-/* The source address of what goes to `remote_be`. */
-uint32_t datagram_source(const struct sock *s, uint32_t remote_be)
+/* The source address of what goes to `remote`. */
+struct neat_address datagram_source(const struct sock *s, struct neat_address remote)
 {
-    if (s->local_be != INADDR_ANY)
-        return s->local_be;
-    return ntohl(remote_be) >> 24 == 127 ? htonl(INADDR_LOOPBACK) : neat.page->address_be;
-}
-
-/* Why nothing can be sent to an address, or 0. */
-int datagram_reach(const struct sock *s, uint32_t remote_be)
-{
-    uint32_t mask = neat.page->netmask_be, own = neat.page->address_be;
-
-    if (remote_be == INADDR_BROADCAST || (!((remote_be ^ own) & mask) && !~(remote_be | mask) && ntohl(mask) < 0xfffffffe))
-        return s->options.broadcast ? 0 : -EACCES;
-    if (ntohl(remote_be) >> 24 == 127 || remote_be == own || IN_MULTICAST(ntohl(remote_be)))
-        return 0;
-    if (ntohl(s->local_be) >> 24 == 127)
-        return -EINVAL;
-    if (ntohl(remote_be) >> 24 == 0 || ntohl(remote_be) >> 28 == 15)
-        return -EINVAL;
-    return (remote_be ^ own) & mask && !neat.page->gateway_be ? -ENETUNREACH : 0;
+    return neat_is_any(s->local.address) ? source_for(remote) : s->local.address;
 }
 
 /* The socket is locked. 0 or -errno. */
 static int connect_locked(struct sock *s, const struct sockaddr *address, socklen_t length)
 {
-    uint32_t remote_be;
-    uint16_t remote_port_be;
+    struct end remote;
 
     if (address->sa_family == AF_UNSPEC) {
-        uint32_t before_be;
-        if (!datagram_peer(s, &before_be, &remote_port_be))
+        if (!datagram_peer(s, &remote))
             return 0;
         if (s->udp->chosen)
             unbind(s);
         else
-            set_peer(s, INADDR_ANY, 0);
+            set_peer(s, (struct end){any_of(s->family), 0});
         return 0;
     }
-    int error = get_address(address, length, &remote_be, &remote_port_be);
+    int error = get_peer_address(s, address, length, &remote);
     if (error)
         return error;
-    if (remote_be == INADDR_ANY)
-        remote_be = htonl(INADDR_LOOPBACK);
-    error = datagram_reach(s, remote_be);
+    error = datagram_reach(s, remote.address);
     if (!error)
         error = datagram_bound(s);
     if (!error)
-        set_peer(s, remote_be, remote_port_be);
+        set_peer(s, remote);
     return error;
 }
 
@@ -215,19 +193,18 @@ int datagram_connect(struct sock *s, const struct sockaddr *address, socklen_t l
 }
 
 /* getsockname() and getpeername(). The socket is locked. */
-int datagram_name(const struct sock *s, bool peer, uint32_t *address_be, uint16_t *port_be)
+int datagram_name(const struct sock *s, bool peer, struct end *name)
 {
-    uint32_t remote_be = 0;
-    uint16_t remote_port_be = 0;
-    bool connected = datagram_peer(s, &remote_be, &remote_port_be);
+    struct end remote = {0};
+    bool connected = datagram_peer(s, &remote);
 
     if (peer) {
-        *address_be = remote_be;
-        *port_be = remote_port_be;
-        return connected && remote_port_be ? 0 : -ENOTCONN;
+        *name = remote;
+        return connected && remote.port_be ? 0 : -ENOTCONN;
     }
-    *address_be = connected ? datagram_source(s, remote_be) : s->local_be;
-    *port_be = s->local_port_be;
+    *name = s->local;
+    if (connected)
+        name->address = datagram_source(s, remote.address);
     return 0;
 }
 
@@ -254,7 +231,7 @@ uint32_t datagram_readiness(const struct sock *s)
     uint8_t shut = s->udp->shut;
     uint32_t events = 0;
 
-    if (s->error || datagram_failing(s) || (s->udp->want_errors && (s->udp->failure_count || datagram_waits(s, true))))
+    if (s->error || datagram_failing(s) || (wants_errors(s) && (s->udp->failure_count || datagram_waits(s, true))))
         events |= EPOLLERR;
     if (shut & NEAT_SHUT_READ)
         events |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;
@@ -286,18 +263,17 @@ void datagram_apply_options(struct sock *s)
 {
     for (unsigned r = 0; s->binding && r < neat.replicas; r++) {
         store_relaxed(&s->udp->leg[r]->program->receive_buffer, s->options.receive_buffer);
-        store_relaxed(&s->udp->leg[r]->program->flags, s->udp->want_errors ? NEAT_FLAG_ERRORS : 0);
+        store_relaxed(&s->udp->leg[r]->program->flags, wants_errors(s) ? NEAT_FLAG_ERRORS : 0);
     }
 }
 
 /* The socket is locked. 0 or -errno; as on Linux, a socket that is not connected is shut all the same. */
 int datagram_shutdown(struct sock *s, uint8_t bits)
 {
-    uint32_t address_be;
-    uint16_t port_be;
+    struct end peer;
 
     s->udp->shut |= bits;
-    return datagram_peer(s, &address_be, &port_be) ? 0 : -ENOTCONN;
+    return datagram_peer(s, &peer) ? 0 : -ENOTCONN;
 }
 
 /* The last descriptor is closed. The socket is locked, and has no shared lock any more at the end. Other threads may still look at

@@ -11,6 +11,8 @@
 #include <netinet/udp.h>
 
 #define NO_ROOM_NS 200000
+#define HEADERS4 28 /* bytes of IP and UDP headers */
+#define HEADERS6 48
 #define HEADER ((uint32_t)sizeof(struct neat_datagram))
 
 static uint32_t record_size(uint32_t length)
@@ -21,9 +23,9 @@ static uint32_t record_size(uint32_t length)
 /* ---- sending ---- */
 
 /* The leg to send by: of the replica that answers are steered to; while their bucket moves, any. */
-static struct sock *leg_to(const struct sock *s, uint32_t local_be, uint32_t remote_be, uint16_t remote_port_be)
+static struct sock *leg_to(const struct sock *s, const struct neat_datagram *d)
 {
-    uint32_t hash = neat_flow_hash(neat.page->hash_key, neat_map(remote_be), neat_map(local_be), remote_port_be, s->local_port_be);
+    uint32_t hash = neat_flow_hash(neat.page->hash_key, d->remote, d->local, d->remote_port_be, s->local.port_be);
     unsigned replica = load_relaxed(&neat.page->table[neat_bucket(hash)]);
 
     if (unlikely(replica >= NEAT_TABLE_MOVING))
@@ -80,51 +82,56 @@ static const uint16_t mtu_flags[] = {
 };
 
 /* Where it goes, and as what, but for the length. The socket is locked. 0 or -errno. */
-static int fill_in(struct sock *s, struct neat_datagram *d, const struct msghdr *message, uint32_t *local_be, uint32_t *remote_be)
+static int fill_in(struct sock *s, struct neat_datagram *d, const struct msghdr *message)
 {
     const struct datagrams *u = s->udp;
-    struct sending how = {.tos = s->options.tos, .ttl = s->options.ttl, .segment = u->segment};
-    bool connected = datagram_peer(s, remote_be, &d->remote_port_be);
+    const struct options *o = &s->options;
+    struct sending how = {.segment = u->segment};
+    struct end remote = {0};
+    bool connected = datagram_peer(s, &remote);
     int error = 0;
 
     if (message->msg_name) {
-        error = get_address(message->msg_name, message->msg_namelen, remote_be, &d->remote_port_be);
-        if (!error && !d->remote_port_be)
+        error = get_address(s, message->msg_name, message->msg_namelen, &remote);
+        if (!error && !remote.port_be)
             error = -EINVAL;
-        if (*remote_be == INADDR_ANY)
-            *remote_be = htonl(INADDR_LOOPBACK);
     } else if (!connected) {
         error = -EDESTADDRREQ;
     }
+    bool four = neat_is_v4(remote.address);
+    uint8_t ttl = four ? o->ttl : hop_limit(o);
+    how.tos = four ? o->tos : o->traffic_class;
+    how.ttl = ttl;
     if (!error && message->msg_controllen)
-        error = datagram_read_control(message, &how);
+        error = datagram_read_control(message, four, &how);
     if (!error)
-        error = datagram_reach(s, *remote_be);
+        error = datagram_reach(s, remote.address);
     if (error)
         return error;
-    bool multicast = IN_MULTICAST(ntohl(*remote_be));
-    *local_be = how.source_be ? how.source_be : datagram_source(s, *remote_be);
-    if (multicast && !how.source_be && u->multicast_if_be)
-        *local_be = u->multicast_if_be;
+    bool multicast = neat_is_multicast(remote.address);
+    d->local = neat_is_any(how.source) ? datagram_source(s, remote.address) : how.source;
+    if (multicast && neat_is_any(how.source) && u->multicast_if_be && neat_is_v4(remote.address))
+        d->local = neat_map(u->multicast_if_be);
     d->tos = how.tos;
     d->ttl = how.ttl;
-    if (multicast && how.ttl == s->options.ttl)
-        d->ttl = u->multicast_ttl_set ? u->multicast_ttl : 1;
+    if (multicast && how.ttl == ttl)
+        d->ttl = !four ? u->multicast_hops : u->multicast_ttl_set ? u->multicast_ttl : 1;
     d->segment = how.segment;
-    d->flags = (uint16_t)((u->no_loop ? 0 : NEAT_DATAGRAM_LOOP) |
-                          mtu_flags[u->mtu_discover]);
-    d->remote = neat_map(*remote_be);
-    d->local = neat_map(*local_be);
+    d->flags = (uint16_t)(((four ? u->no_loop : o->no_loop6) ? 0 : NEAT_DATAGRAM_LOOP) |
+                          mtu_flags[four ? u->mtu_discover : o->mtu_discover6] |
+                          (!four && (o->whole || how.whole) ? NEAT_DATAGRAM_DONT_FRAGMENT : 0));
+    d->remote = remote.address;
+    d->remote_port_be = remote.port_be;
     return 0;
 }
 
 /* Of the path to a destination, if it is the peer, as the replicas know it: the device's, or less. */
-uint32_t datagram_mtu(const struct sock *s, uint32_t remote_be)
+uint32_t datagram_mtu(const struct sock *s, struct neat_address remote)
 {
-    uint32_t least = neat.page->mtu, peer_be;
-    uint16_t port_be;
+    uint32_t least = neat_is_v4(remote) ? neat.page->mtu : neat.page->mtu6;
+    struct end peer;
 
-    if (!datagram_peer(s, &peer_be, &port_be) || peer_be != remote_be)
+    if (!datagram_peer(s, &peer) || !neat_same(peer.address, remote))
         return least;
     for (uint32_t r = 0; r < neat.page->replicas; r++) {
         uint32_t mtu = s->udp->leg[r] ? load_relaxed(&s->udp->leg[r]->remote->mss) : 0;
@@ -135,13 +142,15 @@ uint32_t datagram_mtu(const struct sock *s, uint32_t remote_be)
 }
 
 /* What Linux refuses because of its size. */
-static int fits(const struct sock *s, const struct neat_datagram *d, size_t length, uint32_t remote_be)
+static int fits(const struct sock *s, const struct neat_datagram *d, size_t length)
 {
-    bool local = ntohl(remote_be) >> 24 == 127 || remote_be == neat.page->address_be;
-    uint32_t mtu = d->flags & NEAT_DATAGRAM_DEVICE ? neat.page->mtu : datagram_mtu(s, remote_be);
-    uint32_t most = local ? NEAT_DATAGRAM_LARGEST : mtu - 28;
+    bool four = neat_is_v4(d->remote);
+    uint32_t largest = four ? NEAT_DATAGRAM_LARGEST : NEAT_DATAGRAM_LARGEST6;
+    uint32_t device = four ? neat.page->mtu : neat.page->mtu6;
+    uint32_t mtu = d->flags & NEAT_DATAGRAM_DEVICE ? device : datagram_mtu(s, d->remote);
+    uint32_t most = is_own(d->remote) ? largest : mtu - (four ? HEADERS4 : HEADERS6);
 
-    if (length > NEAT_DATAGRAM_LARGEST)
+    if (length > largest)
         return -EMSGSIZE;
     if (d->segment && length > d->segment)
         return d->segment > most || length > (size_t)d->segment * NEAT_DATAGRAM_SEGMENTS ? -EINVAL : 0;
@@ -176,7 +185,6 @@ static int await_room(struct sock *s, uint32_t serial, int flags, int64_t *deadl
 ssize_t datagram_send(struct sock *s, const struct msghdr *message, int flags)
 {
     struct neat_datagram d = {0};
-    uint32_t local_be = 0, remote_be = 0;
     int64_t deadline = 0;
     size_t length = iovec_length(message->msg_iov, message->msg_iovlen);
 
@@ -188,14 +196,14 @@ ssize_t datagram_send(struct sock *s, const struct msghdr *message, int flags)
     if (!error)
         error = -datagram_error(s);
     if (!error)
-        error = fill_in(s, &d, message, &local_be, &remote_be);
+        error = fill_in(s, &d, message);
     if (!error)
         error = datagram_bound(s);
     if (!error)
-        error = fits(s, &d, length, remote_be);
+        error = fits(s, &d, length);
     d.length = (uint32_t)length;
     while (!error) {
-        struct sock *leg = leg_to(s, local_be, remote_be, d.remote_port_be);
+        struct sock *leg = leg_to(s, &d);
         if (likely(put_record(leg, &d, message->msg_iov, message->msg_iovlen))) {
             tell(leg);
             break;
@@ -273,7 +281,7 @@ bool datagram_waits(const struct sock *s, bool error)
         const struct neat_socket_program *p = leg ? load_relaxed(&leg->program) : NULL;
         if (!p || load_acquire(&leg->remote->rx_head) == load_relaxed(&p->rx_tail))
             continue;
-        if (likely(!s->udp->want_errors))
+        if (likely(!wants_errors(s)))
             return true;
         struct sock copy = *leg; /* which no other thread takes out of its slot */
         if (copy.program && find_record(&copy, error, &d, &at))
@@ -360,7 +368,7 @@ static ssize_t receive_now(struct sock *s, struct msghdr *message, int flags)
     if (s->udp->coalesce && d.length && d.length < room && !(flags & MSG_PEEK))
         length = coalesce(leg, &d, message, room, &taken);
     message->msg_flags = length > room ? MSG_TRUNC : 0;
-    put_address(message->msg_name, message->msg_name ? &message->msg_namelen : NULL, neat_v4(d.remote), d.remote_port_be);
+    put_address(s, message->msg_name, message->msg_name ? &message->msg_namelen : NULL, &(struct end){d.remote, d.remote_port_be});
     if (!message->msg_name)
         message->msg_namelen = 0;
     datagram_write_control(s, message, &d, length > d.length ? d.length : 0);

@@ -14,7 +14,6 @@
 #define UDP_GRO 104
 #endif
 #define DEFAULT_BUFFER 212992 /* Linux: rmem_default, wmem_default */
-#define INTERFACE 1           /* the index of the only interface that a program on a stack sees */
 
 /* ---- ancillary data of what is sent ---- */
 
@@ -28,7 +27,7 @@ static int read_one(const struct cmsghdr *c, struct sending *how)
         if (length < sizeof info)
             return -EINVAL;
         memcpy(&info, CMSG_DATA(c), sizeof info);
-        how->source_be = info.ipi_spec_dst.s_addr;
+        how->source = neat_map(info.ipi_spec_dst.s_addr);
         return 0;
     }
     if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_SEGMENT) {
@@ -53,26 +52,27 @@ static int read_one(const struct cmsghdr *c, struct sending *how)
     return number < 1 || number > 255 ? -EINVAL : 0;
 }
 
-int datagram_read_control(const struct msghdr *message, struct sending *how)
+/* `four`: of a datagram to an address of IPv4. */
+int datagram_read_control(const struct msghdr *message, bool four, struct sending *how)
 {
     struct msghdr copy = *message;
     int error = 0;
 
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&copy); c && !error; c = CMSG_NXTHDR(&copy, c)) {
         size_t left = (size_t)((uint8_t *)message->msg_control + message->msg_controllen - (uint8_t *)c);
-        error = c->cmsg_len < sizeof *c || c->cmsg_len > left ? -EINVAL : read_one(c, how);
+        if (c->cmsg_len < sizeof *c || c->cmsg_len > left)
+            error = -EINVAL;
+        else if (c->cmsg_level == IPPROTO_IPV6 && (!four || c->cmsg_type == IPV6_PKTINFO))
+            error = ipv6_read_control(c, how);
+        else if (four || c->cmsg_level != IPPROTO_IP)
+            error = read_one(c, how);
     }
     return error;
 }
 
 /* ---- ancillary data of what was received ---- */
 
-struct writer {
-    struct msghdr *message;
-    size_t used;
-};
-
-static void add(struct writer *w, int level, int type, const void *data, size_t length)
+void add_control(struct writer *w, int level, int type, const void *data, size_t length)
 {
     struct msghdr *m = w->message;
 
@@ -103,9 +103,9 @@ static void add_time(struct writer *w, const struct sock *s, uint64_t monotonic_
     struct timeval micro = {time.tv_sec, time.tv_nsec / 1000};
 
     if (s->udp->timestamp_ns)
-        add(w, SOL_SOCKET, SO_TIMESTAMPNS, &time, sizeof time);
+        add_control(w, SOL_SOCKET, SO_TIMESTAMPNS, &time, sizeof time);
     else
-        add(w, SOL_SOCKET, SO_TIMESTAMP, &micro, sizeof micro);
+        add_control(w, SOL_SOCKET, SO_TIMESTAMP, &micro, sizeof micro);
 }
 
 /* In the order in which Linux tells these. `segment`: the size of those that were put together, 0: it is one. */
@@ -117,21 +117,27 @@ void datagram_write_control(const struct sock *s, struct msghdr *message, const 
     if (s->options.timestamp || u->timestamp_ns)
         add_time(&w, s, d->time_ns);
     if (segment)
-        add(&w, IPPROTO_UDP, UDP_GRO, &(int){(int)segment}, sizeof(int));
+        add_control(&w, IPPROTO_UDP, UDP_GRO, &(int){(int)segment}, sizeof(int));
+    if (s->family == AF_INET6)
+        ipv6_write_control(s, &w, d);
+    if (!neat_is_v4(d->local)) {
+        message->msg_controllen = w.used;
+        return;
+    }
     if (u->want_info) {
         uint32_t local_be = neat_v4(d->local);
-        bool own = ntohl(local_be) >> 24 == 127 || local_be == neat.page->address_be;
-        struct in_pktinfo info = {INTERFACE, {own ? local_be : neat.page->address_be}, {local_be}};
-        add(&w, IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
+        uint32_t own_be = is_own(d->local) ? local_be : neat_v4(source_for(d->remote));
+        struct in_pktinfo info = {INTERFACE, {own_be}, {local_be}};
+        add_control(&w, IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
     }
     if (u->want_ttl)
-        add(&w, IPPROTO_IP, IP_TTL, &(int){d->ttl}, sizeof(int));
+        add_control(&w, IPPROTO_IP, IP_TTL, &(int){d->ttl}, sizeof(int));
     if (u->want_tos)
-        add(&w, IPPROTO_IP, IP_TOS, &d->tos, 1);
+        add_control(&w, IPPROTO_IP, IP_TOS, &d->tos, 1);
     if (u->want_destination) {
         struct sockaddr_in in = {
             .sin_family = AF_INET, .sin_port = d->local_port_be, .sin_addr.s_addr = neat_v4(d->local)};
-        add(&w, IPPROTO_IP, IP_ORIGDSTADDR, &in, sizeof in);
+        add_control(&w, IPPROTO_IP, IP_ORIGDSTADDR, &in, sizeof in);
     }
     message->msg_controllen = w.used;
 }
@@ -173,7 +179,7 @@ void datagram_keep_error(struct sock *s, const struct sock *leg, const struct ne
 {
     struct datagrams *u = s->udp;
 
-    if (!u->want_errors)
+    if (!wants_errors(s))
         return;
     if (u->failure_count == MOST_ERRORS)
         memmove(u->failures, u->failures + 1, --u->failure_count * sizeof *u->failures);
@@ -206,11 +212,13 @@ static bool next_failure(struct sock *s, struct failure *f)
 /* recvmsg() with MSG_ERRQUEUE: what was sent, to whom, and what became of it. */
 ssize_t datagram_receive_error(struct sock *s, struct msghdr *message)
 {
+    struct datagrams *u = s->udp;
     struct failure f;
     struct {
         struct sock_extended_err error;
-        struct sockaddr_in offender;
-    } told = {.error = {.ee_origin = SO_EE_ORIGIN_ICMP}, .offender = {.sin_family = AF_INET}};
+        struct sockaddr_in6 offender;
+    } told = {.error = {.ee_origin = SO_EE_ORIGIN_ICMP}};
+    socklen_t offender = sizeof told.offender;
 
     if (!next_failure(s, &f))
         return -EAGAIN;
@@ -218,13 +226,18 @@ ssize_t datagram_receive_error(struct sock *s, struct msghdr *message)
     told.error.ee_type = f.about.icmp_type;
     told.error.ee_code = f.about.icmp_code;
     told.error.ee_info = f.about.mtu;
-    told.offender.sin_addr.s_addr = neat_v4(f.about.local);
+    if (!neat_is_v4(f.about.remote))
+        told.error.ee_origin = SO_EE_ORIGIN_ICMP6;
+    put_address(s, (struct sockaddr *)&told.offender, &offender, &(struct end){f.about.local, 0});
     size_t copied = scatter(f.quoted, f.about.length, message->msg_iov, message->msg_iovlen);
     message->msg_flags = MSG_ERRQUEUE | (copied < f.about.length ? MSG_TRUNC : 0);
     if (message->msg_name)
-        put_address(message->msg_name, &message->msg_namelen, neat_v4(f.about.remote), f.about.remote_port_be);
+        put_address(s, message->msg_name, &message->msg_namelen, &(struct end){f.about.remote, f.about.remote_port_be});
     struct writer w = {message, 0};
-    add(&w, IPPROTO_IP, IP_RECVERR, &told, sizeof told);
+    datagram_error(s); /* this one has been told */
+    s->error = u->failure_count ? u->failures[0].about.error : 0;
+    bool six = s->family == AF_INET6;
+    add_control(&w, six ? IPPROTO_IPV6 : IPPROTO_IP, six ? IPV6_RECVERR : IP_RECVERR, &told, sizeof told.error + offender);
     message->msg_controllen = w.used;
     return (ssize_t)copied;
 }
@@ -242,35 +255,44 @@ size_t scatter(const uint8_t *from, size_t length, const struct iovec *iov, size
 
 /* ---- groups ---- */
 
-/* IP_ADD_MEMBERSHIP and IP_DROP_MEMBERSHIP: a struct ip_mreq or ip_mreqn. The socket is locked. 0 or -errno. */
-int datagram_group(struct sock *s, const void *value, socklen_t length, bool leave)
+/* The socket is locked. 0 or -errno. */
+int datagram_join(struct sock *s, struct neat_address group, bool leave)
 {
     struct datagrams *u = s->udp;
-    uint32_t group_be, interface_be, i = 0;
+    uint32_t i = 0;
+    int error = 0;
 
-    if (length < sizeof(struct ip_mreq))
-        return -EINVAL;
-    memcpy(&group_be, value, sizeof group_be);
-    int error = IN_MULTICAST(ntohl(group_be)) ? read_interface(value, length, &interface_be) : -EINVAL;
-    while (i < u->group_count && u->groups[i] != group_be)
+    while (i < u->group_count && !neat_same(u->groups[i], group))
         i++;
-    if (error == -EADDRNOTAVAIL && !leave)
-        error = -ENODEV;
-    if (!error && leave && i == u->group_count)
+    if (leave && i == u->group_count)
         error = -EADDRNOTAVAIL;
     if (!error && !leave && i < u->group_count)
         error = -EADDRINUSE;
     if (!error && !leave && i == MOST_GROUPS)
         error = -ENOBUFS;
     if (!error && s->binding)
-        error = manager_group(s->binding, group_be, leave);
+        error = manager_group(s->binding, group, leave);
     if (error)
         return error;
     if (leave)
         u->groups[i] = u->groups[--u->group_count];
     else
-        u->groups[u->group_count++] = group_be;
+        u->groups[u->group_count++] = group;
     return 0;
+}
+
+/* IP_ADD_MEMBERSHIP and IP_DROP_MEMBERSHIP: a struct ip_mreq or ip_mreqn. The socket is locked. 0 or -errno. */
+static int set_group(struct sock *s, const void *value, socklen_t length, bool leave)
+{
+    uint32_t group_be, interface_be;
+
+    if (length < sizeof(struct ip_mreq))
+        return -EINVAL;
+    memcpy(&group_be, value, sizeof group_be);
+    int error = IN_MULTICAST(ntohl(group_be)) ? read_interface(value, length, &interface_be) : -EINVAL;
+    if (error == -EADDRNOTAVAIL && !leave)
+        error = -ENODEV;
+    return error ? error : datagram_join(s, neat_map(group_be), leave);
 }
 
 /* ---- options ---- */
@@ -332,7 +354,7 @@ static int read_interface(const void *value, socklen_t length, uint32_t *address
     } else {
         return -EINVAL;
     }
-    if (*address_be == INADDR_ANY || *address_be == neat.page->address_be || ntohl(*address_be) >> 24 == 127)
+    if (*address_be == INADDR_ANY || is_own(neat_map(*address_be)))
         return 0;
     return -EADDRNOTAVAIL;
 }
@@ -366,7 +388,7 @@ int datagram_set_option(struct sock *s, int level, int name, const void *value, 
         return error;
     }
     if (level == IPPROTO_IP && (name == IP_ADD_MEMBERSHIP || name == IP_DROP_MEMBERSHIP))
-        return datagram_group(s, value, length, name == IP_DROP_MEMBERSHIP);
+        return set_group(s, value, length, name == IP_DROP_MEMBERSHIP);
     if (level == IPPROTO_IP && length == 1)
         number = *(const uint8_t *)value;
     else if (length >= sizeof number)
@@ -428,8 +450,7 @@ static int get_ip(const struct datagrams *u, int name, int *value)
 /* The same for getsockopt(). */
 int datagram_get_option(struct sock *s, int level, int name, int *value)
 {
-    uint32_t address_be;
-    uint16_t port_be;
+    struct end peer;
 
     if (level == IPPROTO_UDP) {
         *value = name == UDP_SEGMENT ? s->udp->segment : s->udp->coalesce;
@@ -438,9 +459,9 @@ int datagram_get_option(struct sock *s, int level, int name, int *value)
     if (level == IPPROTO_TCP)
         return -ENOPROTOOPT;
     if (level == IPPROTO_IP && name == IP_MTU) {
-        if (!datagram_peer(s, &address_be, &port_be))
+        if (!datagram_peer(s, &peer))
             return -ENOTCONN;
-        *value = (int)datagram_mtu(s, address_be);
+        *value = (int)datagram_mtu(s, peer.address);
         return 0;
     }
     if (level == IPPROTO_IP)

@@ -312,8 +312,8 @@ static void restore_sock(struct sock *s, const struct sock *saved)
     s->error = saved->error;
     s->options = saved->options;
     s->binding = saved->binding;
-    s->local_be = saved->local_be;
-    s->local_port_be = saved->local_port_be;
+    s->family = saved->family;
+    s->local = saved->local;
     if (connected) {
         slot_attach(s, saved->channel, saved->replica, saved->slot);
         s->generation = saved->generation;

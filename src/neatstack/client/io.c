@@ -430,17 +430,16 @@ void put_first(struct sock *s, const struct text *text)
 ssize_t sock_send_to(struct sock *s, const struct iovec *iov, int count, int flags, const struct sockaddr *address,
                      socklen_t length)
 {
-    struct sockaddr_in deferred = {.sin_family = AF_INET};
+    struct sockaddr_in6 deferred;
     struct text text = {iov, count};
     size_t wanted = total_length(iov, count), first;
 
     if (likely((!(flags & MSG_FASTOPEN) && !s->deferred) || s->udp))
         return sock_send(s, iov, count, flags);
     if (__atomic_exchange_n(&s->deferred, false, __ATOMIC_ACQ_REL)) {
-        deferred.sin_addr.s_addr = s->deferred_be;
-        deferred.sin_port = s->deferred_port_be;
         address = (const struct sockaddr *)&deferred;
         length = sizeof deferred;
+        put_address(s, (struct sockaddr *)&deferred, &length, &s->deferred_to);
     } else if (!address) {
         return s->phase == PHASE_FRESH ? -EINVAL : -EISCONN;
     } else if (address->sa_family == AF_UNSPEC) {

@@ -322,13 +322,14 @@ void manager_abandon(const struct kin *child)
 }
 
 /* Bind the socket's description. 0 or -errno. */
-int manager_bind(struct sock *s, uint32_t address_be, uint16_t port_be)
+int manager_bind(struct sock *s, struct end local)
 {
-    struct neat_request request = {.op = NEAT_REQUEST_BIND, .address_be = neat_map(address_be), .port_be = port_be};
+    struct neat_request request = {.op = NEAT_REQUEST_BIND, .address_be = local.address, .port_be = local.port_be};
     struct answer answer;
 
     request.flags = (uint16_t)((s->options.reuse_address ? NEAT_BIND_REUSEADDR : 0) |
-                               (s->options.reuse_port ? NEAT_BIND_REUSEPORT : 0) | (s->udp ? NEAT_BIND_DATAGRAM : 0));
+                               (s->options.reuse_port ? NEAT_BIND_REUSEPORT : 0) | (s->udp ? NEAT_BIND_DATAGRAM : 0) |
+                               (s->options.v6only ? NEAT_BIND_V6ONLY : 0));
     if (s->udp)
         request.binding = s->udp->leg[0]->slot; /* its cookie */
     int error = ask(&request, &answer, false);
@@ -336,8 +337,7 @@ int manager_bind(struct sock *s, uint32_t address_be, uint16_t port_be)
         return error;
     close_passed(&answer);
     s->binding = answer.reply.binding;
-    s->local_be = address_be;
-    s->local_port_be = answer.reply.port_be;
+    s->local = (struct end){local.address, answer.reply.port_be};
     return 0;
 }
 
@@ -360,10 +360,10 @@ int manager_listen(struct sock *s, uint32_t backlog)
 }
 
 /* A UDP socket joins or leaves a group of hosts. 0 or -errno. */
-int manager_group(uint32_t binding, uint32_t group_be, bool leave)
+int manager_group(uint32_t binding, struct neat_address group, bool leave)
 {
     struct neat_request request = {
-        .op = leave ? NEAT_REQUEST_LEAVE : NEAT_REQUEST_JOIN, .binding = binding, .address_be = neat_map(group_be)};
+        .op = leave ? NEAT_REQUEST_LEAVE : NEAT_REQUEST_JOIN, .binding = binding, .address_be = group};
     struct answer answer;
     int error = ask(&request, &answer, false);
     if (!error)

@@ -270,7 +270,9 @@ int option_set(struct sock *s, int level, int name, const void *value, socklen_t
     sock_lock(s);
     struct options changed = s->options;
     int error = s->udp ? datagram_set_option(s, level, name, value, length) : OPTION_COMMON;
-    if (error == OPTION_COMMON)
+    if (error == OPTION_COMMON && level == IPPROTO_IPV6)
+        error = ipv6_set_option(s, &changed, name, value, length);
+    else if (error == OPTION_COMMON)
         error = set_option(&changed, level, name, value, length);
     if (!error && s->phase != PHASE_FRESH && level == IPPROTO_TCP &&
         ((name == TCP_WINDOW_CLAMP && !changed.window_clamp) || name == TCP_FASTOPEN_CONNECT))
@@ -335,7 +337,7 @@ static int get_socket_int(struct sock *s, int name, int *value)
         *value = SOCK_STREAM;
         return 0;
     case SO_DOMAIN:
-        *value = AF_INET;
+        *value = s->family;
         return 0;
     case SO_PROTOCOL:
         *value = IPPROTO_TCP;
@@ -524,6 +526,8 @@ static int get_option(struct sock *s, int level, int name, void *value, socklen_
         error = get_tcp_int(s, name, &number);
     else if (level == IPPROTO_IP)
         error = get_ip_int(s, name, &number);
+    else if (level == IPPROTO_IPV6)
+        error = ipv6_get_option(s, name, &number);
     else
         error = -EOPNOTSUPP;
     if (error)

@@ -12,10 +12,9 @@
 EXPORT int socket(int domain, int type, int protocol)
 {
     int kind = type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (domain == AF_INET && (kind == SOCK_STREAM || (kind == SOCK_DGRAM && (protocol == 0 || protocol == IPPROTO_UDP))))
-        return (int)result(sock_create(type, protocol));
-    if (domain == AF_INET6 && kind == SOCK_STREAM)
-        return (int)result(-EAFNOSUPPORT);
+    bool ours = kind == SOCK_STREAM || (kind == SOCK_DGRAM && (protocol == 0 || protocol == IPPROTO_UDP));
+    if ((domain == AF_INET || domain == AF_INET6) && ours)
+        return (int)result(sock_create(domain, type, protocol));
     return real()->socket(domain, type, protocol);
 }
 

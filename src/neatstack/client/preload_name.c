@@ -1,15 +1,16 @@
-/* Names. The stack speaks IPv4: a program that takes any family is given addresses that it can use.
+/* Names. On a stack that speaks IPv4 alone, a program that takes any family is given addresses that it can use.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "preload.h"
 
-/* Without this, a program that binds to the first address it is offered would be offered `::` wherever the host has IPv6. */
+/* Without this, a program that connects to the first address that it is offered would be offered one of IPv6 wherever the host has
+ * that, and so has the name. */
 EXPORT int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **found)
 {
     struct addrinfo ipv4 = {.ai_family = AF_INET, .ai_flags = AI_V4MAPPED | AI_ADDRCONFIG}; /* what no hints mean */
 
-    if (!neat.directory || (hints && hints->ai_family != AF_UNSPEC))
+    if (!neat.directory || (hints && hints->ai_family != AF_UNSPEC) || (!enter_stack() && neat.page->mtu6))
         return real()->getaddrinfo(node, service, hints, found);
     if (hints) {
         ipv4.ai_flags = hints->ai_flags;

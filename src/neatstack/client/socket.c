@@ -42,7 +42,7 @@ int sock_relock(struct sock *s, uint32_t serial)
 
 /* ---- making ---- */
 
-static int enter_stack(void)
+int enter_stack(void)
 {
     int error = 0;
     if (likely(load_acquire(&neat.open)))
@@ -54,8 +54,8 @@ static int enter_stack(void)
     return error;
 }
 
-/* socket(AF_INET, SOCK_STREAM...), or SOCK_DGRAM. A descriptor or -errno. */
-int sock_create(int type, int protocol)
+/* socket(): SOCK_STREAM or SOCK_DGRAM of AF_INET or AF_INET6. A descriptor or -errno. */
+int sock_create(int family, int type, int protocol)
 {
     bool stream = (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM;
     if (protocol != 0 && protocol != (stream ? IPPROTO_TCP : IPPROTO_UDP))
@@ -72,6 +72,9 @@ int sock_create(int type, int protocol)
     int fd = s ? placeholder_dup(0, type & SOCK_CLOEXEC) : -ENOBUFS;
     if (fd >= 0) {
         s->nonblocking = type & SOCK_NONBLOCK;
+        s->family = (uint8_t)family;
+        s->local.address = any_of(family);
+        s->options.mtu_discover6 = IP_PMTUDISC_WANT;
         error = table_put(fd, &s->file);
         if (error) {
             syscall(SYS_close, fd);
@@ -89,36 +92,10 @@ int sock_create(int type, int protocol)
 
 /* ---- binding ---- */
 
-/* The IPv4 address and port of a sockaddr. 0 or -errno. */
-int get_address(const struct sockaddr *from, socklen_t length, uint32_t *address_be, uint16_t *port_be)
-{
-    struct sockaddr_in in;
-    if (!from)
-        return -EFAULT;
-    if (length < sizeof in)
-        return -EINVAL;
-    memcpy(&in, from, sizeof in);
-    if (in.sin_family != AF_INET && !(in.sin_family == AF_UNSPEC && in.sin_addr.s_addr == INADDR_ANY))
-        return -EAFNOSUPPORT;
-    *address_be = in.sin_addr.s_addr;
-    *port_be = in.sin_port;
-    return 0;
-}
-
-void put_address(struct sockaddr *to, socklen_t *length, uint32_t address_be, uint16_t port_be)
-{
-    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = address_be, .sin_port = port_be};
-    if (!to || !length)
-        return;
-    memcpy(to, &in, *length < sizeof in ? *length : sizeof in);
-    *length = sizeof in;
-}
-
 int sock_bind(struct sock *s, const struct sockaddr *address, socklen_t length)
 {
-    uint32_t address_be;
-    uint16_t port_be;
-    int error = get_address(address, length, &address_be, &port_be);
+    struct end local;
+    int error = get_own_address(s, address, length, &local);
 
     if (error)
         return error;
@@ -126,9 +103,9 @@ int sock_bind(struct sock *s, const struct sockaddr *address, socklen_t length)
     if (s->phase != PHASE_FRESH || s->binding)
         error = -EINVAL;
     else if (s->udp)
-        error = datagram_bind(s, address_be, port_be);
+        error = datagram_bind(s, local);
     else
-        error = manager_bind(s, address_be, port_be);
+        error = manager_bind(s, local);
     sock_unlock(s);
     return error;
 }
@@ -144,7 +121,7 @@ int sock_listen(struct sock *s, int backlog)
     if (s->phase != PHASE_FRESH && s->phase != PHASE_LISTENING)
         error = -EINVAL;
     if (!error && !s->binding)
-        error = manager_bind(s, INADDR_ANY, 0);
+        error = manager_bind(s, (struct end){any_of(s->family), 0});
     if (!error) {
         s->backlog = (uint32_t)backlog > most ? most : (uint32_t)backlog;
         error = manager_listen(s, s->backlog);
@@ -164,24 +141,23 @@ int sock_listen(struct sock *s, int backlog)
 /* getsockname(), and getpeername() with `peer`. */
 int sock_name(struct sock *s, struct sockaddr *address, socklen_t *length, bool peer)
 {
-    uint32_t address_be = s->local_be;
-    uint16_t port_be = s->local_port_be;
     int error = 0;
 
     sock_lock(s);
+    struct end name = s->local;
     settle_connect(s);
     bool connected = s->program && answered(s) && (s->phase == PHASE_OPEN || (s->phase == PHASE_CONNECTING && !peer));
     if (connected && load_relaxed(&s->remote->local_port_be)) {
-        address_be = neat_v4(peer ? s->remote->remote_be : s->remote->local_be);
-        port_be = peer ? s->remote->remote_port_be : s->remote->local_port_be;
+        name.address = peer ? s->remote->remote_be : s->remote->local_be;
+        name.port_be = peer ? s->remote->remote_port_be : s->remote->local_port_be;
     }
     if (s->udp)
-        error = datagram_name(s, peer, &address_be, &port_be);
+        error = datagram_name(s, peer, &name);
     else if (peer && (!connected || s->remote->state == NEAT_STATE_CLOSED))
         error = -ENOTCONN;
     sock_unlock(s);
     if (!error)
-        put_address(address, length, address_be, port_be);
+        put_address(s, address, length, &name);
     return error;
 }
 
@@ -203,6 +179,14 @@ int take_error(struct sock *s)
     return (int)load_relaxed(&s->remote->error);
 }
 
+/* Whether the connection is one of IPv6: who has opened it has said where it goes, who accepts is told whence it comes. */
+static bool is_ipv6(const struct sock *s)
+{
+    struct neat_address remote = s->program->remote_be;
+
+    return s->family == AF_INET6 && !neat_is_v4(neat_is_any(remote) ? s->remote->remote_be : remote);
+}
+
 /* Write the options into the socket's lines. */
 void apply_options(struct sock *s)
 {
@@ -222,8 +206,9 @@ void apply_options(struct sock *s)
     p->fin_wait_s = o->fin_wait_s;
     p->congestion = o->congestion;
     p->unsent_most = o->unsent_most;
-    p->tos = o->tos;
-    p->ttl = o->ttl;
+    bool six = is_ipv6(s);
+    p->tos = six ? o->traffic_class : o->tos;
+    p->ttl = six ? hop_limit(o) : o->ttl;
 }
 
 /* ---- end ---- */

@@ -95,8 +95,10 @@ void sock_free(struct sock *s)
 struct datagrams *datagrams_new(void)
 {
     struct datagrams *u = pool_take(&datagrams);
-    if (u)
+    if (u) {
         u->mtu_discover = IP_PMTUDISC_WANT;
+        u->multicast_hops = 1;
+    }
     return u;
 }
 

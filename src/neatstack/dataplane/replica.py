@@ -49,7 +49,7 @@ from neatstack.dataplane.mapping import Mapping
 from neatstack.dataplane.sandbox import enter_isolation, filter_calls, name_process
 from neatstack.dataplane.version import VERSION, state
 
-LISTEN_OPTIONS = ("mss", "defer", "syn_retries", "fastopen", "congestion")
+LISTEN_OPTIONS = ("mss", "defer", "syn_retries", "fastopen", "congestion", "v6only")
 OF_REPLICAS = frozenset((
     *("channel", "drop", "listen", "unlisten", "grant", "revoke", "bind", "release", "unbind", "join", "leave"),
     *("run", "settle", "fault", "capture", "uncapture"),
