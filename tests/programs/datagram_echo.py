@@ -22,7 +22,7 @@ class Echo(asyncio.DatagramProtocol):
 
 
 def server(address: str, port: int) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as s:
         s.bind((address, port))
         while True:
             s.sendto(*s.recvfrom(65536))

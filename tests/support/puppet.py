@@ -70,18 +70,19 @@ class Puppet:
     def call(self, what: str, *arguments: Any, timeout: float = TIMEOUT) -> Any:
         return self.begin(what, *arguments).result(timeout)
 
-    def socket(self) -> Remote:
-        return Remote(self, self.call("socket"))
+    def socket(self, address: str = "") -> Remote:
+        """A stream socket of the family of `address`."""
+        return Remote(self, self.call("socket", address))
 
     def listen(self, address: str, port: int, backlog: int = 128) -> Remote:
-        made = self.socket()
+        made = self.socket(address)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((address, port))
         made.listen(backlog)
         return made
 
     def connect(self, address: str, port: int) -> Remote:
-        made = self.socket()
+        made = self.socket(address)
         made.connect((address, port))
         return made
 
@@ -126,8 +127,8 @@ class Sockets:
         self.sockets[number] = made
         return number
 
-    def socket(self) -> int:
-        return self.keep(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+    def socket(self, address: str = "") -> int:
+        return self.keep(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM))
 
     def accept(self, number: int) -> int:
         return self.keep(self.sockets[number].accept()[0])

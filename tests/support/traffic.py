@@ -60,13 +60,14 @@ class Flow(threading.Thread):
 
 
 class Traffic:
-    """Flows to an echo server on the stack."""
+    """Flows to an echo server on the stack; `address` is the stack's, of the family that they shall be of."""
 
-    def __init__(self, stack: Stack, port: int) -> None:
+    def __init__(self, stack: Stack, port: int, address: str | None = None) -> None:
         self.stack = stack
-        self.server = stack.programs.spawn("python3", ECHO, "0.0.0.0", port)
-        stack.host.wait_port(stack.address, port, process=self.server)
-        self.flows = [Flow(stack.host.connect(stack.address, port), seed) for seed in range(CONNECTIONS)]
+        to = address or stack.address
+        self.server = stack.programs.spawn("python3", ECHO, "::" if ":" in to else "0.0.0.0", port)
+        stack.host.wait_port(to, port, process=self.server)
+        self.flows = [Flow(stack.host.connect(to, port), seed) for seed in range(CONNECTIONS)]
         self.moves()
 
     def alive(self) -> list[Flow]:

@@ -116,12 +116,13 @@ class Namespace(Side):
             finally:
                 enter(before.fileno())
 
-    def open_socket(self) -> socket.socket:
+    def open_socket(self, address: str = "") -> socket.socket:
+        """A stream socket of the family of `address`."""
         with self.entered():
-            return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            return socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
 
     def connect(self, address: str, port: int, timeout: float = 5.0) -> socket.socket:
-        made = self.open_socket()
+        made = self.open_socket(address)
         try:
             made.settimeout(timeout)
             made.connect((address, port))
