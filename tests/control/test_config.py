@@ -116,6 +116,7 @@ def test_rejuvenation_as_seconds_and_as_text(tmp_path: Path) -> None:
     ({"user": "no-such-user"}, "user", "nobody"),
     ({"sockets": 1000}, "sockets", "1024"),
     ({"recovery": "hope"}, "recovery", "'adopt' or 'reset'"),
+    ({"ecn": "yes"}, "ecn", "'off', 'passive' or 'active'"),
     ({"spares": 9}, "spares", "8"),
     ({"spares": -1}, "spares", "0"),
     ({"allow_faults": "perhaps"}, "allow_faults", "perhaps"),

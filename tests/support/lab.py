@@ -229,6 +229,7 @@ class Connection:
         window: int | None = None,
         options: bytes = b"",
         urgent: int = 0,
+        tos: int = 0,
     ) -> Segment:
         """What the peer would send; nothing is sent. `window` is the field as it stands on the wire."""
         seq = self.nxt if seq is None else seq
@@ -245,6 +246,7 @@ class Connection:
             payload=data,
             options=options,
             urgent=urgent,
+            tos=tos,
         )
 
     def sends(self, flags: str = "A", **what: Any) -> None:

@@ -320,13 +320,17 @@ def _read_datagram(ip: bytes, udp: bytes, at: float) -> Datagram:
 
 
 def split(segment: Segment, size: int) -> Iterator[Segment]:
-    """What a device with segmentation offload makes of a segment: pieces of `size` bytes, FIN and PSH on the last."""
+    """What a device with segmentation offload makes of a segment: pieces of `size` bytes.
+
+    FIN and PSH are on the last, CWR is on the first.
+    """
     if not size or len(segment.payload) <= size:
         yield segment
         return
     for offset in range(0, len(segment.payload), size):
         last = offset + size >= len(segment.payload)
         flags = segment.flags if last else segment.flags.replace("F", "").replace("P", "")
+        flags = flags.replace("C", "") if offset else flags
         yield replace(
             segment, seq=segment.seq + offset & 0xFFFFFFFF, payload=segment.payload[offset : offset + size], flags=flags
         )

@@ -58,6 +58,14 @@ def up(
     max_replicas: Annotated[
         int | None, typer.Option(help="How many there may be later, up to 16.", show_default="4, --replicas if more")
     ] = None,
+    ecn: Annotated[
+        str | None,
+        typer.Option(
+            metavar="off|passive|active",
+            help="Explicit congestion notification: not at all, for peers that ask, or asked for, too.",
+            show_default="passive",
+        ),
+    ] = None,
     recovery: Annotated[
         str | None,
         typer.Option(metavar="adopt|reset", help="A dead replica's connections: kept or reset.", show_default="adopt"),
@@ -90,6 +98,7 @@ def up(
         "netns": netns,
         "replicas": replicas,
         "max_replicas": max_replicas,
+        "ecn": ecn,
         "recovery": recovery,
         "spares": spares,
         "rejuvenate_every": rejuvenate_every,

@@ -52,6 +52,7 @@ class Options(BaseModel):
     max_backlog: int = Field(4096, ge=1, le=65535)
     user: str = "nobody"
     seccomp: bool = True
+    ecn: Literal["off", "passive", "active"] = "passive"
     recovery: Literal["adopt", "reset"] = "adopt"
     spares: int = Field(1, ge=0, le=MAX_SPARES)
     rejuvenate_every: float | None = None

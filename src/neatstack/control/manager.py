@@ -168,6 +168,7 @@ class Manager:
             mac=bytes([0x02]) + secrets.token_bytes(5),  # locally administered, unicast
             link_queue=settings.max_replicas,
             backlog_max=settings.max_backlog,
+            ecn=pages.ECN[settings.ecn],
             keys=choose_keys(settings.replicas),
             table=even_table(list(range(settings.replicas))),
             own=[Own(interface.ip, interface.network.prefixlen) for interface in settings.interfaces4],

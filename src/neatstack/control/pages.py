@@ -8,17 +8,18 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
 MAGIC = 0x5441454E  # NEAT_MAGIC
-VERSION = 8  # NEAT_LAYOUT_VERSION
+VERSION = 9  # NEAT_LAYOUT_VERSION
 BUCKETS = 256  # NEAT_BUCKETS
 MOST_REPLICAS = 16  # NEAT_MAX_REPLICAS
 TABLE_MOVING = 0x40  # NEAT_TABLE_MOVING: any replica that is steered a SYN of this bucket may take it
 TABLE_MOVED = 0x80  # NEAT_TABLE_MOVED, with the next owner in the lower bits: only that one may
-STACK_PAGE = struct.Struct("=11I6s2x2I4x3Q16s2I192s320s256s")  # struct neat_stack_page; padded where C pads
+STACK_PAGE = struct.Struct("=11I6sBx2I4x3Q16s2I192s320s256s")  # struct neat_stack_page; padded where C pads
 OWN = struct.Struct("=16s2I")  # struct neat_own
 ROUTE = struct.Struct("=16s16sI4x")  # struct neat_route
 MOST_ADDRESSES = 8  # NEAT_MAX_ADDRESSES
 MOST_ROUTES = 8  # NEAT_MAX_ROUTES
 DEPRECATED = 1  # NEAT_OWN_DEPRECATED
+ECN = {"off": 0, "active": 1, "passive": 2}
 MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
 GENERATION_AT = 8
 REPLICA_PAGE_SIZE = 4096
@@ -122,6 +123,7 @@ class StackPage:
     gateway6: IPv6Address | None = None
     mtu6: int = 0
     hop_limit: int = 0
+    ecn: int = 0  # numbered as Linux's tcp_ecn
 
     def write(self, page: mmap.mmap) -> None:
         """Write all, then the generation, so that who sees the new generation sees the rest."""
@@ -139,6 +141,7 @@ class StackPage:
             self.replicas,
             self.active,
             self.mac,
+            self.ecn,
             self.link_queue,
             self.backlog_max,
             *self.keys,
@@ -169,14 +172,15 @@ class StackPage:
             replicas=values[9],
             active=values[10],
             mac=values[11],
-            link_queue=values[12],
-            backlog_max=values[13],
-            keys=values[14:17],
-            table=list(values[22]),
+            link_queue=values[13],
+            backlog_max=values[14],
+            keys=values[15:18],
+            table=list(values[23]),
             generation=values[2],
-            own=[Own.unpack(values[20][n * OWN.size : (n + 1) * OWN.size]) for n in range(values[18])],
-            routes=[Route.unpack(values[21][n * ROUTE.size : (n + 1) * ROUTE.size]) for n in range(values[19])],
-            gateway6=IPv6Address(values[17]) if any(values[17]) else None,
+            own=[Own.unpack(values[21][n * OWN.size : (n + 1) * OWN.size]) for n in range(values[19])],
+            routes=[Route.unpack(values[22][n * ROUTE.size : (n + 1) * ROUTE.size]) for n in range(values[20])],
+            gateway6=IPv6Address(values[18]) if any(values[18]) else None,
             mtu6=values[7],
             hop_limit=values[8],
+            ecn=values[12],
         )

@@ -38,6 +38,7 @@ class Settings:
     max_backlog: int = 4096
     user: str = "nobody"  # replicas and link run as this user
     seccomp: bool = True
+    ecn: str = "passive"
     recovery: str = "adopt"
     spares: int = 1
     rejuvenate_every: float | None = None  # seconds

@@ -15,7 +15,7 @@
 #include "address.h"
 
 #define NEAT_MAGIC 0x5441454eu /* "NEAT" */
-#define NEAT_LAYOUT_VERSION 8u
+#define NEAT_LAYOUT_VERSION 9u
 #define NEAT_MAX_REPLICAS 16
 #define NEAT_MAX_CHANNELS 256 /* programs at one time; a program has the same channel number in every replica */
 #define NEAT_MAX_ADDRESSES 8  /* of the stack */
@@ -64,7 +64,8 @@ struct neat_stack_page {
     uint32_t replicas;    /* the maximum: slots 0..replicas-1 exist */
     uint32_t active;      /* bit i: replica i takes new connections */
     uint8_t mac[6];
-    uint8_t pad[2];
+    uint8_t ecn;          /* RFC 3168: 0: no; 1: ask for it; 2: only grant it */
+    uint8_t pad;
     uint32_t link_queue;  /* the device queue of link */
     uint32_t tcp_backlog_max;
     uint64_t hash_key[3]; /* of neat_flow_hash(): random, odd */

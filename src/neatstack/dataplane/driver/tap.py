@@ -51,6 +51,7 @@ from cython.cimports.neatstack.dataplane.driver.tap import (
     ifreq,
     setns,
 )
+from cython.cimports.neatstack.dataplane.wire.headers import CWR
 from cython.cimports.posix.fcntl import O_NONBLOCK, O_RDWR, open
 from cython.cimports.posix.ioctl import ioctl
 from cython.cimports.posix.uio import iovec, writev
@@ -346,6 +347,8 @@ def tap_send(device: cython.pointer[Device], segment: cython.pointer[cython.cons
     front.vnet.gso_type = VIRTIO_NET_HDR_GSO_NONE
     if segment.gso_size:
         front.vnet.gso_type = VIRTIO_NET_HDR_GSO_TCPV4 if segment.header[14] >> 4 == 4 else VIRTIO_NET_HDR_GSO_TCPV6
+        if segment.header[segment.checksum_start + 13] & CWR:  # for the first of the segments alone
+            front.vnet.gso_type |= VIRTIO_NET_HDR_GSO_ECN
     front.vnet.hdr_len = segment.header_length
     front.vnet.gso_size = segment.gso_size
     front.vnet.csum_start = segment.checksum_start

@@ -300,11 +300,11 @@ def apply_options(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         options_changed(s, i)
 
 
-# rfc: 9293:MUST-48 SHLD-21 MUST-49
+# rfc: 9293:MUST-48 SHLD-21 MUST-49, 3168:5-tos
 def copy_options(v: cython.pointer[View]) -> cython.bint:
     """Copy the socket options that concern packets. True: they have changed."""
     flags: uint16_t = load16(cython.address(v.program.flags))
-    tos: uint8_t = load8(cython.address(v.program.tos))
+    tos: uint8_t = load8(cython.address(v.program.tos)) & 0xFC  # the last bits are TCP's own (RFC 3168 section 5)
     ttl: uint8_t = load8(cython.address(v.program.ttl))
     limit: uint32_t = load32(cython.address(v.program.receive_buffer))
     if limit == 0 or limit > v.rx_size:

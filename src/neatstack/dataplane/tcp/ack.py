@@ -12,7 +12,7 @@ from cython.cimports.neatstack.dataplane.stack import (
     Stack,
     View,
 )
-from cython.cimports.neatstack.dataplane.tcp import congestion, prr, rack, rtt, tlp
+from cython.cimports.neatstack.dataplane.tcp import congestion, ecn, prr, rack, rtt, tlp
 from cython.cimports.neatstack.dataplane.tcp.congestion import LARGEST
 from cython.cimports.neatstack.dataplane.tcp.frto import answer
 from cython.cimports.neatstack.dataplane.tcp.isn import random32
@@ -21,6 +21,7 @@ from cython.cimports.neatstack.dataplane.tcp.scoreboard import prune, take_block
 from cython.cimports.neatstack.dataplane.tcp.seq import after, before
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
+    ECN_REDUCED,
     TCB_ACK_NOW,
     TCB_FIN_SENT,
     TCB_RECOVERY,
@@ -31,7 +32,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
 )
 from cython.cimports.neatstack.dataplane.tcp.timers import SECOND, clear_timer
 from cython.cimports.neatstack.dataplane.tcp.timestamps import echoed, more_than_stamps
-from cython.cimports.neatstack.dataplane.wire.headers import FIN, SYN, Segment
+from cython.cimports.neatstack.dataplane.wire.headers import ECE, FIN, SYN, Segment
 
 FULL_AGAIN = cython.declare(uint64_t, 600)  # seconds of smaller segments after a black hole (RFC 4821 section 7.7)
 CHALLENGES = cython.declare(uint32_t, 1000)  # at most, in a second (RFC 5961 section 7)
@@ -44,11 +45,13 @@ def acknowledge(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cytho
     RFC 5961 section 5.2: an ACK of what was never sent, or older than any window could leave under way, is challenged.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
-    recovering: cython.bint = t.flags & TCB_RECOVERY
+    recovering: cython.bint = t.flags & TCB_RECOVERY or t.ecn & ECN_REDUCED
     reached: uint32_t = prr.reached(s, i) if recovering else 0
     if after(seg.ack, t.snd.max) or before(seg.ack, t.snd.una - t.snd.max_wnd):
         challenge(s, i)
         return False
+    if cython.unlikely(seg.flags & ECE):
+        ecn.echoed(s, i)
     if after(seg.ack, t.snd.una):
         advance(s, i, seg)
         selected(s, i, seg, True)
@@ -57,7 +60,7 @@ def acknowledge(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cytho
             duplicate(s, i)
     else:
         s.counters.drops[cython.cast(cython.int, DROP_OLD_ACK)] += 1  # only its ACK; the text is taken
-    if recovering and t.flags & TCB_RECOVERY:
+    if recovering and (t.flags & TCB_RECOVERY or t.ecn & ECN_REDUCED):
         prr.delivered(s, i, prr.reached(s, i) - reached)
     take_window(s, i, seg)
     return True
@@ -131,7 +134,11 @@ def advance(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.co
                 v.mending = 0
                 rack.recovered(s, i)
             t.cc.recover = ack  # keeps pace: else it would lie ahead again once 2 GiB have been sent without a loss
-        congestion.grow(t, s.now, acked, flight, echoed(s, t, seg) if t.cc.ssthresh == LARGEST else 0)
+        if cython.unlikely(t.ecn & ECN_REDUCED):
+            if not before(ack, t.cwr_end):
+                ecn.window_passed(t)
+        else:
+            congestion.grow(t, s.now, acked, flight, echoed(s, t, seg) if t.cc.ssthresh == LARGEST else 0)
     if t.snd.una == t.snd.max:
         tlp.stop(s, i)
     else:

@@ -11,7 +11,7 @@ from cython.cimports.neatstack.dataplane.channel.layout import NEAT_CUBIC, NEAT_
 from cython.cimports.neatstack.dataplane.tcp import cubic, hystart
 from cython.cimports.neatstack.dataplane.tcp.congestion import LARGEST
 from cython.cimports.neatstack.dataplane.tcp.seq import least, most
-from cython.cimports.neatstack.dataplane.tcp.tcb import Tcb
+from cython.cimports.neatstack.dataplane.tcp.tcb import ECN_OK, ECN_QUEUED, ECN_REDUCED, Tcb
 
 INITIAL_SEGMENTS = cython.declare(uint32_t, 10)  # RFC 6928
 
@@ -68,9 +68,16 @@ def grow(t: cython.pointer[Tcb], now: uint64_t, acked: uint32_t, flight: uint32_
             t.cc.cwnd = least(t.cc.cwnd + t.snd.mss, LARGEST)
 
 
-# rfc: 9438:4.6-ssthresh
+# rfc: 9438:4.6-ssthresh, 3168:6.1.2-3
 def reduce(t: cython.pointer[Tcb], flight: uint32_t) -> cython.void:
-    """A segment is lost: ssthresh by RFC 5681 equation 4, or RFC 9438 section 4.6; cwnd is the recovery's business."""
+    """A segment is lost: ssthresh by RFC 5681 equation 4, or RFC 9438 section 4.6; cwnd is the recovery's business.
+
+    Not within the window that was reduced for a mark; and the peer's receiver is told of it (RFC 3168 section 6.1.2).
+    """
+    if t.ecn & ECN_REDUCED:
+        return
+    if t.ecn & ECN_OK:
+        t.ecn |= ECN_QUEUED
     if t.cc.algorithm == NEAT_CUBIC:
         flight = cubic.reduced(t, flight)
     else:
@@ -88,6 +95,7 @@ def timed_out(t: cython.pointer[Tcb], flight: uint32_t) -> cython.void:
     if not t.snd.backoff:
         reduce(t, flight)
     cubic.forget(t)
+    t.ecn &= ~cython.cast(uint8_t, ECN_REDUCED)
     t.cc.cwnd = most(t.snd.mss, 1)
 
 

@@ -6,8 +6,8 @@ has, and nobody else can make it:
     cookie = F(flow) + SEG.SEQ + (counter << 24) + ((G(flow, SEG.SEQ, counter) + index of MSS) mod 2^24)
 
 F and G are SipHash with the secret that all replicas of the stack share, so that an ACK may reach another one than its
-SYN has, when buckets move; the counter goes on every COOKIE_SECONDS. Window scale and SACK-permitted stand in the last
-bits of our timestamp, which the peer echoes; a peer without timestamps gets neither.
+SYN has, when buckets move; the counter goes on every COOKIE_SECONDS. Window scale, SACK-permitted and ECN stand in the
+last bits of our timestamp, which the peer echoes; a peer without timestamps gets none of them.
 """
 
 import cython
@@ -24,24 +24,26 @@ from cython.cimports.neatstack.dataplane.stack import (
 )
 from cython.cimports.neatstack.dataplane.tcp import rtt, table
 from cython.cimports.neatstack.dataplane.tcp.cookies import COOKIE_SECONDS
+from cython.cimports.neatstack.dataplane.tcp.ecn import offered
 from cython.cimports.neatstack.dataplane.tcp.emit import write_header
 from cython.cimports.neatstack.dataplane.tcp.handshake import first_room, new_connection, our_mss, take_offers
 from cython.cimports.neatstack.dataplane.tcp.isn import flow_words, siphash, timestamp_offset
 from cython.cimports.neatstack.dataplane.tcp.options import parse, write_syn
 from cython.cimports.neatstack.dataplane.tcp.seq import least
 from cython.cimports.neatstack.dataplane.tcp.state import become
-from cython.cimports.neatstack.dataplane.tcp.tcb import State, Tcb
+from cython.cimports.neatstack.dataplane.tcp.tcb import ECN_OK, State, Tcb
 from cython.cimports.neatstack.dataplane.tcp.timers import SECOND
 from cython.cimports.neatstack.dataplane.tcp.timestamps import STAMPS_FRONT
 from cython.cimports.neatstack.dataplane.tcp.window import RECEIVE_SHIFT
 from cython.cimports.neatstack.dataplane.wire.bytes import put32
-from cython.cimports.neatstack.dataplane.wire.headers import ACK, DEFAULT_MSS, SYN, TCP_HEADER, Options, Segment
+from cython.cimports.neatstack.dataplane.wire.headers import ACK, DEFAULT_MSS, ECE, SYN, TCP_HEADER, Options, Segment
 
 GOOD_FOR = cython.declare(uint32_t, 2)  # values of the counter
 LOW = cython.declare(uint32_t, 0xFFFFFF)
 SIZES = cython.declare(uint16_t[8])  # of MSS; a peer's own is rounded down
 NO_SCALING = cython.declare(uint8_t, 15)  # in the four bits of the window scale, which is 14 at most
 SACK_BIT = cython.declare(uint8_t, 16)
+ECN_BIT = cython.declare(uint8_t, 32)
 STAMP_BITS = cython.declare(uint32_t, 63)
 
 # The least that is ever used, Internet minimum, IPv6 minimum, tunnels, PPPoE, Ethernet, jumbo frames
@@ -134,7 +136,7 @@ def answer_with_cookie(
         cookie(s, seg, options.mss if options.mss else DEFAULT_MSS),
         seg.seq + 1,
         length,
-        SYN | ACK,
+        SYN | ACK | ECE if options.has_timestamp and offered(s, seg) else SYN | ACK,
         cython.cast(uint16_t, least(first_room(s, listener), 65535)),
     )
     commit(s, out, length, 0, 0)
@@ -169,6 +171,8 @@ def stamp_of(
     bits: uint32_t = options.wscale if options.has_wscale else NO_SCALING
     if options.sack_permitted:
         bits |= SACK_BIT
+    if offered(s, seg):
+        bits |= ECN_BIT
     return clock - STAMP_BITS + ((bits - (clock - STAMP_BITS)) & STAMP_BITS)
 
 
@@ -233,6 +237,8 @@ def take_cookie(
     options.wscale = cython.cast(uint8_t, seg.tsecr & 15) if seg.stamped else NO_SCALING
     options.has_wscale = options.wscale != NO_SCALING
     options.sack_permitted = seg.stamped and seg.tsecr & SACK_BIT
+    if seg.stamped and seg.tsecr & ECN_BIT and s.page.ecn:
+        t.ecn = ECN_OK
     t.snd.iss = seg.ack - 1
     take_offers(s, t, seg.seq - 1, cython.address(options))
     t.snd.wnd = t.snd.max_wnd = seg.wnd

@@ -11,6 +11,7 @@ from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_FASTOPE
 from cython.cimports.neatstack.dataplane.driver.device import Outgoing
 from cython.cimports.neatstack.dataplane.ip.output import begin, commit, outbox_full
 from cython.cimports.neatstack.dataplane.stack import NEWS_OUTPUT, Stack, View
+from cython.cimports.neatstack.dataplane.tcp.ecn import ECN_ACTIVE, ECT_0, transports
 from cython.cimports.neatstack.dataplane.tcp.emit import write_header
 from cython.cimports.neatstack.dataplane.tcp.fastopen import write_fast
 from cython.cimports.neatstack.dataplane.tcp.options import write_syn
@@ -18,6 +19,10 @@ from cython.cimports.neatstack.dataplane.tcp.sack import write_sack
 from cython.cimports.neatstack.dataplane.tcp.seq import before, earlier, later, least
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
+    ECN_ASKED,
+    ECN_DEMAND,
+    ECN_OK,
+    ECN_QUEUED,
     TCB_ACK_DELAYED,
     TCB_ACK_NOW,
     TCB_COOKIE_OWED,
@@ -33,13 +38,13 @@ from cython.cimports.neatstack.dataplane.tcp.timers import clear_timer
 from cython.cimports.neatstack.dataplane.tcp.timestamps import STAMPS, write_stamps
 from cython.cimports.neatstack.dataplane.tcp.window import RECEIVE_SHIFT, offer, offer_in_syn
 from cython.cimports.neatstack.dataplane.wire.bytes import put16
-from cython.cimports.neatstack.dataplane.wire.headers import ACK, FIN, RST, SYN, TCP_HEADER, URG, Segment
+from cython.cimports.neatstack.dataplane.wire.headers import ACK, CWR, ECE, FIN, RST, SYN, TCP_HEADER, URG, Segment
 
 LONGEST_HEADER = cython.declare(uint32_t, 60)  # of TCP, with options
 LEAST_MAXSEG = cython.declare(uint16_t, 88)  # bytes, as Linux's TCP_MAXSEG
 
 
-# rfc: 9293:MUST-65, 7323:3.2b
+# rfc: 9293:MUST-65, 7323:3.2b, 3168:6.1.1-2 6.1.4-1 6.1.5-1 6.1.6-1
 def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t, flags: uint8_t) -> cython.void:
     """Plan a segment of a synchronized connection with `length` bytes of the send ring.
 
@@ -52,9 +57,12 @@ def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t,
     out: cython.pointer[Outgoing]
     t.flags &= ~cython.cast(uint32_t, TCB_ACK_NOW | TCB_ACK_DELAYED)
     clear_timer(s, i, TIMER_DELAYED_ACK)
-    out = begin(s, t.local_be, t.remote_be, v.tos, v.ttl)
+    capable: cython.bint = transports(t, seq, length)
+    out = begin(s, t.local_be, t.remote_be, v.tos | ECT_0 if capable else v.tos, v.ttl)
     if out == cython.NULL:
         return
+    if cython.unlikely(t.ecn & (ECN_DEMAND | ECN_QUEUED)):
+        flags |= bits_of(t, capable)
     if t.flags & TCB_TIMESTAMPS:
         write_stamps(s, t, out.header + out.transport + TCP_HEADER)
         header += STAMPS
@@ -78,6 +86,19 @@ def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t,
             return
         out.second_length = length - out.first_length
     commit(s, out, header, length, t.snd.mss if length > t.snd.mss else 0)
+
+
+# rfc: 3168:6.1.3-1 6.1.2-3
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def bits_of(t: cython.pointer[Tcb], fresh: cython.bint) -> uint8_t:
+    """ECE while there is a mark to echo; CWR once, on text that was not sent before."""
+    flags: uint8_t = ECE if t.ecn & ECN_DEMAND else 0
+    if fresh and t.ecn & ECN_QUEUED:
+        t.ecn &= ~cython.cast(uint8_t, ECN_QUEUED)
+        flags |= CWR
+    return flags
 
 
 # rfc: 9293:MUST-30 MUST-31 MUST-62
@@ -147,12 +168,27 @@ def emit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     if t.flags & TCB_COOKIE_OWED or v.options & NEAT_FLAG_FASTOPEN:
         length = write_fast(s, i, out, length, cython.address(text))
     write_header(
-        tcp, t.local_port_be, t.remote_port_be, t.snd.iss, t.rcv.nxt, length, SYN if active else SYN | ACK, window
+        tcp, t.local_port_be, t.remote_port_be, t.snd.iss, t.rcv.nxt, length, flags_of_syn(s, t, active), window
     )
     commit(s, out, length, text, 0)
     if not active:
         t.flags &= ~cython.cast(uint32_t, TCB_ACK_NOW | TCB_ACK_DELAYED)
     return True
+
+
+# rfc: 3168:6.1.1-1 6.1.1.1-1
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def flags_of_syn(s: cython.pointer[Stack], t: cython.pointer[Tcb], active: cython.bint) -> uint8_t:
+    """ECN is asked for if the operator wants it, and granted if it was asked for.
+
+    A SYN that was not answered may have met somebody whom these bits displease: the next one has none.
+    """
+    if not active:
+        return SYN | ACK | ECE if t.ecn & ECN_OK else SYN | ACK
+    t.ecn = ECN_ASKED if s.page.ecn == ECN_ACTIVE and not t.snd.backoff else 0
+    return SYN | ECE | CWR if t.ecn else SYN
 
 
 # rfc: 7323:3.2c

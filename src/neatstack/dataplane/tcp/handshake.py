@@ -28,6 +28,7 @@ from cython.cimports.neatstack.dataplane.tcp import congestion, rtt, table
 from cython.cimports.neatstack.dataplane.tcp.ack import round_trip, take_window
 from cython.cimports.neatstack.dataplane.tcp.bits import lowest
 from cython.cimports.neatstack.dataplane.tcp.cookies import answer_with_cookie, cookies_expected, take_cookie
+from cython.cimports.neatstack.dataplane.tcp.ecn import answered, offered
 from cython.cimports.neatstack.dataplane.tcp.emit import limit_mss, refuse
 from cython.cimports.neatstack.dataplane.tcp.errors import path_mss
 from cython.cimports.neatstack.dataplane.tcp.fastopen import forget, learn, open_fast, take_text_of_syn
@@ -38,6 +39,7 @@ from cython.cimports.neatstack.dataplane.tcp.rtt import RTO_FALLBACK
 from cython.cimports.neatstack.dataplane.tcp.seq import after, least, most
 from cython.cimports.neatstack.dataplane.tcp.state import become, end, mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
+    ECN_OK,
     NO_CHANNEL,
     TCB_ACK_NOW,
     TCB_DEFERRED,
@@ -199,6 +201,8 @@ def passive_open(
         t.snd.iss = least_iss + 1
     t.snd.una = t.snd.nxt = t.snd.max = t.snd.small = t.cc.recover = t.snd.iss
     take_syn(s, t, seg)
+    if offered(s, seg):
+        t.ecn = ECN_OK
     rtt.start(t)
     if listener.fastopen and seg.options_length:
         open_fast(s, t, listener, seg)
@@ -344,6 +348,7 @@ def syn_sent(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]
         return False
     # Fourth, the SYN bit
     take_syn(s, t, seg)
+    answered(t, seg)
     if s.views[i].options & NEAT_FLAG_FASTOPEN:
         learn(s, t, seg)
         if t.snd.backoff and t.flags & TCB_FASTOPEN:

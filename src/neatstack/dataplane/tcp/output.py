@@ -18,6 +18,7 @@ from cython.cimports.neatstack.dataplane.tcp.scoreboard import close_stretch, ne
 from cython.cimports.neatstack.dataplane.tcp.seq import after, before, earlier, later, least
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
+    ECN_REDUCED,
     TCB_ACK_NOW,
     TCB_FASTOPEN,
     TCB_FIN_QUEUED,
@@ -254,7 +255,7 @@ def send(
         t.flags |= TCB_FIN_SENT
     t.snd.max = later(t.snd.max, after_text + fin)
     t.last_sent = s.now
-    if t.flags & TCB_RECOVERY:
+    if t.flags & TCB_RECOVERY or t.ecn & ECN_REDUCED:
         t.cc.out = least(t.cc.out + length, LARGEST)
     if not t.timers[cython.cast(cython.int, TIMER_RETRANSMIT)]:
         restart(s, i)

@@ -5,12 +5,12 @@ has arrived, and cwnd counts these as still on their way (RFC 6582's inflation),
 """
 
 import cython
-from cython.cimports.libc.stdint import int32_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import int32_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.neatstack.dataplane.stack import Stack
 from cython.cimports.neatstack.dataplane.tcp.congestion import LARGEST
 from cython.cimports.neatstack.dataplane.tcp.scoreboard import pipe
 from cython.cimports.neatstack.dataplane.tcp.seq import least, most
-from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_RECOVERY, Tcb
+from cython.cimports.neatstack.dataplane.tcp.tcb import ECN_REDUCED, TCB_RECOVERY, Tcb
 
 
 # rfc: 6937:3-begin
@@ -19,6 +19,7 @@ def begin(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     t.cc.flight = most(t.snd.max - t.snd.una, 1)
     t.cc.delivered = t.cc.out = 0
+    t.ecn &= ~cython.cast(uint8_t, ECN_REDUCED)  # what is lost is repaired from here on
     if s.views[i].mending:
         t.cc.cwnd = most(least(pipe(s, i) + t.snd.mss, LARGEST), 1)
     else:

@@ -20,6 +20,7 @@ from cython.cimports.neatstack.dataplane.stack import (
 )
 from cython.cimports.neatstack.dataplane.tcp import table
 from cython.cimports.neatstack.dataplane.tcp.ack import acknowledge, challenge, fin_acknowledged
+from cython.cimports.neatstack.dataplane.tcp.ecn import text_came
 from cython.cimports.neatstack.dataplane.tcp.handshake import (
     no_connection,
     opens_anew,
@@ -51,6 +52,9 @@ from cython.cimports.neatstack.dataplane.wire.bytes import get16, get32, raw16, 
 from cython.cimports.neatstack.dataplane.wire.checksum import add, fold, pseudo_header
 from cython.cimports.neatstack.dataplane.wire.headers import (
     ACK,
+    CE,
+    CWR,
+    ECE,
     FIN,
     PROTOCOL_TCP,
     RST,
@@ -133,7 +137,10 @@ def parse(
     seg.local_port_be = raw16(tcp + 2)
     seg.seq = get32(tcp + 4)
     seg.ack = get32(tcp + 8)
-    seg.flags = tcp[13] & (FIN | SYN | RST | ACK | URG)  # PSH says nothing to us: all text is delivered at once
+    seg.flags = tcp[13] & (FIN | SYN | RST | ACK | URG | ECE | CWR)  # PSH says nothing: all text is delivered at once
+    seg.marks = (packet[1] if packet[0] >> 4 == 4 else packet[1] >> 4) & 3
+    if cython.unlikely(seg.marks == 3):
+        seg.flags |= CE
     seg.wnd = get16(tcp + 14)
     seg.up = get16(tcp + 18)
     seg.text = tcp + header
@@ -400,6 +407,8 @@ def take_text_and_fin(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer
             challenge(s, i)
         return
     if seg.len:
+        if seg.flags & (CE | CWR):
+            text_came(s, i, seg)
         if t.flags & TCB_DETACHED:  # nobody will read it: the peer shall know (RFC 2525 section 2.17)
             abort(s, i, 0)
             return

@@ -66,6 +66,14 @@ cdef enum TcbFlag:
     TCB_REORDER_TIMER = 134217728  # or reordered segments (section 6.2, step 5)
     TCB_DEFERRED = 8388608   # SYN-RECEIVED: our SYN-ACK was acknowledged, but the listener wants text, too
 
+cdef enum EcnFlag:           # RFC 3168
+    ECN_OK = 1               # both ends have agreed to it
+    ECN_ASKED = 2            # SYN-SENT: our SYN asks for it
+    ECN_DEMAND = 4           # a marked segment has come: ECE until the peer says CWR
+    ECN_QUEUED = 8           # we have reduced cwnd: CWR on the next new text
+    ECN_REDUCED = 16         # for a mark; not again until cwr_end is acknowledged
+    ECN_SEEN = 32            # a marked segment has ever come
+
 cdef struct Range:           # sequence numbers [left, right) received out of order, sitting in the receive ring
     uint32_t left
     uint32_t right
@@ -165,7 +173,9 @@ cdef struct Tcb:
     uint32_t keep_probes     # keepalive probes sent without answer
     uint32_t held            # TCB_HELD: checksum of the hold buffer
     uint8_t fin_wait_s       # TCP_LINGER2 when the last program has closed, see layout.h
-    uint8_t pad[7]
+    uint8_t ecn              # enum EcnFlag
+    uint8_t pad[2]
+    uint32_t cwr_end         # ECN_REDUCED: snd.max then
     uint64_t holders[4]      # bit n: the program with channel n holds this socket
     uint64_t bytes_in
     uint64_t bytes_out

@@ -32,6 +32,9 @@ cdef enum:                   # flags, RFC 9293 section 3.1
     PSH = 8
     ACK = 16
     URG = 32
+    ECE = 64                 # RFC 3168 section 6.1
+    CWR = 128
+    CE = 8                   # of Segment.flags alone, where PSH would be: a router has marked the packet
 
 cdef struct Options:                   # RFC 9293 section 3.2, RFC 7323
     uint16_t mss                       # 0: not there
@@ -59,6 +62,7 @@ cdef struct Segment:                   # seg.* of RFC 9293 section 3.3.1
     uint16_t up
     uint8_t flags
     uint8_t loopback                   # it never left this replica
+    uint8_t marks                      # the ECN field of its packet (RFC 3168 section 5)
     uint8_t stamped                    # it has timestamps:
     uint32_t tsval
     uint32_t tsecr
