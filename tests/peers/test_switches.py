@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from neatstack.experiment.netns import Stack
+from neatstack.experiment.netns import Lab, Stack
 from tests.peers.switches import Peers, counted, exchange, switched
 from tests.support.puppet import Puppet
 from tests.support.trace import capturing, complaints, ended, fields, window_violations
@@ -20,6 +20,7 @@ from tests.support.trace import capturing, complaints, ended, fields, window_vio
 MSS, WINDOW_SCALE, SACK_PERMITTED, TIMESTAMPS, FAST_OPEN = "2", "3", "4", "8", "34"
 LENGTH = 100_000
 SIDES = "stack", "kernel"
+TCPI_OPT_ECN = 8
 NAMES = (
     "ip.src",
     "tcp.srcport",
@@ -30,6 +31,7 @@ NAMES = (
     "tcp.window_size_value",
     "tcp.window_size",
     "ip.flags.df",
+    "ip.dsfield.ecn",
 )
 
 
@@ -44,6 +46,7 @@ class Segment:
     window: int
     scaled: int
     whole: bool  # may not be cut on its way
+    capable: bool  # of explicit congestion notification
 
     @property
     def syn(self) -> bool:
@@ -147,9 +150,14 @@ def begins_with(least: int, most: int) -> Look:
 
 
 def asks_for_ecn(on: bool) -> Look:
+    """The kernel as client; the stack grants it, and does not ask itself."""
+
     def look(outcome: Outcome) -> None:
-        if outcome.connects == "kernel":
-            assert outcome.syn("kernel").flags & 0xC0 == (0xC0 if on else 0)
+        asked = on and outcome.connects == "kernel"
+        syns = {by: outcome.syn(by).flags & 0xC0 for by in SIDES}
+        assert syns == ({"kernel": 0xC0, "stack": 0x40} if asked else {"kernel": 0, "stack": 0})
+        assert {any(s.capable for s in outcome.text(by)) for by in SIDES} == {asked}
+        assert not any(s.capable for s in outcome.segments if s.syn or not s.length)
 
     return look
 
@@ -288,10 +296,19 @@ def matrix(stack: Stack, peers: Peers, tmp_path_factory: pytest.TempPathFactory)
         _, said = ended(process)
     assert "missed" not in said
     outcomes = {str(port): outcome for port, outcome in played.values()}
-    for source, sport, dport, flags, kinds, length, window, scaled, whole in fields(path, *NAMES, only="tcp"):
+    for source, sport, dport, flags, kinds, length, window, scaled, whole, ecn in fields(path, *NAMES, only="tcp"):
         by = "stack" if source == stack.address else "kernel"
         outcomes[sport if sport in outcomes else dport].segments.append(
-            Segment(by, int(flags, 16), kinds.split("|"), int(length), int(window), int(scaled), whole in ("1", "True"))
+            Segment(
+                by,
+                int(flags, 16),
+                kinds.split("|"),
+                int(length),
+                int(window),
+                int(scaled),
+                whole in ("1", "True"),
+                ecn == "2",
+            )
         )
     return Matrix({key: outcome for key, (_, outcome) in played.items()}, path)
 
@@ -308,6 +325,20 @@ def test_a_switch(matrix: Matrix, case: Case, connects: str) -> None:
 def test_nothing_is_malformed_and_no_window_violated(matrix: Matrix) -> None:
     assert complaints(matrix.path, LOADED) == []
     assert window_violations(matrix.path) == []
+
+
+@pytest.mark.parametrize("ours", ["off", "passive", "active"])
+def test_the_stack_asks_for_ecn_if_it_shall(lab: Lab, ours: str) -> None:
+    """The kernel grants it to who asks, by default."""
+    with lab.scope():
+        stack = lab.stack(replicas=1, options=["--ecn", ours])
+        both = Peers(Puppet(stack.programs), Puppet(stack.host), stack.address, stack.host_address)
+        for connects in SIDES:
+            with switched(stack.host, {"tcp_ecn": 2 if connects == "stack" else 1}):
+                end, kernels = both.connected(connects, 7000)
+                exchange(end, kernels, LENGTH)
+                agreed = kernels.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[5] & TCPI_OPT_ECN
+            assert bool(agreed) == (ours == "active" or (ours == "passive" and connects == "kernel"))
 
 
 SOURCE = itertools.count(9100)

@@ -284,7 +284,7 @@ def test_a_loss_is_told_as_well() -> None:
     reduced = lines(c).ssthresh
     (again,) = (s for s in c.receives() if s.seq == 1)
     assert "C" not in again.flags and not again.tos
-    c.sends("AE", ack=1 + 10 * MSS)
+    c.sends("AE", ack=1 + 12 * MSS)  # two of them by limited transmit
     assert lines(c).ssthresh == reduced, "not for both"
     new = c.receives()
     assert "C" in new[0].flags and new[0].tos == ECT
