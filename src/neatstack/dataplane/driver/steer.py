@@ -385,7 +385,7 @@ def choose_keys(replicas: int, attempts: int = 200) -> tuple[int, int, int]:
     for _ in range(attempts):
         keys = (secrets.randbits(64) | 1, secrets.randbits(64) | 1, secrets.randbits(64) | 1)
         worst = 0.0
-        for start in range(FIRST_PORT, 65536, 2017):
+        for start in range(FIRST_PORT, 65536, 251):
             shares = spread(keys, replicas, start, 1) + spread(keys, replicas, start, 2)
             worst = max(worst, max(shares) - even, even - min(shares))
             if worst >= best:
