@@ -116,6 +116,8 @@ def test_rejuvenation_as_seconds_and_as_text(tmp_path: Path) -> None:
     ({"user": "no-such-user"}, "user", "nobody"),
     ({"sockets": 1000}, "sockets", "1024"),
     ({"recovery": "hope"}, "recovery", "'adopt' or 'reset'"),
+    ({"receive_buffer": 1 << 30}, "sockets", "room for 512 of a program; got 8192"),
+    ({"send_buffer": 1 << 31}, "send_buffer", "1073741824"),
     ({"ecn": "yes"}, "ecn", "'off', 'passive' or 'active'"),
     ({"spares": 9}, "spares", "8"),
     ({"spares": -1}, "spares", "0"),

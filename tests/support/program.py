@@ -8,11 +8,12 @@ from __future__ import annotations
 import ctypes
 import itertools
 import mmap
+import os
 import socket as kernel
 from dataclasses import dataclass, field
 from typing import Any
 
-from neatstack.dataplane.channel.create import channel_size, format_channel
+from neatstack.dataplane.channel.create import channel_size, create_channel
 from tests.support.layout import ChannelHeader, ChannelProgram, ChannelReplica, Entry, neat
 from tests.support.layout import Socket as SocketLines
 from tests.support.layout import address as address_of
@@ -50,8 +51,9 @@ class Program:
     ) -> None:
         self.engine = engine
         self.channel = channel
-        self.memory = mmap.mmap(-1, channel_size(sockets, rx_size, tx_size))
-        format_channel(self.memory, replica, channel, sockets, rx_size, tx_size)
+        descriptor = create_channel(replica, channel, sockets, rx_size, tx_size)
+        self.memory = mmap.mmap(descriptor, channel_size(sockets, rx_size, tx_size))
+        os.close(descriptor)
         self.header = ChannelHeader.from_buffer(self.memory)
         self.lines = ChannelProgram.from_buffer(self.memory, 128)
         self.replica = ChannelReplica.from_buffer(self.memory, 256)

@@ -45,11 +45,11 @@ class Mishap:
 class Host:
     """An engine with one program."""
 
-    def __init__(self, number: int, *, rings: int = 65536, **options: Any) -> None:
+    def __init__(self, number: int, *, rings: int = 65536, sockets: int = 64, **options: Any) -> None:
         self.address = f"10.0.0.{number}"
         self.mac = bytes([2, 0, 0, 0, 0, number])
         self.engine = Engine(**{"address": self.address, "mac": self.mac, "max_tcbs": 256} | options)
-        self.program = Program(self.engine, rx_size=rings, tx_size=rings)
+        self.program = Program(self.engine, sockets=sockets, rx_size=rings, tx_size=rings)
 
 
 class Wire:

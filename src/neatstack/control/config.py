@@ -16,6 +16,7 @@ from neatstack.control.settings import DEFAULT_ADDRESS, DEFAULT_NAME, NAME, NAME
 
 MAX_SPARES = 8
 INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+LARGEST_CHANNEL = 1 << 40  # bytes of the buffers of one program in one replica: of address space, 128 TiB
 
 
 class Faults(BaseModel):
@@ -47,8 +48,8 @@ class Options(BaseModel):
     max_replicas: int | None = Field(None, ge=1, le=MAX_REPLICAS)
     max_connections: int = Field(65536, ge=64, le=1 << 20)
     sockets: int = Field(8192, ge=64, le=65536)
-    receive_buffer: int = Field(524288, ge=4096, le=1 << 24)
-    send_buffer: int = Field(524288, ge=4096, le=1 << 24)
+    receive_buffer: int = Field(524288, ge=4096, le=1 << 30)
+    send_buffer: int = Field(524288, ge=4096, le=1 << 30)
     max_backlog: int = Field(4096, ge=1, le=65535)
     user: str = "nobody"
     seccomp: bool = True
@@ -124,6 +125,12 @@ class Options(BaseModel):
     def _together(self) -> "Options":
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ValueError(f"replicas: {self.replicas} is more than max_replicas, {self.max_replicas}; raise that")
+        each = self.receive_buffer + self.send_buffer
+        if self.sockets * each > LARGEST_CHANNEL:
+            most = 1 << (LARGEST_CHANNEL // each).bit_length() - 1
+            raise ValueError(
+                f"sockets: with buffers of that size there is room for {most} of a program; got {self.sockets}"
+            )
         self._addressing().check(self.mtu, self.slaac)
         return self
 

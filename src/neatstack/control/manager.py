@@ -169,6 +169,7 @@ class Manager:
             link_queue=settings.max_replicas,
             backlog_max=settings.max_backlog,
             ecn=pages.ECN[settings.ecn],
+            receive_shift=pages.receive_shift(settings.receive_buffer),
             keys=choose_keys(settings.replicas),
             table=even_table(list(range(settings.replicas))),
             own=[Own(interface.ip, interface.network.prefixlen) for interface in settings.interfaces4],

@@ -13,7 +13,7 @@ BUCKETS = 256  # NEAT_BUCKETS
 MOST_REPLICAS = 16  # NEAT_MAX_REPLICAS
 TABLE_MOVING = 0x40  # NEAT_TABLE_MOVING: any replica that is steered a SYN of this bucket may take it
 TABLE_MOVED = 0x80  # NEAT_TABLE_MOVED, with the next owner in the lower bits: only that one may
-STACK_PAGE = struct.Struct("=11I6sBx2I4x3Q16s2I192s320s256s")  # struct neat_stack_page; padded where C pads
+STACK_PAGE = struct.Struct("=11I6s2B2I4x3Q16s2I192s320s256s")  # struct neat_stack_page; padded where C pads
 OWN = struct.Struct("=16s2I")  # struct neat_own
 ROUTE = struct.Struct("=16s16sI4x")  # struct neat_route
 MOST_ADDRESSES = 8  # NEAT_MAX_ADDRESSES
@@ -44,6 +44,11 @@ def doorbell() -> int:
 def read_only(descriptor: int) -> int:
     """A new descriptor of the same memory that cannot be mapped to write."""
     return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def receive_shift(buffer: int) -> int:
+    """The window scale with which all of a receive buffer can be offered (RFC 7323 section 2)."""
+    return max(7, min(14, buffer.bit_length() - 16))
 
 
 def as_be(address: IPv4Address) -> int:
@@ -124,6 +129,7 @@ class StackPage:
     mtu6: int = 0
     hop_limit: int = 0
     ecn: int = 0  # numbered as Linux's tcp_ecn
+    receive_shift: int = 0  # of windows; 0: 7
 
     def write(self, page: mmap.mmap) -> None:
         """Write all, then the generation, so that who sees the new generation sees the rest."""
@@ -142,6 +148,7 @@ class StackPage:
             self.active,
             self.mac,
             self.ecn,
+            self.receive_shift,
             self.link_queue,
             self.backlog_max,
             *self.keys,
@@ -172,15 +179,16 @@ class StackPage:
             replicas=values[9],
             active=values[10],
             mac=values[11],
-            link_queue=values[13],
-            backlog_max=values[14],
-            keys=values[15:18],
-            table=list(values[23]),
+            link_queue=values[14],
+            backlog_max=values[15],
+            keys=values[16:19],
+            table=list(values[24]),
             generation=values[2],
-            own=[Own.unpack(values[21][n * OWN.size : (n + 1) * OWN.size]) for n in range(values[19])],
-            routes=[Route.unpack(values[22][n * ROUTE.size : (n + 1) * ROUTE.size]) for n in range(values[20])],
-            gateway6=IPv6Address(values[18]) if any(values[18]) else None,
+            own=[Own.unpack(values[22][n * OWN.size : (n + 1) * OWN.size]) for n in range(values[20])],
+            routes=[Route.unpack(values[23][n * ROUTE.size : (n + 1) * ROUTE.size]) for n in range(values[21])],
+            gateway6=IPv6Address(values[19]) if any(values[19]) else None,
             mtu6=values[7],
             hop_limit=values[8],
             ecn=values[12],
+            receive_shift=values[13],
         )

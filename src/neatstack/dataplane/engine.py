@@ -154,7 +154,7 @@ class Died(Exception):
 class Engine:
     """A replica's stack.
 
-    `addresses`: more of the stack, each with its prefix. `ecn`: see StackPage.
+    `addresses`: more of the stack, each with its prefix. `ecn`, `receive_shift`: see StackPage.
 
     `region`, `stack_page`, `replica_page` and `neighbours` are buffers laid out as stack.pxd and layout.h say; what is
     not given is made, for one replica with the given address. `device` is "memory" (see input() and output()), or None:
@@ -174,6 +174,7 @@ class Engine:
         mac: bytes = b"\x02\x00\x00\x00\x00\x02",
         mtu: int = 1500,
         ecn: int = 0,
+        receive_shift: int = 0,
         replica: int = 0,
         incarnation: int = 1,
         max_tcbs: int = 4096,
@@ -199,6 +200,7 @@ class Engine:
             stack_page = new_stack_page(address, prefix, gateway, mac, mtu)
             page: cython.p_void = pointer_to(stack_page, 0, True)
             cython.cast(cython.pointer[StackPage], page).ecn = ecn
+            cython.cast(cython.pointer[StackPage], page).receive_shift = receive_shift
             own = [f"{address}/{prefix}", *addresses]
             add_addresses(cython.cast(cython.pointer[StackPage], page), own, gateway6)
         if replica_page is None:

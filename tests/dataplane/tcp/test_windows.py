@@ -1,8 +1,11 @@
 """Windows: RFC 9293 section 3.8.6 (managing the window), RFC 7323 section 2 (scaling), silly windows (3.8.6.2)."""
 
+import random
+
 import pytest
 
 from tests.support.lab import Lab
+from tests.support.wire import Faults, Wire
 
 RING = 65536
 
@@ -35,6 +38,45 @@ def test_a_scaled_window_is_read_and_written_scaled():
     acks = [s for s in c.receives() if s.ack == 2921]
     assert acks
     assert (1 << 20) - 2920 - (1 << shift) < acks[-1].window << shift <= (1 << 20) - 2920
+
+
+@pytest.mark.rfc("7323:2.3a")
+def test_a_window_of_a_gibibyte():
+    """RFC 7323 section 2.3: the largest shift is 14. Text comes at its far end, and then all before."""
+    size, far = 1 << 30, 1_000_000_000
+    lab = Lab(rings=size, sockets=16, receive_shift=14)
+    c = lab.accepted(wscale=0)
+    c.sends(data=b"a" * 1000)
+    c.sends(data=b"a" * 1000)
+    lab.wait(0.1)
+    assert c.receives()[-1].window << 14 > size - (1 << 15)
+    c.sends(data=b"z" * 1000, seq=far)
+    c.expects("A", ack=2001)
+    assert c.tcb["rcv"]["ranges"] == 1
+    c.sends(data=b"out", seq=1 + size)
+    c.expects("A", ack=2001)
+    assert c.tcb["rcv"]["ranges"] == 1
+    assert c.socket.recv() == b"a" * 2000
+
+
+def test_more_than_64_mebibytes_on_their_way():
+    """A long path with a high rate: both ends ours."""
+    wire = Wire(Faults(delay=0.5), rings=1 << 29, sockets=16, offload=True, receive_shift=14)
+    client, server = wire.connect()
+    total, most, received = 320 << 20, 0, 0
+    text = random.Random(1).randbytes(1 << 20) * 320
+    assert client.send(text) == total
+
+    def done() -> bool:
+        nonlocal most, received
+        most = max(most, client.replica.tx_sent - client.replica.tx_tail)
+        data = server.recv()
+        assert data == text[received : received + len(data)]
+        received += len(data)
+        return received == total
+
+    wire.until(done)
+    assert 64 << 20 < most < 1 << 30
 
 
 @pytest.mark.rfc("7323:2.2b")

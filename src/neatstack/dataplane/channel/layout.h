@@ -65,7 +65,7 @@ struct neat_stack_page {
     uint32_t active;      /* bit i: replica i takes new connections */
     uint8_t mac[6];
     uint8_t ecn;          /* RFC 3168: 0: no; 1: ask for it; 2: only grant it */
-    uint8_t pad;
+    uint8_t receive_shift; /* RFC 7323 section 2: of windows that replicas offer, up to 14; 0: 7 */
     uint32_t link_queue;  /* the device queue of link */
     uint32_t tcp_backlog_max;
     uint64_t hash_key[3]; /* of neat_flow_hash(): random, odd */

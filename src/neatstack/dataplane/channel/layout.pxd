@@ -84,7 +84,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         uint32_t address_be, netmask_be, gateway_be
         uint32_t mtu, mtu6, hop_limit, replicas, active
         uint8_t mac[6]
-        uint8_t ecn
+        uint8_t ecn, receive_shift
         uint32_t link_queue, tcp_backlog_max
         uint64_t hash_key[3]
         Address gateway6

@@ -9,7 +9,7 @@ from cython.cimports.libc.errno import EMSGSIZE, ENOMEM
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.neatstack.dataplane.driver.device import Device, Frame, Outgoing
+from cython.cimports.neatstack.dataplane.driver.device import FRAME_BYTES, Device, Frame, Outgoing
 from cython.cimports.neatstack.dataplane.driver.memory import LARGEST, MemoryDevice, Queue, Stored
 from cython.cimports.neatstack.dataplane.wire.bytes import set16
 from cython.cimports.neatstack.dataplane.wire.checksum import add, fold
@@ -69,8 +69,9 @@ def receive(device: cython.pointer[Device], frames: cython.pointer[Frame], most:
     m: cython.pointer[MemoryDevice] = cython.cast(cython.pointer[MemoryDevice], device.self)
     frame: Stored
     count: cython.int = 0
+    size: uint32_t = 0
     clear(cython.address(m.lent))
-    while count < most and pop(cython.address(m.arrivals), cython.address(frame)):
+    while count < most and size < FRAME_BYTES and pop(cython.address(m.arrivals), cython.address(frame)):
         if push(cython.address(m.lent), cython.address(frame)) < 0:
             free(frame.data)
             return -ENOMEM
@@ -78,6 +79,7 @@ def receive(device: cython.pointer[Device], frames: cython.pointer[Frame], most:
         frames[count].length = frame.length
         frames[count].gso_size = frame.gso_size
         frames[count].checked = frame.checked
+        size += frame.length
         count += 1
     return count
 

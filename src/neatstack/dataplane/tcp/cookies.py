@@ -34,7 +34,7 @@ from cython.cimports.neatstack.dataplane.tcp.state import become
 from cython.cimports.neatstack.dataplane.tcp.tcb import ECN_OK, State, Tcb
 from cython.cimports.neatstack.dataplane.tcp.timers import SECOND
 from cython.cimports.neatstack.dataplane.tcp.timestamps import STAMPS_FRONT
-from cython.cimports.neatstack.dataplane.tcp.window import RECEIVE_SHIFT
+from cython.cimports.neatstack.dataplane.tcp.window import receive_shift
 from cython.cimports.neatstack.dataplane.wire.bytes import put32
 from cython.cimports.neatstack.dataplane.wire.headers import ACK, DEFAULT_MSS, ECE, SYN, TCP_HEADER, Options, Segment
 
@@ -125,7 +125,7 @@ def answer_with_cookie(
         tcp + TCP_HEADER,
         our_mss(s, seg.loopback, seg.remote_be),
         options.has_wscale,
-        RECEIVE_SHIFT,
+        receive_shift(s),
         options.sack_permitted,
         options.has_timestamp,
     )

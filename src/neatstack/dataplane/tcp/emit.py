@@ -36,7 +36,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
 )
 from cython.cimports.neatstack.dataplane.tcp.timers import clear_timer
 from cython.cimports.neatstack.dataplane.tcp.timestamps import STAMPS, write_stamps
-from cython.cimports.neatstack.dataplane.tcp.window import RECEIVE_SHIFT, offer, offer_in_syn
+from cython.cimports.neatstack.dataplane.tcp.window import offer, offer_in_syn, receive_shift
 from cython.cimports.neatstack.dataplane.wire.bytes import put16
 from cython.cimports.neatstack.dataplane.wire.headers import ACK, CWR, ECE, FIN, RST, SYN, TCP_HEADER, URG, Segment
 
@@ -164,7 +164,7 @@ def emit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     tcp = out.header + out.transport
     if stamped:
         write_stamps(s, t, tcp + TCP_HEADER + 4)
-    length = TCP_HEADER + write_syn(tcp + TCP_HEADER, t.rcv.mss, scaling, RECEIVE_SHIFT, sack, stamped)
+    length = TCP_HEADER + write_syn(tcp + TCP_HEADER, t.rcv.mss, scaling, receive_shift(s), sack, stamped)
     if t.flags & TCB_COOKIE_OWED or v.options & NEAT_FLAG_FASTOPEN:
         length = write_fast(s, i, out, length, cython.address(text))
     write_header(

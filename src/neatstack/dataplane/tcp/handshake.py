@@ -58,7 +58,7 @@ from cython.cimports.neatstack.dataplane.tcp.timeouts import keepalive_start
 from cython.cimports.neatstack.dataplane.tcp.timers import clear_timer
 from cython.cimports.neatstack.dataplane.tcp.timestamps import STAMPS
 from cython.cimports.neatstack.dataplane.tcp.tlp import restart
-from cython.cimports.neatstack.dataplane.tcp.window import RECEIVE_SHIFT
+from cython.cimports.neatstack.dataplane.tcp.window import receive_shift
 from cython.cimports.neatstack.dataplane.wire.headers import (
     ACK,
     FIN,
@@ -287,7 +287,7 @@ def take_offers(
     if options.has_wscale:
         t.flags |= TCB_WINDOW_SCALING
         t.snd.wscale = options.wscale
-        t.rcv.wscale = RECEIVE_SHIFT
+        t.rcv.wscale = receive_shift(s)
     if options.sack_permitted:
         t.flags |= TCB_SACK
     if options.has_timestamp:
