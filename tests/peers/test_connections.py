@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 import time
 from collections.abc import Callable
 
 import pytest
 
-from neatstack.experiment.netns import Stack
+from neatstack.experiment.netns import Lab, Stack
 from tests.peers.conftest import Ends
 from tests.peers.endings import LINGER_RESET, lingering, unread
 from tests.support.puppet import Puppet
@@ -176,3 +177,23 @@ def test_keepalive_holds_and_gives_up(stack: Stack, port: int) -> None:
                 waiting.result(15)
         finally:
             stack.host.ip("link", "set", stack.device, "up")
+
+
+COME_AND_GO = """
+import socket, sys
+for number in range(20):
+    listener = socket.create_server((sys.argv[1], 0))
+    client = socket.create_connection(listener.getsockname())
+    server = listener.accept()[0]
+    server.send(b"x")
+    assert client.recv(1) == b"x"
+    for each in (client, server, listener):
+        each.close()
+"""
+
+
+def test_listeners_come_and_go(lab: Lab) -> None:
+    """More of them than the rings have room for, of which those of replicas that never run are not emptied."""
+    with lab.scope():
+        stack = lab.stack(replicas=1, config="sockets = 64\n", options=["--max-replicas", 4])
+        stack.programs.run(sys.executable, "-c", COME_AND_GO, stack.address, timeout=20)

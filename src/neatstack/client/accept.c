@@ -43,7 +43,7 @@ static bool post_one(struct sock *listener, unsigned replica)
     post->options = listener->options;
     apply_options(post);
     post->program->listener = listener->binding;
-    slot_start(post, NEAT_ROLE_ACCEPT);
+    slot_start_quietly(post, NEAT_ROLE_ACCEPT);
     return true;
 }
 

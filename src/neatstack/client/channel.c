@@ -322,11 +322,13 @@ void slot_forget(struct sock *s)
     s->program = NULL;
 }
 
-/* Ask a posted slot back. */
+/* Ask a posted slot back. One of a replica that does not run is back at once. */
 void slot_withdraw(struct sock *s)
 {
     store_release(&s->program->role, NEAT_ROLE_WITHDRAW);
-    tell(s);
+    fence();
+    if (replica_runs(s->replica))
+        tell(s);
     slot_closing(&neat.own->at[s->replica], s->slot, s->told_at);
     s->program = NULL;
 }
