@@ -53,6 +53,28 @@ def test_losses_are_as_many_as_told_and_the_same_again(ends: tuple[socket.socket
     assert kept[0] == kept[1]
 
 
+def test_frames_are_lost_and_held_by_number(ends: tuple[socket.socket, socket.socket]) -> None:
+    """Only those with text count."""
+    direction = Direction(*ends, Shape(lose=(1,), hold=2, hold_ms=5), seed=1)
+    for frame in (FRAME, b"ack", FRAME, FRAME, b"ack"):
+        direction.frame(frame, 0)
+    assert [at for at, _ in direction.under_way] == [0, 0, 5 * MS, 5 * MS]
+    assert direction.passed.lost == 1
+
+
+def test_frames_come_twice_late_and_damaged(ends: tuple[socket.socket, socket.socket]) -> None:
+    direction = Direction(*ends, Shape(duplicate=0.1, reorder=0.1, reorder_ms=1, corrupt=0.1), seed=1)
+    packet = bytes(12) + b"\x08\x00" + bytes(300)
+    for _ in range(2000):
+        direction.frame(packet, 0)
+    passed = direction.passed
+    assert all(150 < count < 250 for count in (passed.duplicated, passed.reordered, passed.corrupted))
+    assert len(direction.late) == passed.reordered and {at for at, _ in direction.late} == {1 * MS}
+    assert len(direction.under_way) + len(direction.late) == 2000 + passed.duplicated
+    changed = [frame for _, frame in (*direction.under_way, *direction.late) if frame != packet]
+    assert len(changed) >= passed.corrupted and all(frame[:14] == packet[:14] for frame in changed)
+
+
 def test_what_is_due_leaves(ends: tuple[socket.socket, socket.socket]) -> None:
     source, target = ends
     direction = Direction(source, target, Shape(), seed=1)

@@ -31,13 +31,13 @@ def switched(kernel: Namespace, settings: Mapping[str, object]) -> Iterator[None
 
 
 def counted(kernel: Namespace) -> dict[str, int]:
-    """What the kernel has counted in a namespace (`nstat`)."""
+    """What the kernel has counted in a namespace of TCP (`nstat`)."""
     found = {}
     with kernel.entered():
-        for name in ("netstat", "snmp"):
-            lines = Path("/proc/thread-self/net", name).read_text().splitlines()
-            for names, values in zip(lines[::2], lines[1::2], strict=True):
-                found |= dict(zip(names.split()[1:], map(int, values.split()[1:]), strict=True))
+        for file, protocol in (("netstat", "TcpExt:"), ("snmp", "Tcp:")):
+            lines = Path("/proc/thread-self/net", file).read_text().splitlines()
+            names, values = (line.split()[1:] for line in lines if line.startswith(protocol))
+            found |= dict(zip(names, map(int, values), strict=True))
     return found
 
 

@@ -1,4 +1,4 @@
-"""A link with a delay, a rate, a queue and random losses, emulated between two interfaces of a network namespace.
+"""A link with a delay, a rate, a queue and damage by chance, emulated between two interfaces of a network namespace.
 
     python -m neatstack.experiment.link ONE OTHER '{"delay_ms": 50, ...}'
 
@@ -29,6 +29,8 @@ SO_RCVBUFFORCE = 33
 BUFFER = 16 << 20  # bytes that may wait for this process: a burst while it does not run
 AT_ONCE = 64  # frames of one direction, before the other is looked at
 LONGEST_FRAME = 1 << 16
+ETHERNET, IPV4 = 14, b"\x08\x00"  # bytes of its header, and what they end with
+TEXT = 200  # bytes of a frame that has text in it: no mere SYN or ACK
 SIOCETHTOOL = 0x8946
 OFFLOADS = {"checksum": 0x17, "scatter": 0x19, "tso": 0x1F, "gso": 0x24, "gro": 0x2C}  # ETHTOOL_S…
 SECOND = 1_000_000_000  # ns
@@ -42,6 +44,13 @@ class Shape:
     loss: float = 0.0  # share of the frames that are lost, each by itself
     rate_mbit: float = 0.0  # 10⁶ bits a second; 0: no limit
     queue_bytes: int = 0  # that may wait for the link; what comes on top is dropped. 0: no limit
+    duplicate: float = 0.0  # share of the frames that come twice
+    reorder: float = 0.0  # share of the frames that take `reorder_ms` longer
+    reorder_ms: float = 2.0
+    corrupt: float = 0.0  # share of the frames of which one bit is changed: of those that have checksums, IPv4
+    lose: tuple[int, ...] = ()  # which of the frames with text are lost, from 0
+    hold: int | None = None  # with which of the frames with text the link stands still, for `hold_ms`
+    hold_ms: float = 0.0
     seed: int = 0
 
 
@@ -51,8 +60,11 @@ class Passed:
 
     frames: int = 0
     bytes: int = 0
-    lost: int = 0  # by chance
+    lost: int = 0  # by chance, or as told
     dropped: int = 0  # by a full queue
+    duplicated: int = 0
+    reordered: int = 0
+    corrupted: int = 0
     overrun: int = 0  # by this process, which was too slow: no part of the emulation
     late_ns: int = 0  # how late the latest frame left
     late_total_ns: int = 0
@@ -66,9 +78,13 @@ class Direction:
         self.delay = round(shape.delay_ms * 1_000_000)
         self.ns_per_byte = 8_000 / shape.rate_mbit if shape.rate_mbit else 0.0
         self.most_ns = shape.queue_bytes * self.ns_per_byte if shape.queue_bytes else float("inf")
-        self.chance = random.Random(seed).random
+        self.random = random.Random(seed)
+        self.chance = self.random.random
         self.free_at = 0.0  # ns: when the link has sent all that waits
         self.under_way: deque[tuple[float, bytes]] = deque()
+        self.late: deque[tuple[float, bytes]] = deque()  # what others may overtake
+        self.rough = bool(shape.duplicate or shape.reorder or shape.corrupt or shape.lose or shape.hold is not None)
+        self.texts = 0
         self.passed = Passed()
 
     def take(self) -> None:
@@ -94,18 +110,48 @@ class Direction:
         if self.shape.loss and self.chance() < self.shape.loss:
             passed.lost += 1
             return
-        self.under_way.append((self.free_at + self.delay, frame))
+        if self.rough:
+            self.damage(frame)
+        else:
+            self.under_way.append((self.free_at + self.delay, frame))
+
+    def damage(self, frame: bytes) -> None:
+        """Do what befalls this frame, and put what is left of it on its way."""
+        shape, passed = self.shape, self.passed
+        if len(frame) >= TEXT:
+            number, self.texts = self.texts, self.texts + 1
+            if number in shape.lose:
+                passed.lost += 1
+                return
+            if number == shape.hold:
+                self.free_at += shape.hold_ms * 1_000_000
+        if self.chance() < shape.corrupt and frame[ETHERNET - 2 : ETHERNET] == IPV4:
+            passed.corrupted += 1
+            bit = self.random.randrange(8 * ETHERNET, 8 * len(frame))
+            frame = frame[: bit // 8] + bytes([frame[bit // 8] ^ 1 << bit % 8]) + frame[bit // 8 + 1 :]
+        at = self.free_at + self.delay
+        if self.chance() < shape.duplicate:
+            passed.duplicated += 1
+            self.under_way.append((at, frame))
+        if self.chance() < shape.reorder:
+            passed.reordered += 1
+            self.late.append((at + shape.reorder_ms * 1_000_000, frame))
+        else:
+            self.under_way.append((at, frame))
 
     def give(self) -> float:
         """Send what is due; when (ns) the next frame is."""
-        under_way, passed = self.under_way, self.passed
-        while under_way:
-            at = under_way[0][0]
+        passed = self.passed
+        while self.under_way or self.late:
+            first = self.under_way
+            if self.late and (not first or self.late[0][0] < first[0][0]):
+                first = self.late
+            at = first[0][0]
             late = time.monotonic_ns() - at
             if late < 0:
                 return at
             try:
-                self.target.send(under_way.popleft()[1])
+                self.target.send(first.popleft()[1])
             except (BlockingIOError, OSError):
                 passed.overrun += 1
             passed.late_total_ns += int(late)

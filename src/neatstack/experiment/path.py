@@ -59,7 +59,7 @@ class Route:
     """The namespaces and the link between them, made in a lab."""
 
     def __init__(self, lab: Lab, shape: Shape, replicas: int = 1) -> None:
-        self.lab, self.shape = lab, shape
+        self.lab = lab
         self.stack = self.start_stack(lab, replicas)
         self.host, self.kernel = self.stack.host, lab.namespace("kernel")
         self.far, self.between = lab.namespace("far"), lab.namespace("link")
@@ -69,8 +69,7 @@ class Route:
         self.sysctl(self.host, "ipv4/ip_forward", "1")
         for place, router in ((self.kernel, ROUTER), (self.far, NEAR)):
             place.ip("route", "add", "default", "via", router)
-        self.link = self.between.spawn(*module("link", "left", "right", json.dumps(asdict(shape))))
-        self.wait_link()
+        self.start_link(shape)
 
     @staticmethod
     def start_stack(lab: Lab, replicas: int) -> Stack:
@@ -109,6 +108,15 @@ class Route:
         with place.entered():
             Path("/proc/sys/net", name).write_text(value)
 
+    def start_link(self, shape: Shape) -> None:
+        self.link = self.between.spawn(*module("link", "left", "right", json.dumps(asdict(shape))))
+        self.wait_link()
+
+    def end_link(self) -> list[dict[str, int]]:
+        """Stop the link; what has passed (`link.Passed`), to the far side and back."""
+        self.link.stop()
+        return json.loads(self.link.output.splitlines()[-1])
+
     def wait_link(self, limit: float = 10.0) -> None:
         end = time.monotonic() + limit
         while "ready" not in self.link.output:
@@ -129,8 +137,7 @@ class Route:
 
     def end(self, number: int, rtt_ms: float) -> Link:
         """Stop the link; what it says that it did."""
-        self.link.stop()
-        data, back = json.loads(self.link.output.splitlines()[-1])
+        data, back = self.end_link()
         frames = max(data["frames"], 1)
         sent = max(frames - data["lost"] - data["dropped"], 1)
         return Link(
