@@ -1,6 +1,7 @@
 """Neighbour discovery of link: what it asks, answers, learns, and what it does not believe. In virtual time."""
 
 from collections.abc import Iterator
+from ipaddress import IPv6Address
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -221,6 +222,30 @@ def test_groups_are_told_and_asked_for(segment: Segment) -> None:
     assert records == {group, GROUP, frames6.solicited_node(LOCAL)}
     segment.discovery.listeners.leave(group, segment.clock[0])
     assert segment.sent()[0].message[8:] == bytes((3, 0, 0, 0)) + group
+
+
+@pytest.mark.rfc("3810:8.2.1-1")
+def test_with_an_older_router_its_version_is_spoken(segment: Segment) -> None:
+    group, other = packed("ff02::1234"), packed("ff05::1234")
+    segment.pass_time(2)
+    segment.link.set_groups([IPv6Address(group)])
+    segment.sent()
+    segment.say(bytes((130, 0, 0, 0, 0x07, 0xD0, 0, 0)) + bytes(16), ROUTER, ALL_NODES, hops=1)
+    answers = segment.pass_time(2.1)  # and no second time what was told of the change
+    assert {p.kind for p in answers} == {frames6.REPORT1} and len(answers) == 2
+    assert {p.destination for p in answers} == {group, GROUP}
+    assert all(p.message[8:] == p.destination and p.hops == 1 for p in answers)
+    segment.link.set_groups([IPv6Address(other)])
+    left, joined = segment.sent()
+    assert (left.kind, left.destination, left.message[8:]) == (frames6.DONE1, frames6.ALL_ROUTERS, group)
+    assert (joined.kind, joined.destination, joined.message[8:]) == (frames6.REPORT1, other, other)
+
+
+@pytest.mark.rfc("3810:6-1")
+def test_of_groups_that_stay_here_nothing_is_told(segment: Segment) -> None:
+    segment.pass_time(2)
+    segment.link.set_groups([IPv6Address("ff01::1234"), IPv6Address(ALL_NODES)])
+    assert segment.sent() == segment.pass_time(2) == []
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -53,7 +53,6 @@ class Captures:
         self.replicas = replicas
         self.link = link
         self.by_number: dict[int, Capture] = {}
-        link.contents = lambda: self.contents(-1)
 
     def contents(self, place: int) -> Iterator[Told]:
         """What a new incarnation of slot `place` has to know; -1: link."""

@@ -35,6 +35,15 @@ def is_unicast_mac(mac: bytes) -> bool:
     return not mac[0] & 1 and any(mac)
 
 
+def is_multicast(address: bytes) -> bool:
+    return address[0] >> 4 == 14
+
+
+def group_mac(group: bytes) -> bytes:
+    """RFC 1112 section 6.4."""
+    return b"\x01\0\x5e" + bytes((group[1] & 0x7F,)) + group[2:]
+
+
 def parse_arp(frame: bytes) -> Arp | None:
     """The ARP packet of an Ethernet frame, sent by the host that it speaks for."""
     if len(frame) < ETHERNET.size + ARP.size:
@@ -97,19 +106,26 @@ def _echo_request(frame: bytes, mac: bytes, address: bytes) -> bytes | None:
     return message if message and message[0] == ECHO and message[1] == 0 else None
 
 
-def parse_ip(frame: bytes, mac: bytes, address: bytes) -> bytes | None:
-    """The IPv4 packet to us, from somebody else, that a frame brings, with a good header; it may be a fragment."""
+def parse_packet(frame: bytes, mac: bytes) -> bytes | None:
+    """The IPv4 packet that a frame to us, or to a group, brings, with a good header; it may be a fragment."""
     if len(frame) < ETHERNET.size + IP.size:
         return None
     destination_mac, source_mac, ethertype = ETHERNET.unpack_from(frame)
-    version, _, length, *_, source, destination = IP.unpack_from(frame, ETHERNET.size)
+    version, _, length, *_, destination = IP.unpack_from(frame, ETHERNET.size)
     header = (version & 0x0F) * 4
     packet = frame[ETHERNET.size : ETHERNET.size + length]
-    if destination_mac != mac or not is_unicast_mac(source_mac) or ethertype != ETHERTYPE_IP:
+    for_us = destination_mac == (group_mac(destination) if is_multicast(destination) else mac)
+    if not for_us or not is_unicast_mac(source_mac) or ethertype != ETHERTYPE_IP:
         return None
     if version >> 4 != 4 or header < IP.size or len(packet) != length or length < header:
         return None
-    if destination != address or not _may_be_source(source, address) or checksum(packet[:header]):
+    return None if checksum(packet[:header]) else packet
+
+
+def parse_ip(frame: bytes, mac: bytes, address: bytes) -> bytes | None:
+    """The IPv4 packet to our address, from somebody else, that a frame brings; it may be a fragment."""
+    packet = parse_packet(frame, mac)
+    if packet is None or packet[16:20] != address or not _may_be_source(packet[12:16], address):
         return None
     return packet
 

@@ -14,7 +14,7 @@ IP6 = struct.Struct("!IHBB16s16s")
 HOP_BY_HOP, ICMP6 = 0, 58
 UNREACHABLE, PACKET_TOO_BIG, TIME_EXCEEDED = 1, 2, 3
 ECHO, ECHO_REPLY = 128, 129
-QUERY, REPORT = 130, 143
+QUERY, REPORT1, DONE1, REPORT = 130, 131, 132, 143
 ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT, SOLICITATION, ADVERTISEMENT, REDIRECT = range(133, 138)
 DISCOVERY = range(133, 138)
 SOURCE_LINK, TARGET_LINK, PREFIX, MTU = 1, 2, 3, 5  # options
@@ -29,7 +29,6 @@ REPORTS = b"\xff\x02" + bytes(13) + b"\x16"  # RFC 3810 section 5.2.14
 MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
 LINK_LOCAL = b"\xfe\x80" + bytes(6)
 ROUTER_ALERT = bytes((ICMP6, 0, 5, 2, 0, 0, 1, 0))  # a hop-by-hop header with RFC 2711's option, and padding
-IS_EXCLUDE, TO_INCLUDE, TO_EXCLUDE = 2, 3, 4  # records of a report: any source, as EXCLUDE of none
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,17 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Any
 
-from neatstack.control import frames, frames6, launch
-from neatstack.control.addressing import MOST_ADDRESSES
+from neatstack.control import frames, frames6, igmp, launch
+from neatstack.control.addressing import MOST_ADDRESSES, Address
 from neatstack.control.frames import Arp
+from neatstack.control.igmp import Igmp
 from neatstack.control.link_control import Captures, Requests
+from neatstack.control.membership import Membership
 from neatstack.control.ndp import Discovery
 from neatstack.control.neighbourhood import Neighbourhood
 from neatstack.control.neighbours import NeighbourTable
@@ -81,6 +83,8 @@ class Link:
         self.discovery: Discovery | None = None
         self.echoes = Limit(ECHOES)
         self.packets = [Packets(mac, address, self._route) for address in self.addresses]
+        self.igmp = Igmp(mac, self.addresses[0], self._send_to_group)
+        self.groups: set[bytes] = set()  # that programs have joined
         self.identification = secrets.randbelow(1 << 16)
         self.defended_at = -DEFEND_EVERY
 
@@ -141,6 +145,9 @@ class Link:
                 self._ipv4(frame)
 
     def _ipv4(self, frame: bytes) -> None:
+        if frame[23:24] == bytes((igmp.PROTOCOL,)):
+            self.igmp.receive(frame, time.monotonic())
+            return
         for packets in self.packets:
             whole = packets.whole(frame)
             if whole is not None:
@@ -173,10 +180,26 @@ class Link:
         if self._is_neighbour(address):
             self.neighbours.want(address)
 
+    def set_groups(self, groups: Iterable[Address]) -> None:
+        """These are the groups that programs have joined."""
+        wanted, now = {group.packed for group in groups}, time.monotonic()
+        for left in sorted(self.groups - wanted):
+            if (family := self._membership(left)) is not None:
+                family.leave(left, now)
+        for joined in sorted(wanted - self.groups):
+            if (family := self._membership(joined)) is not None:
+                family.join(joined, now)
+        self.groups = wanted
+
+    def _membership(self, group: bytes) -> Membership | None:
+        if len(group) == IPV4:
+            return self.igmp
+        return self.discovery.listeners if self.discovery is not None else None
+
     def run_timers(self) -> float | None:
         """Do what is due; seconds until the next time, None: nothing to wait for."""
         now = time.monotonic()
-        due_times = [self.neighbours.run_timers(now), self.pings.run_timers(now)]
+        due_times = [self.neighbours.run_timers(now), self.pings.run_timers(now), self.igmp.run_timers(now)]
         if self.discovery is not None:
             due_times.append(self.discovery.run_timers(now))
         due_times += [now + wait for wait in (packets.run_timers() for packets in self.packets) if wait is not None]
@@ -263,6 +286,9 @@ class Link:
     def _send_to6(self, mac: bytes, packet: bytes) -> None:
         self._send(frames6.frame(mac, self.mac, packet))
 
+    def _send_to_group(self, group: bytes, packet: bytes) -> None:
+        self._send(frames.VNET + frames.ETHERNET.pack(frames.group_mac(group), self.mac, frames.ETHERTYPE_IP) + packet)
+
     def _route(self, packet: bytes, destination: bytes) -> None:
         """Send to whoever takes packets for an address, if that is known."""
         hop = self._next_hop(destination)
@@ -280,7 +306,7 @@ class Link:
 def serve(link: Link, wishes: list[socket.socket], control: socket.socket) -> None:
     """Until the stack ends, which end of file on `control` says."""
     by_descriptor = {sock.fileno(): sock for sock in wishes}
-    requests = Requests(control, link.captures, link.pings)
+    requests = Requests(control, link.captures, link.pings, link.set_groups)
     watched = select.poll()
     for descriptor in (link.queue, control.fileno(), *by_descriptor):
         watched.register(descriptor, select.POLLIN)

@@ -3,6 +3,8 @@
 import functools
 import mmap
 import socket
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from neatstack.control import messages
@@ -33,10 +35,17 @@ class Captures:
 class Requests:
     """Obeys."""
 
-    def __init__(self, sock: socket.socket, captures: Captures, pings: Pings) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        captures: Captures,
+        pings: Pings,
+        set_groups: Callable[[Iterable[IPv4Address | IPv6Address]], None],
+    ) -> None:
         self.sock = sock
         self.captures = captures
         self.pings = pings
+        self.set_groups = set_groups
 
     def receive(self) -> bool:
         """Take one message, which waits; False: the stack has ended."""
@@ -74,6 +83,9 @@ class Requests:
                 done({})
             case {"op": "uncapture", "capture": int(number)}:
                 self.captures.drop(number)
+                done({})
+            case {"op": "groups", "groups": list(groups)}:
+                self.set_groups(map(ip_address, groups))
                 done({})
             case {"op": "ping"}:
                 self.pings.start(message, done)

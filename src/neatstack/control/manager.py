@@ -34,7 +34,7 @@ from neatstack.control.events import Events
 from neatstack.control.pages import Own, StackPage
 from neatstack.control.ports import Binding, Ports
 from neatstack.control.processes import Link
-from neatstack.control.programs import ChannelShape, Programs
+from neatstack.control.programs import ChannelShape, Programs, groups_request
 from neatstack.control.renewal import Renewal
 from neatstack.control.replicas import Replicas
 from neatstack.control.requests import RequestServer
@@ -134,6 +134,7 @@ class Manager:
         self.link.adopt(entries.get("process.link"))
         self.replicas.resume(entries, set(self.steering.table()))
         self.programs.resume(channels)
+        self.link.ask(groups_request(ports))  # what the last manager may not have told
         self.captures.resume(entry for key, entry in entries.items() if key.startswith(CAPTURE))
         self.scaling.resume(entries.get(scaling.KEY))
         self.autoscale.resume(entries.get(autoscale.KEY))
@@ -209,6 +210,8 @@ class Manager:
         self.schedule = Schedule(self.store, self.renewal.rejuvenate, lambda: self.change.under_way)
         shape = ChannelShape(settings.max_replicas, settings.sockets, settings.receive_buffer, settings.send_buffer)
         self.programs = Programs(self.store, self.replicas, ports, shape)
+        self.programs.on_groups = lambda: self.link.ask(groups_request(ports))
+        self.link.contents = lambda: (groups_request(ports), *self.captures.contents(-1))
         self.scaling = Scaling(
             self.store, self.page, self.page_view, self.steering, self.replicas, self.change, self.events
         )

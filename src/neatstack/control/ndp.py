@@ -220,10 +220,9 @@ class Discovery:
     def _to_group(self, source: bytes, group: bytes, message: bytes) -> None:
         self._send_to(frames6.group_mac(group), source, group, message)
 
-    def _report(self, source: bytes, message: bytes) -> None:
+    def _report(self, source: bytes, group: bytes, message: bytes) -> None:
         """RFC 3810 section 5.2: with a hop limit of 1 and the option that makes routers look."""
-        packet = frames6.build(source, frames6.REPORTS, message, 1, frames6.ROUTER_ALERT)
-        self._send(frames6.group_mac(frames6.REPORTS), packet)
+        self._send(frames6.group_mac(group), frames6.build(source, group, message, 1, frames6.ROUTER_ALERT))
 
     def _solicit_routers(self) -> None:
         source = self.own.link_local

@@ -184,7 +184,7 @@ class OwnAddresses:
             return
         own.state = State.ASSIGNED
         if frames6.is_link_local(own.address):
-            self.listeners.tell_again()
+            self.listeners.tell_again(time.monotonic())
         self._changed()
 
 

@@ -196,7 +196,7 @@ class Ports:
             raise Refused(errno.EINVAL)
         if group in binding.groups:
             raise Refused(errno.EADDRINUSE)
-        everybody = {each for other in self.bindings.values() for each in other.groups}
+        everybody = self.groups()
         if len(binding.groups) >= MOST_GROUPS_OF_SOCKET or (group not in everybody and len(everybody) >= MOST_GROUPS):
             raise Refused(errno.ENOBUFS)
         binding.groups.append(group)
@@ -209,6 +209,10 @@ class Ports:
             raise Refused(errno.EADDRNOTAVAIL)
         binding.groups.remove(group)
         return binding
+
+    def groups(self) -> set[Address]:
+        """Every group that somebody has joined."""
+        return {group for binding in self.bindings.values() for group in binding.groups}
 
     def held(self, channel: int, number: int) -> Binding:
         """The binding, which the program must hold."""

@@ -6,7 +6,7 @@ import logging
 import mmap
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,11 @@ def bind_request(binding: Binding) -> Told:
     return Told({"op": "bind", "binding": binding.number, **where, **who})
 
 
+def groups_request(ports: Ports) -> Told:
+    """What link is told of the groups that programs have joined."""
+    return Told({"op": "groups", "groups": sorted(map(str, ports.groups()))})
+
+
 class Programs:
     """All programs of the stack, and what they have bound.
 
@@ -141,6 +146,7 @@ class Programs:
         self.by_channel: dict[int, Program] = {}
         self._last = -1  # the channel opened last
         self.lingering = Lingering(store, replicas)
+        self.on_groups: Callable[[], object] = lambda: None  # a group is joined or left: `ports.groups()`
 
     def __iter__(self) -> Iterator[Program]:
         return iter(list(self.by_channel.values()))
@@ -236,6 +242,7 @@ class Programs:
         """The UDP socket joins, or leaves, a group of hosts. Raises Refused."""
         change = self.ports.leave if leave else self.ports.join
         self._store_binding(change(program.channel, number, group))
+        self.on_groups()
         await self.replicas.answers(self.replicas.tell(Told({"op": "leave" if leave else "join", "group": str(group)})))
 
     async def close(self, program: Program, number: int) -> None:
@@ -328,6 +335,8 @@ class Programs:
         told = self.replicas.tell(Told(request)) if binding.told else []
         if not binding.holders:
             told += self.replicas.tell(*(Told({"op": "leave", "group": str(group)}) for group in binding.groups))
+            if binding.groups:
+                self.on_groups()
         if binding.holders:
             self._store_binding(binding)
         else:

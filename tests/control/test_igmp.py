@@ -1,0 +1,183 @@
+"""Groups of IPv4, as link tells routers of them: joined, left, asked for, and with routers that speak older ones."""
+
+import itertools
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from neatstack.control import frames, igmp
+from neatstack.control import link as link_module
+from neatstack.control.igmp import ALL_HOSTS, ALL_ROUTERS, LEAVE2, QUERY, REPORT1, REPORT2, REPORT3, REPORTS
+from neatstack.control.membership import IS_EXCLUDE, OLDER_FOR, TO_EXCLUDE, TO_INCLUDE, scaled
+from tests.control.test_link import ADDRESS, HOST, OURS, PEER, Wire
+
+GROUP, OTHER = (IPv4Address(f"239.1.2.{n}") for n in (3, 4))
+ALERT = igmp.ROUTER_ALERT
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
+    clock = [1000.0]
+    monkeypatch.setattr(link_module.time, "monotonic", lambda: clock[0])
+    made = Wire(clock)
+    yield made
+    made.ours.close()
+    made.theirs.close()
+
+
+def query(
+    code: int = 10, group: bytes = bytes(4), destination: bytes | None = None, version: int = 3,
+    options: bytes = ALERT, ttl: int = 1, source: bytes = HOST,
+) -> bytes:  # fmt: skip
+    """A frame of a router that asks."""
+    destination = destination or (group if any(group) else ALL_HOSTS)
+    message = bytes((QUERY, code, 0, 0)) + group + (bytes(4) if version == 3 else b"")
+    message = message[:2] + frames.checksum(message).to_bytes(2, "big") + message[4:]
+    words = 5 + len(options) // 4
+    header = frames.IP.pack(
+        0x40 | words, 0xC0, words * 4 + len(message), 0, 0, ttl, igmp.PROTOCOL, 0, source, destination
+    )
+    header += options
+    header = header[:10] + frames.checksum(header).to_bytes(2, "big") + header[12:]
+    mac = frames.group_mac(destination) if frames.is_multicast(destination) else OURS
+    return frames.VNET + frames.ETHERNET.pack(mac, PEER, frames.ETHERTYPE_IP) + header + message
+
+
+def told(sent: list[bytes]) -> list[tuple[IPv4Address, int, list[tuple[int, IPv4Address]]]]:
+    """Destination, kind, and the groups with what is so with each; the frames are right in all else."""
+    found = []
+    for frame in sent:
+        packet = frames.parse_packet(frame, OURS)
+        assert packet is not None and frame[6:12] == OURS
+        assert (packet[0], packet[1], packet[8], packet[9]) == (0x46, 0xC0, 1, igmp.PROTOCOL)
+        assert packet[12:16] == ADDRESS and packet[20:24] == ALERT
+        message = packet[24:]
+        assert not frames.checksum(message)
+        if message[0] == REPORT3:
+            assert int.from_bytes(message[6:8], "big") * 8 == len(message) - 8
+            records = [(message[n], IPv4Address(message[n + 4 : n + 8])) for n in range(8, len(message), 8)]
+        else:
+            assert len(message) == 8
+            records = [(0, IPv4Address(message[4:8]))]
+        found.append((IPv4Address(packet[16:20]), message[0], records))
+    return found
+
+
+def told_later(wire: Wire, seconds: float) -> list[tuple[IPv4Address, int, list[tuple[int, IPv4Address]]]]:
+    """In steps of a tenth, as if somebody waited."""
+    return told([frame for _ in range(round(seconds * 10)) for frame in wire.pass_time(0.1)])
+
+
+@pytest.mark.rfc("3376:5.1-1", "3376:4-1")
+def test_a_group_that_is_joined_or_left_is_told_twice(wire: Wire) -> None:
+    wire.link.set_groups([GROUP])
+    first = (IPv4Address(REPORTS), REPORT3, [(TO_EXCLUDE, GROUP)])
+    assert told(wire.sent()) == [first]
+    assert told_later(wire, 3) == [first]
+    wire.link.set_groups([GROUP, OTHER])
+    assert told(wire.sent()) == [(IPv4Address(REPORTS), REPORT3, [(TO_EXCLUDE, OTHER)])]
+    told_later(wire, 3)
+    wire.link.set_groups([OTHER])
+    last = (IPv4Address(REPORTS), REPORT3, [(TO_INCLUDE, GROUP)])
+    assert [*told(wire.sent()), *told_later(wire, 3)] == [last, last]
+
+
+@pytest.mark.rfc("3376:5-1")
+def test_of_all_hosts_nothing_is_told(wire: Wire) -> None:
+    wire.link.set_groups([IPv4Address(ALL_HOSTS)])
+    wire.deliver(query())
+    assert wire.sent() == [] and told_later(wire, 3) == []
+
+
+def test_groups_of_ipv6_are_nobodys_without_ipv6(wire: Wire) -> None:
+    wire.link.set_groups([IPv6Address("ff02::1234")])
+    wire.link.set_groups([])
+    assert wire.sent() == [] and told_later(wire, 3) == []
+
+
+@pytest.mark.rfc("3376:5.2-1", "3376:4.1.12-1")
+def test_queries_are_answered_within_their_time(wire: Wire) -> None:
+    wire.link.set_groups([GROUP, OTHER])
+    told_later(wire, 3)
+    for frame in (query(20), query(20, source=bytes(4))):  # a switch that asks has no address
+        assert wire.deliver(frame) == []
+        ((group, kind, records),) = told_later(wire, 2)
+        assert (group, kind) == (IPv4Address(REPORTS), REPORT3)
+        assert sorted(records) == [(IS_EXCLUDE, GROUP), (IS_EXCLUDE, OTHER)]
+    for destination in (None, ADDRESS):
+        wire.deliver(query(10, GROUP.packed, destination))
+        assert told_later(wire, 1) == [(IPv4Address(REPORTS), REPORT3, [(IS_EXCLUDE, GROUP)])]
+    wire.deliver(query(10, IPv4Address("239.9.9.9").packed))
+    assert told_later(wire, 2) == []
+
+
+@pytest.mark.rfc("3376:9.1-1", "3376:4.1.12-1", "3376:7.1-1")
+def test_what_is_no_good_query_is_not_answered(wire: Wire) -> None:
+    wire.link.set_groups([GROUP])
+    told_later(wire, 3)
+    good = query()
+    bad = [
+        query(options=b""),
+        query(ttl=2),  # has passed a router
+        query(destination=ADDRESS),  # a general one
+        query(group=GROUP.packed, destination=OTHER.packed),
+        query(version=2, options=b""),
+        good[:-1] + bytes((1,)),  # its checksum is wrong
+        good[:-4],
+    ]
+    for frame in bad:
+        wire.deliver(frame)
+        assert told_later(wire, 2) == []
+
+
+@pytest.mark.rfc("3376:7.2.1-1", "3376:7.1-1")
+@pytest.mark.parametrize("version", [1, 2])
+def test_with_an_older_router_the_older_version_is_spoken(wire: Wire, version: int) -> None:
+    wire.link.set_groups([GROUP])
+    code, options, report = (0, b"", REPORT1) if version == 1 else (30, ALERT, REPORT2)
+    wire.deliver(query(code, version=version, options=options))  # what was to be told again is so no more
+    answers = told_later(wire, 10 if version == 1 else 3)
+    assert answers == [(GROUP, report, [(0, GROUP)])]
+    wire.link.set_groups([OTHER])
+    first = told(wire.sent())
+    left = [(IPv4Address(ALL_ROUTERS), LEAVE2, [(0, GROUP)])] if version == 2 else []
+    joined = [(OTHER, report, [(0, OTHER)])]
+    assert first == left + joined and sorted(told_later(wire, 3)) == sorted(left + joined)
+    wire.deliver(query())  # a newer one is there as well
+    assert [kind for _, kind, _ in told_later(wire, 2)] == [report]
+    wire.pass_time(OLDER_FOR)
+    wire.sent()
+    wire.deliver(query())
+    assert told_later(wire, 2) == [(IPv4Address(REPORTS), REPORT3, [(IS_EXCLUDE, OTHER)])]
+
+
+def test_many_groups_are_told_in_several_reports(wire: Wire) -> None:
+    groups = [IPv4Address(f"239.3.{n >> 8}.{n & 255}") for n in range(256)]
+    wire.link.set_groups(groups)
+    wire.sent()
+    told_later(wire, 3)
+    wire.deliver(query(1))
+    answers = told_later(wire, 1)
+    assert len(answers) == 2
+    assert sorted(group for _, _, records in answers for _, group in records) == groups
+
+
+def test_long_times_are_told_as_powers_of_two() -> None:
+    codes = [scaled(code, 8) for code in range(256)]
+    assert codes[:129] == [*range(128), 128] and codes[129] == 136 and codes[255] == 31744
+    assert all(before < after for before, after in itertools.pairwise(codes))
+    assert (scaled(0x7FFF, 16), scaled(0x8000, 16), scaled(0xFFFF, 16)) == (0x7FFF, 0x8000, 0x1FFF << 10)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_no_damage_is_too_strange(wire: Wire, data: st.DataObject) -> None:
+    wire.link.set_groups([GROUP])
+    frame = bytearray(query(version=data.draw(st.integers(2, 3))))
+    for _ in range(data.draw(st.integers(0, 4))):
+        frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
+    wire.deliver(bytes(frame[: data.draw(st.integers(10, len(frame)))]))
+    assert told_later(wire, 1)[1:] == [] or wire.link.igmp.groups == {GROUP.packed: 1}
