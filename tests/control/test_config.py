@@ -65,6 +65,21 @@ def test_ipv6_is_off_until_asked_for() -> None:
     assert not load(None, {}).ipv6
 
 
+def test_routes_of_both_families(tmp_path: Path) -> None:
+    file = tmp_path / "web.toml"
+    file.write_text('route = ["10.9.0.0/16 via 10.77.0.9", "192.0.2.7"]\n')
+    assert load(file, {}).routes == ["10.9.0.0/16 via 10.77.0.9", "192.0.2.7/32"]
+    given = ["fd79::/64,via fe80::9", "2001:db8::/32 , via  fd77::9", "10.8.0.0/16", "10.7.0.0/16,via 10.8.0.1"]
+    told = load(file, {"address": ["10.77.0.2/24", "fd77::2/64"], "route": given})
+    assert told.routes == [
+        "fd79::/64 via fe80::9",
+        "2001:db8::/32 via fd77::9",
+        "10.8.0.0/16",
+        "10.7.0.0/16 via 10.8.0.1",
+    ]
+    assert load(None, {}).routes == []
+
+
 def test_rejuvenation_as_seconds_and_as_text(tmp_path: Path) -> None:
     file = tmp_path / "web.toml"
     file.write_text('rejuvenate_every = "10m"\nrejuvenate_jitter = 0.25\n')
@@ -105,6 +120,22 @@ def test_rejuvenation_as_seconds_and_as_text(tmp_path: Path) -> None:
     ({"gateway": ["10.77.0.1", "10.77.0.3"]}, "gateway", "one for each"),
     ({"gateway": "nonsense"}, "gateway", "nonsense"),
     ({"address": ["10.0.0.1/24", "fd77::2/64"], "gateway": "fd78::1"}, "gateway", "choose"),
+    ({"route": 7}, "route", "via"),
+    ({"route": "10.9.0.0/16 by 10.77.0.1"}, "route", "via"),
+    ({"route": "nonsense"}, "route", "nonsense"),
+    ({"route": "10.9.0.0/16,via nobody"}, "route", "nobody"),
+    ({"route": "10.9.1.0/16,via 10.77.0.1"}, "route", "10.9.0.0/16"),
+    ({"route": "0.0.0.0/0,via 10.77.0.1"}, "route", "gateway"),
+    ({"route": "224.0.0.0/4,via 10.77.0.1"}, "route", "unicast"),
+    ({"route": "::ffff:10.9.0.0/112,via 10.77.0.1"}, "route", "IPv4"),
+    ({"route": "10.9.0.0/16,via fd77::1"}, "route", "families"),
+    ({"route": "10.9.0.0/16,via 127.0.0.1"}, "route", "gateway's"),
+    ({"route": "10.77.0.128/25,via 10.77.0.1"}, "route", "10.77.0.0/24"),
+    ({"route": "10.9.0.0/16,via 10.78.0.1"}, "route", "on no network"),
+    ({"route": "10.9.0.0/16,via 10.77.0.2"}, "route", "own address"),
+    ({"route": "fd79::/64"}, "route", "family"),
+    ({"route": ["10.9.0.0/16", "10.9.0.0/16,via 10.77.0.1"]}, "route", "twice"),
+    ({"route": [f"10.{n}.0.0/16" for n in range(9)]}, "route", "8"),
     ({"slaac": "perhaps"}, "slaac", "perhaps"),
     ({"host_address": "10.77.0"}, "host_address", "10.77.0"),
     ({"address": ["10.0.0.1/24", "fd77::2/64"], "host_address": "fd77::2/64"}, "host_address", "choose"),

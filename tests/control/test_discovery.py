@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from neatstack.control import frames6
+from neatstack.control import frames6, routes
 from neatstack.control import link as link_module
 from neatstack.control.frames6 import ADVERTISEMENT, ALL_NODES, OVERRIDE, SOLICITATION, SOLICITED, UNSPECIFIED
 from tests.support.discovery import HOST, LOCAL, OTHER, OURS, OWN, PEER, ROUTER, THIRD, Segment, built, packed, router
@@ -204,6 +204,20 @@ def test_pings(segment: Segment) -> None:
     assert [each["outcome"] for each in answers] == ["reply", "reply"]
     with pytest.raises(ValueError, match="1452"):
         segment.link.pings.start({**ask, "size": 1453}, answers.append)
+
+
+def test_routes_are_obeyed(clock: list[float]) -> None:
+    ways = [routes.parse(text) for text in ("fd79::/48,via fe80::9", "fd79:0:0:1::/64,via fd77::9", "fd78::/64")]
+    made = Segment(clock, "fd77::2/64", "fe80::2/64", gateway=ROUTER, routes=ways)
+    made.pass_time(1.5)
+    for host, hop in (
+        ("fd77::5", "fd77::5"), ("fd79::1", "fe80::9"), ("fd79:0:0:1::1", "fd77::9"), ("fd78::7", "fd78::7"),
+        ("2001:db8::1", "fe80::1"), ("fe80::7", "fe80::7"),
+    ):  # fmt: skip
+        assert made.discovery.next_hop(packed(host)) == packed(hop), host
+    for host, wanted in (("fd78::7", True), ("fd79::1", False), ("fe80::9", True)):
+        made.link.want(packed(host))
+        assert bool(made.of_kind(SOLICITATION)) == wanted, host
 
 
 @pytest.mark.rfc("3810:6.1-1", "3810:6.2-1")

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface
 
 import pytest
 
-from neatstack.control import frames, neighbourhood
+from neatstack.control import frames, neighbourhood, routes
 from neatstack.control import link as link_module
 from neatstack.control.frames import Arp
 from neatstack.control.link import Link
@@ -266,3 +266,27 @@ def test_a_new_link_finds_the_table(wire: Wire) -> None:
 def test_hash_is_the_data_planes() -> None:
     word = int.from_bytes(HOST, "little") ^ 0xFFFF0000
     assert start(HOST) == (word * 2654435761 % 2**32) >> 22
+
+
+def test_goes_the_way_that_the_longest_prefix_says() -> None:
+    """As the replicas do: by our networks and the routes, else the gateway."""
+    ways = [routes.parse(text) for text in ("10.9.0.0/16,via 10.77.0.9", "10.9.3.0/24,via 10.77.0.8", "10.9.3.7")]
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+        table = NeighbourTable(mmap.mmap(-1, NEIGHBOURS * NEIGHBOUR_SIZE))
+        interfaces = [IPv4Interface("10.77.0.2/24")]
+        link = Link(theirs.fileno(), table, interfaces, OURS, IPv4Address("10.77.0.1").packed, 1500, ways)
+        for host, hop in (
+            ("10.77.0.5", "10.77.0.5"), ("10.9.1.1", "10.77.0.9"), ("10.9.3.1", "10.77.0.8"), ("10.9.3.7", "10.9.3.7"),
+            ("192.0.2.1", "10.77.0.1"),
+        ):  # fmt: skip
+            assert link._next_hop(IPv4Address(host).packed) == IPv4Address(hop).packed, host
+        assert link._next_hop(IPv4Address("10.77.0.255").packed) is None
+        for host, wanted in (("10.9.3.7", True), ("10.9.3.1", False), ("10.77.0.9", True)):
+            link.want(IPv4Address(host).packed)
+            ours.setblocking(False)
+            try:
+                asked = bool(ours.recv(2000))
+            except BlockingIOError:
+                asked = False
+            assert asked == wanted, host

@@ -2,6 +2,7 @@
 
 import mmap
 import socket
+from collections.abc import Sequence
 from ipaddress import IPv4Interface, IPv6Address, IPv6Interface
 from typing import Any
 
@@ -9,7 +10,7 @@ from neatstack.control import frames, frames6
 from neatstack.control.frames6 import Packet
 from neatstack.control.link import Link, Plan
 from neatstack.control.neighbours import NeighbourTable
-from neatstack.control.pages import NEIGHBOUR_SIZE, NEIGHBOURS
+from neatstack.control.pages import NEIGHBOUR_SIZE, NEIGHBOURS, Route
 
 OURS, PEER, OTHER = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02", b"\x02\0\0\0\0\x03"
 
@@ -27,7 +28,7 @@ class Segment:
 
     def __init__(
         self, clock: list[float], *given: str, gateway: bytes | None = None, slaac: bool = False,
-        before: dict[str, Any] | None = None,
+        before: dict[str, Any] | None = None, routes: Sequence[Route] = (),
     ) -> None:  # fmt: skip
         self.clock = clock
         self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -35,7 +36,7 @@ class Segment:
             end.setblocking(False)
         memory = mmap.mmap(-1, NEIGHBOURS * NEIGHBOUR_SIZE)
         table = NeighbourTable(memory)
-        self.link = Link(self.theirs.fileno(), table, [IPv4Interface("10.77.0.2/24")], OURS)
+        self.link = Link(self.theirs.fileno(), table, [IPv4Interface("10.77.0.2/24")], OURS, routes=routes)
         self.told: list[dict[str, Any]] = []
         self.early: list[Packet] = []  # what left while its addresses were tentative
         plan = Plan(tuple(map(IPv6Interface, given)), gateway, slaac, b"secret", "neat0")

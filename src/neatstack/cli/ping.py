@@ -153,7 +153,7 @@ def _failure(answer: dict[str, Any], number: int) -> str:
         case "time exceeded":
             return f"From {answer['from']} icmp_seq={number} time to live exceeded"
         case "no route":
-            return f"icmp_seq={number} no route: the address is on no network of the stack, which has no gateway"
+            return f"icmp_seq={number} no route: no network or route of the stack leads there, and it has no gateway"
         case "damaged":
             return f"icmp_seq={number} the reply's payload was not the request's"
         case "link":

@@ -57,6 +57,8 @@ def show(answer: dict[str, Any]) -> None:
     place = f" in {device['netns']}" if device["netns"] else ""
     addresses = plain(" ".join(answer.get("addresses") or [answer["address"]]))
     console.print(f"[bold]{answer['name']}[/]  {addresses} ({device['mac']}) on {device['name']}{place}")
+    if routes := answer.get("routes"):
+        console.print(f"routes: {plain(', '.join(routes))}")
     if "recovery" in answer:
         console.print(f"recovery: {recovery(answer)}")
     if schedule := answer.get("rejuvenation"):

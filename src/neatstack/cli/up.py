@@ -29,6 +29,13 @@ Gateways = Annotated[
     list[str] | None,
     typer.Option(metavar="ADDRESS", help="Where packets to other networks go; one for each family."),
 ]
+Routes = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NETWORK[,via ADDRESS]",
+        help="Who takes packets to a network (without `via`: its hosts are on the link); may be given several times.",
+    ),
+]
 HostAddresses = Annotated[
     list[str] | None,
     typer.Option(
@@ -43,6 +50,7 @@ def up(
     name: Annotated[str | None, typer.Option(help="What the stack is called.", show_default="default")] = None,
     address: Addresses = None,
     gateway: Gateways = None,
+    route: Routes = None,
     slaac: Annotated[
         bool | None,
         typer.Option("--slaac/--no-slaac", help="Take IPv6 addresses that routers advertise.", show_default="no"),
@@ -92,6 +100,7 @@ def up(
         "name": name,
         "address": address,
         "gateway": gateway,
+        "route": route,
         "slaac": slaac,
         "device": device,
         "host_address": host_address,

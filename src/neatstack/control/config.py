@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from neatstack.control import addressing, durations
+from neatstack.control import addressing, durations, routes
 from neatstack.control.addressing import Address, Addressing, Interface
 from neatstack.control.errors import NeatError
 from neatstack.control.pages import MOST_REPLICAS as MAX_REPLICAS
+from neatstack.control.pages import Route
 from neatstack.control.settings import DEFAULT_ADDRESS, DEFAULT_NAME, NAME, NAME_RULE, Settings
 
 MAX_SPARES = 8
@@ -39,6 +40,7 @@ class Options(BaseModel):
     name: str = DEFAULT_NAME
     address: list[Any] = [DEFAULT_ADDRESS]
     gateway: list[Any] = []
+    route: list[Any] = []
     slaac: bool = False
     device: str = "tap:neat0"
     host_address: list[Any] = []
@@ -77,6 +79,11 @@ class Options(BaseModel):
     @classmethod
     def _gateway(cls, values: Any) -> list[Address]:
         return [addressing.gateway(value) for value in addressing.listed(values)]
+
+    @field_validator("route", mode="before")
+    @classmethod
+    def _route(cls, values: Any) -> list[Route]:
+        return [routes.parse(value) for value in addressing.listed(values)]
 
     @field_validator("host_address", mode="before")
     @classmethod
@@ -132,16 +139,18 @@ class Options(BaseModel):
                 f"sockets: with buffers of that size there is room for {most} of a program; got {self.sockets}"
             )
         self._addressing().check(self.mtu, self.slaac)
+        routes.check(self.route, self.address, self.slaac or any(own.version == 6 for own in self.address))
         return self
 
     def settings(self) -> Settings:
         """The values to run with: defaults that depend on other options are filled in."""
-        values = self.model_dump(mode="json", exclude={"address", "gateway", "host_address"})
+        values = self.model_dump(mode="json", exclude={"address", "gateway", "host_address", "route"})
         values["device"] = self.device.partition(":")[2]
         values["max_replicas"] = self.max_replicas or max(self.replicas, 4)
         addresses = self._addressing()
         values["addresses"] = [str(interface) for interface in addresses.own]
         values["host_addresses"] = [str(interface) for interface in addresses.host_side()]
+        values["routes"] = [routes.text(route) for route in self.route]
         for name, version in (("gateway", 4), ("gateway6", 6)):
             gateway = addresses.gateway(version)
             values[name] = None if gateway is None else str(gateway)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Any
 
-from neatstack.control import frames, frames6, igmp, launch
+from neatstack.control import frames, frames6, igmp, launch, routes
 from neatstack.control.addressing import MOST_ADDRESSES, Address
 from neatstack.control.frames import Arp
 from neatstack.control.igmp import Igmp
@@ -29,7 +29,9 @@ from neatstack.control.ndp import Discovery
 from neatstack.control.neighbourhood import Neighbourhood
 from neatstack.control.neighbours import NeighbourTable
 from neatstack.control.packets import Limit, Packets
+from neatstack.control.pages import Route
 from neatstack.control.ping import Pings
+from neatstack.control.routes import next_hop
 from neatstack.dataplane.sandbox import enter_isolation
 
 FRAME_MOST = 70_000  # bytes of the largest frame that the device hands over
@@ -69,13 +71,16 @@ class Link:
         mac: bytes,
         gateway: bytes | None = None,
         mtu: int = 1500,
+        routes: Sequence[Route] = (),
     ) -> None:
         self.queue = queue
         self.table = table
         self.interfaces = list(interfaces)
+        self.networks = [interface.network for interface in interfaces]
         self.addresses = [interface.ip.packed for interface in interfaces]  # the first is the one to speak with
         self.mac = mac
         self.gateway = gateway
+        self.routes = list(routes)
         self.mtu = mtu
         self.captures = Captures()
         self.pings = Pings(self.own_for, mtu, self._next_hop, self._known, self._send_to)
@@ -108,6 +113,7 @@ class Link:
             changed,
             plan.gateway,
             plan.slaac,
+            self.routes,
         )
         self.discovery.start(plan.addresses, before)
 
@@ -241,14 +247,15 @@ class Link:
             self._announce(packet.sender)
 
     def _is_neighbour(self, address: bytes) -> bool:
-        """An address of a host on one of our networks, not ourselves."""
+        """An address of a host on our link, not ourselves."""
         if len(address) != IPV4:
             return self.discovery is not None and len(address) == IPV6 and self.discovery.is_neighbour(address)
         host = IPv4Address(address)
-        return address not in self.addresses and any(
-            host in network and host not in (network.network_address, network.broadcast_address)
-            for network in (interface.network for interface in self.interfaces)
-        )
+        everybody = (host in (network.network_address, network.broadcast_address) for network in self.networks)
+        return address not in self.addresses and not any(everybody) and self._way(host) == host
+
+    def _way(self, host: IPv4Address) -> Address | None:
+        return next_hop(host, self.networks, self.routes)
 
     # ---- what pings need ----
 
@@ -264,9 +271,10 @@ class Link:
         """Who takes packets for an address (RFC 1122 section 3.3.1.1); None: nobody."""
         if len(address) != IPV4:
             return self.discovery.next_hop(address) if self.discovery is not None else None
-        if any(IPv4Address(address) in interface.network for interface in self.interfaces):
-            return address if self._is_neighbour(address) else None
-        return self.gateway
+        hop = self._way(IPv4Address(address))
+        if hop is None:
+            return self.gateway
+        return hop.packed if self._is_neighbour(hop.packed) else None
 
     def _known(self, hop: bytes) -> bytes | None:
         """A neighbour's hardware address; one that is not known is asked for."""
@@ -362,7 +370,8 @@ def main(arguments: list[str]) -> int:
     gateway = IPv4Address(config["gateway"]).packed if config["gateway"] else None
     mac = bytes.fromhex(config["mac"])
     interfaces = [IPv4Interface(address) for address in config["addresses"]]
-    link = Link(config["queue"], table, interfaces, mac, gateway, config["mtu"])
+    ways = [routes.parse(text) for text in config["routes"]]
+    link = Link(config["queue"], table, interfaces, mac, gateway, config["mtu"], ways)
     os.set_blocking(link.queue, False)
     link.announce()
     if gateway is not None:

@@ -20,7 +20,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neatstack.control import autoscale, code, device, launch, messages, pages, processes, scaling, schedule, steering
+from neatstack.control import (
+    autoscale,
+    code,
+    device,
+    launch,
+    messages,
+    pages,
+    processes,
+    routes,
+    scaling,
+    schedule,
+    steering,
+)
 from neatstack.control.activity import Activity
 from neatstack.control.addresses import Addresses
 from neatstack.control.autoscale import Autoscale
@@ -174,6 +186,7 @@ class Manager:
             keys=choose_keys(settings.replicas),
             table=even_table(list(range(settings.replicas))),
             own=[Own(interface.ip, interface.network.prefixlen) for interface in settings.interfaces4],
+            routes=[routes.parse(text) for text in settings.routes],
         )
         self.page_memory = pages.memory("stack", mmap.PAGESIZE)
         self.page_view = mmap.mmap(self.page_memory, mmap.PAGESIZE)

@@ -6,7 +6,7 @@ Whatever is not exactly right is counted and dropped. Who is not asked, and asks
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv6Address, IPv6Interface, IPv6Network
 from typing import Any
 
@@ -15,7 +15,9 @@ from neatstack.control.frames6 import OVERRIDE, SOLICITED, Neighbourly, Packet
 from neatstack.control.listeners6 import Listeners
 from neatstack.control.neighbourhood import Neighbourhood
 from neatstack.control.own6 import Own, OwnAddresses
+from neatstack.control.pages import Route
 from neatstack.control.routers import Routers
+from neatstack.control.routes import next_hop
 
 DEFEND_EVERY = 10.0  # seconds between two complaints about the same address
 
@@ -36,8 +38,10 @@ class Discovery:
         changed: Callable[[], None],
         gateway: bytes | None = None,
         slaac: bool = False,
+        routes: Sequence[Route] = (),
     ) -> None:
         self.mac = mac
+        self.routes = routes
         self.neighbours = neighbours
         self._send, self._changed = send, changed
         self.counters: Counter[str] = Counter()
@@ -183,13 +187,16 @@ class Discovery:
             return False
         if frames6.is_link_local(address) or address == self.routers.chosen:
             return True
-        host = IPv6Address(address)
+        return self._way(address) == address
+
+    def _way(self, address: bytes) -> bytes | None:
         networks = (IPv6Network((own.address, own.length), strict=False) for own in self.own.assigned())
-        return any(host in network for network in networks)
+        hop = next_hop(IPv6Address(address), networks, self.routes)
+        return None if hop is None else hop.packed
 
     def next_hop(self, address: bytes) -> bytes | None:
         """Who takes packets for an address; None: nobody."""
-        return address if self.is_neighbour(address) else self.routers.chosen
+        return address if self.is_neighbour(address) else self._way(address) or self.routers.chosen
 
     # rfc: 4861:7.2.2-1
     def ask(self, address: bytes, mac: bytes | None) -> None:

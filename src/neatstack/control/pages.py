@@ -5,7 +5,7 @@ import mmap
 import os
 import struct
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 MAGIC = 0x5441454E  # NEAT_MAGIC
 VERSION = 9  # NEAT_LAYOUT_VERSION
@@ -95,6 +95,10 @@ class Route:
     destination: Address
     prefix: int
     gateway: Address | None = None
+
+    @property
+    def network(self) -> IPv4Network | IPv6Network:
+        return ip_network((self.destination, self.prefix))
 
     def pack(self) -> bytes:
         gateway = wide(self.gateway) if self.gateway else bytes(16)

@@ -129,6 +129,7 @@ class Link:
         account = pwd.getpwnam(self.settings.user)
         config = {
             "addresses": [str(interface) for interface in self.settings.interfaces4],
+            "routes": self.settings.routes,
             "ipv6": self._plan(),
             "gateway": self.settings.gateway,
             "mac": self.mac.hex(),

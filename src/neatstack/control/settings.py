@@ -24,6 +24,7 @@ class Settings:
     addresses: list[str] = field(default_factory=lambda: [DEFAULT_ADDRESS])  # at least one of IPv4
     gateway: str | None = None
     gateway6: str | None = None
+    routes: list[str] = field(default_factory=list)  # as routes.py reads and writes them
     slaac: bool = False  # addresses from router advertisements
     device: str = "neat0"
     host_addresses: list[str] = field(default_factory=lambda: ["10.77.0.1/24"])  # IPv4 ones first

@@ -33,6 +33,7 @@ def status(manager: "Manager") -> dict[str, Any]:
         "address": settings.address,
         "addresses": addresses(manager),
         "gateway": settings.gateway,
+        "routes": settings.routes,
         "gateway6": manager.link.ipv6["router"] if manager.link.ipv6 else settings.gateway6,
         "device": {
             "name": settings.device,
