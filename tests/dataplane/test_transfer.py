@@ -125,6 +125,15 @@ def test_any_script_over_any_wire(steps, faults, seed, small):
     run(steps, Wire(faults, seed=seed, rings=4096 if small else 65536))
 
 
+def test_windows_that_are_probed_by_both_ends_at_once():
+    """Each takes the other's probe, and counts its own not yet."""
+    few = [("send", "a", 1)] * 7
+    steps = [("read", "a", 126), ("send", "b", 559), ("read", "a", 800), ("send", "a", 493), ("send", "b", 570), *few]
+    steps += [("send", "a", 10446), ("wait", "a", 3000), ("send", "a", 1), ("send", "b", 4591), ("send", "a", 1)]
+    steps += [("read", "b", 2073), ("send", "a", 1), ("wait", "a", 3000), ("send", "a", 1)]
+    assert run(steps, Wire(Faults(delay=0.2), rings=4096)) < 30
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("offload", [False, True], ids=["cut", "offload"])
 def test_a_megabyte_through_a_bad_wire(seed, offload):

@@ -56,6 +56,20 @@ def test_probing_goes_on_for_ever_while_the_peer_answers():
     c.expects("A", data=b"waiting")
 
 
+def test_the_answer_of_a_peer_whose_own_probe_was_taken():
+    """It does not count that byte yet: its ACK lies just before the window, and says that our probe was taken, too."""
+    lab = Lab()
+    c = stuck(lab)
+    lab.wait(1)
+    assert c.receives()
+    c.sends(seq=1, data=b"p", window=0, ack=1)
+    lab.wait(0.1)
+    assert c.receives()[-1].ack == 2
+    c.sends("A", seq=1, window=1000, ack=2)
+    sent = c.receives()
+    assert b"".join(s.payload for s in sent) == b"aiting"
+
+
 def test_an_opened_window_lets_data_go_at_once():
     lab = Lab()
     c = stuck(lab)

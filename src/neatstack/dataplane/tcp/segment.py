@@ -270,6 +270,10 @@ def acceptable(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segmen
         # Linux; and the right edge itself, where a peer is that has filled the window.
         if not before(seg.seq, acknowledged(t)) and not after(seg.seq, t.rcv.adv):
             return True
+        # Where both ends have probed and both probes were taken, neither counts its own: each would for ever drop the
+        # other's ACK, which says so. RFC 9293 section 3.10.7.4 refers to draft-gont-tcpm-tcp-seq-validation
+        if seg.seq == t.rcv.nxt - 1 and seg.flags & ACK and t.state != State.SYN_RECEIVED and not take_ack(s, i, seg):
+            return False
         return unacceptable(s, i, seg)
     if old > 0:
         if seg.len:  # RFC 2883: the peer shall know that it sent this in vain
