@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
+import termios
 import time
 from collections.abc import Callable, Iterator
 
@@ -40,6 +42,11 @@ def fill(sock: socket.socket) -> int:
         except BlockingIOError:
             time.sleep(0.005)
     return sent
+
+
+def unsent(sock: socket.socket) -> int:
+    """Bytes in the send buffer."""
+    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), "little")
 
 
 @contextlib.contextmanager

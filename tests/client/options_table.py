@@ -17,12 +17,15 @@ NAMES = {
     "TCP_FASTOPEN_CONNECT": (TCP, 30),
     "SO_REUSEADDR": (SOL, 2), "SO_REUSEPORT": (SOL, 15), "SO_KEEPALIVE": (SOL, 9), "SO_OOBINLINE": (SOL, 10),
     "SO_RCVLOWAT": (SOL, 18), "SO_BROADCAST": (SOL, 6), "SO_DONTROUTE": (SOL, 5), "SO_PRIORITY": (SOL, 12),
+    "SO_SNDBUF": (SOL, 7), "SO_RCVBUF": (SOL, 8), "SO_SNDBUFFORCE": (SOL, 32), "SO_RCVBUFFORCE": (SOL, 33),
     "IP_TOS": (0, 1), "IP_TTL": (0, 2),
 }  # fmt: skip
 VALUES = (0, 1, 2, 3, 5, 7, 20, 61, 88, 121, 127, 128, 255, 256, 1000, 1400, 32767, 32768, 65535, 100_000, -1, -5)
 ONLY = {"SO_PRIORITY": (0, 1, 6), "SO_RCVLOWAT": (1, 100, 0), "TCP_FASTOPEN": (0, 5, 4096, -1)}
 # of an open socket's these are measured, or mean what the two ends have agreed on
-NOT_OPEN = {"TCP_MAXSEG", "TCP_QUICKACK", "TCP_WINDOW_CLAMP", "TCP_FASTOPEN", "TCP_FASTOPEN_CONNECT"}
+NOT_OPEN = {
+    "TCP_MAXSEG", "TCP_QUICKACK", "TCP_WINDOW_CLAMP", "TCP_FASTOPEN", "TCP_FASTOPEN_CONNECT", "SO_SNDBUF", "SO_RCVBUF",
+}  # fmt: skip
 
 
 def attempt(work):

@@ -101,6 +101,63 @@ def test_edge_of_room() -> None:
 
 
 @on_stack
+def test_so_sndbuf_bounds_what_waits_to_be_sent() -> None:
+    """As Linux: twice what was asked for; writable again when a third of that is free."""
+    import select
+
+    client, server = pair()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 3000)
+    size = client.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    sent = fill(client)
+    assert size == unsent(client) == 6000
+    poll = select.poll()
+    poll.register(client, select.POLLOUT)
+    assert not poll.poll(0)
+    received = len(server.recv(1990))
+    assert not poll.poll(20)
+    while received < sent - 4000:
+        received += len(server.recv(sent - 4000 - received))
+    assert poll.poll(1000)
+    assert client.send(bytes(5000)) <= 6000
+    with raises(errno.EAGAIN):
+        while True:
+            client.send(bytes(5000))
+    assert unsent(client) <= 6000
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+    assert client.send(bytes(20000)) == 16384 - 6000
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    with raises(errno.EAGAIN):
+        client.send(b"x")
+
+
+@on_stack
+def test_a_larger_so_sndbuf_wakes_who_waits() -> None:
+    import threading
+
+    client, _ = pair()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 3000)
+    fill(client)
+    client.settimeout(5)
+    threading.Timer(0.1, client.setsockopt, (socket.SOL_SOCKET, socket.SO_SNDBUF, 7000)).start()
+    with takes(0.05, 2):
+        assert client.send(b"x") == 1
+
+
+@on_stack
+def test_accepted_sockets_have_the_listeners_buffers() -> None:
+    made, port = listener()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 3000)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4000)
+    client = socket.create_connection((ADDRESS, port))
+    server = made.accept()[0]
+    assert server.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 6000
+    assert server.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 8000
+    fill(server)
+    assert unsent(server) == 6000
+    del client
+
+
+@on_stack
 def test_one_shot() -> None:
     import select
 

@@ -46,6 +46,16 @@ static int new_leg(struct sock *s, unsigned replica)
     return 0;
 }
 
+static void apply_to_leg(const struct sock *s, struct sock *leg)
+{
+    struct neat_socket_program *p = leg->program;
+
+    leg->options.send_buffer = s->options.send_buffer;
+    store_relaxed(&p->receive_buffer, s->options.receive_buffer);
+    store_relaxed(&p->send_buffer, s->options.send_buffer);
+    store_relaxed(&p->flags, (uint16_t)((s->options.flags & NEAT_FLAG_SEND_BUFFER) | (wants_errors(s) ? NEAT_FLAG_ERRORS : 0)));
+}
+
 /* Take a slot with every replica. One that does not run yet finds its slot when it starts: it has an incarnation before it looks. */
 static int take_legs(struct sock *s)
 {
@@ -57,8 +67,7 @@ static int take_legs(struct sock *s)
     for (unsigned r = 0; r < neat.replicas && !error; r++) {
         struct sock *leg = s->udp->leg[r];
         leg->program->listener = s->udp->leg[0]->slot;
-        leg->program->receive_buffer = s->options.receive_buffer;
-        leg->program->flags = wants_errors(s) ? NEAT_FLAG_ERRORS : 0;
+        apply_to_leg(s, leg);
         slot_start_quietly(leg, NEAT_ROLE_DATAGRAM);
     }
     unlock(&neat.lock);
@@ -219,7 +228,8 @@ static bool roomy(const struct sock *s)
         if (!p)
             continue;
         uint32_t used = load_relaxed(&p->tx_head) - load_acquire(&leg->remote->tx_tail);
-        if (unlikely(leg->tx_mask + 1 - used < (leg->tx_mask + 1) / 3))
+        uint32_t limit = send_limit(leg);
+        if (unlikely(used > limit - limit / 3))
             return false;
     }
     return true;
@@ -261,10 +271,8 @@ uint32_t datagram_arrivals(const struct sock *s)
 /* Write the options into the legs' lines. The socket is locked. */
 void datagram_apply_options(struct sock *s)
 {
-    for (unsigned r = 0; s->binding && r < neat.replicas; r++) {
-        store_relaxed(&s->udp->leg[r]->program->receive_buffer, s->options.receive_buffer);
-        store_relaxed(&s->udp->leg[r]->program->flags, wants_errors(s) ? NEAT_FLAG_ERRORS : 0);
-    }
+    for (unsigned r = 0; s->binding && r < neat.replicas; r++)
+        apply_to_leg(s, s->udp->leg[r]);
 }
 
 /* The socket is locked. 0 or -errno; as on Linux, a socket that is not connected is shut all the same. */

@@ -52,14 +52,14 @@ static void put_bytes(struct sock *leg, uint32_t offset, const uint8_t *from, si
     memcpy(leg->tx, from + first, length - first);
 }
 
-/* Put a record into the leg's send ring. False: there is no room now. */
+/* Put a record into the leg's send ring. False: there is no room now; as on Linux, SO_SNDBUF bounds what was there before. */
 static bool put_record(struct sock *leg, const struct neat_datagram *d, const struct iovec *iov, size_t count)
 {
     uint32_t need = record_size(d->length);
     uint32_t head = leg->program->tx_head;
     uint32_t used = head - load_acquire(&leg->remote->tx_tail);
 
-    if (unlikely(need > leg->tx_mask + 1 || used > leg->tx_mask + 1 - need))
+    if (unlikely(need > leg->tx_mask + 1 || used > leg->tx_mask + 1 - need || used >= send_limit(leg)))
         return false;
     if (used == 0)
         store_relaxed(&leg->program->tx_base, head);

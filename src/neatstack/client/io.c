@@ -276,6 +276,13 @@ ssize_t sock_receive(struct sock *s, const struct iovec *iov, int count, int fla
 
 /* ---- sending ---- */
 
+/* Bytes that the program may have in the send ring: all of it, or as SO_SNDBUF says. */
+uint32_t send_limit(const struct sock *s)
+{
+    uint32_t size = s->tx_mask + 1, limit = s->options.send_buffer;
+    return unlikely(limit && limit < size) ? limit : size;
+}
+
 uint32_t unsent_bytes(const struct sock *s)
 {
     return s->program && answered(s) ? load_relaxed(&s->program->tx_head) - load_acquire(&s->remote->tx_tail) : 0;
@@ -313,13 +320,14 @@ static uint32_t send_room(struct sock *s)
     uint32_t used = head - load_acquire(&s->remote->tx_tail);
     if (used == 0)
         store_relaxed(&s->program->tx_base, head);
-    if (used > s->tx_mask)
+    uint32_t limit = send_limit(s);
+    if (used >= limit)
         s->space_edges++;
     if (unlikely(s->options.unsent_most) && fresh_bytes(s) >= s->options.unsent_most) {
         s->space_edges++;
         return 0;
     }
-    return s->tx_mask + 1 - used;
+    return used < limit ? limit - used : 0;
 }
 
 /* `length` bytes more are in the ring. MSG_MORE holds back a last small segment as TCP_CORK does. */
@@ -413,11 +421,12 @@ ssize_t sock_send(struct sock *s, const struct iovec *iov, int count, int flags)
 void put_first(struct sock *s, const struct text *text)
 {
     struct cursor at = {text->iov, text->count, 0};
+    uint32_t limit = send_limit(s);
     uint8_t *piece;
     size_t length;
     uint32_t copied = 0;
 
-    while (copied <= s->tx_mask && (length = next_piece(&at, s->tx_mask + 1 - copied, &piece)) != 0) {
+    while (copied < limit && (length = next_piece(&at, limit - copied, &piece)) != 0) {
         memcpy(s->tx + copied, piece, length);
         copied += (uint32_t)length;
     }
@@ -448,7 +457,7 @@ ssize_t sock_send_to(struct sock *s, const struct iovec *iov, int count, int fla
     int error = sock_connect_with(s, address, length, &text, !(flags & MSG_DONTWAIT));
     if (error && error != -EINPROGRESS)
         return error;
-    first = s->tx_mask + 1; /* a send that is cut short is completed by the caller, as ever */
+    first = send_limit(s); /* a send that is cut short is completed by the caller, as ever */
     return (ssize_t)(wanted < first ? wanted : first);
 }
 

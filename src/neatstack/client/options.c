@@ -10,8 +10,7 @@
 
 #define DEFAULT_RECEIVE_BUFFER 131072 /* Linux's tcp_rmem */
 #define DEFAULT_SEND_BUFFER 16384     /* and tcp_wmem */
-#define LEAST_BUFFER 2304
-#define MOST_BUFFER (4 << 20)
+#define LEAST_WINDOW 1152              /* half of Linux's SOCK_MIN_RCVBUF */
 #define DEFAULT_KEEP_IDLE_S 7200
 #define DEFAULT_KEEP_INTERVAL_S 75
 #define DEFAULT_KEEP_COUNT 9
@@ -82,11 +81,23 @@ static int tries_to_seconds(uint8_t tries)
     return period;
 }
 
-/* As Linux: what is asked for is doubled, within limits. */
-static uint32_t buffer_size(int value)
+/* SO_SNDBUF and the like: what the kernel makes of them, which doubles the value, within its limits (wmem_max, rmem_max), and knows
+ * who may go beyond these. So a socket of its own is told, and asked. 0 or -errno. */
+static int set_buffer(int name, int value, uint32_t *size)
 {
-    uint32_t asked = value < 0 || value > MOST_BUFFER / 2 ? MOST_BUFFER / 2 : (uint32_t)value;
-    return 2 * asked < LEAST_BUFFER ? LEAST_BUFFER : 2 * asked;
+    bool sending = name == SO_SNDBUF || name == SO_SNDBUFFORCE;
+    int told = 0, error = 0, fd = (int)syscall(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    socklen_t length = sizeof told;
+
+    if (fd < 0)
+        return -errno;
+    if (syscall(SYS_setsockopt, fd, SOL_SOCKET, name, &value, sizeof value) < 0 ||
+        syscall(SYS_getsockopt, fd, SOL_SOCKET, sending ? SO_SNDBUF : SO_RCVBUF, &told, &length) < 0)
+        error = -errno;
+    syscall(SYS_close, fd);
+    if (!error)
+        *size = (uint32_t)told;
+    return error;
 }
 
 static int set_socket_int(struct options *o, int name, int value)
@@ -103,12 +114,11 @@ static int set_socket_int(struct options *o, int name, int value)
         return 0;
     case SO_RCVBUF:
     case SO_RCVBUFFORCE:
-        o->receive_buffer = buffer_size(value);
-        return 0;
+        return set_buffer(name, value, &o->receive_buffer);
     case SO_SNDBUF:
     case SO_SNDBUFFORCE:
-        o->send_buffer = buffer_size(value);
-        return 0;
+        flag(o, NEAT_FLAG_SEND_BUFFER, true);
+        return set_buffer(name, value, &o->send_buffer);
     case SO_RCVLOWAT:
         o->low_water = (uint32_t)value;
         return 0;
@@ -185,7 +195,7 @@ static int set_tcp_int(struct options *o, int name, int value)
         o->fin_wait_s = (uint8_t)(value < 0 ? NEAT_NO_FIN_WAIT : value > MOST_FIN_WAIT_S ? MOST_FIN_WAIT_S : value);
         return 0;
     case TCP_WINDOW_CLAMP: /* 0 only of a socket in CLOSED: see option_set() */
-        o->window_clamp = value == 0 ? 0 : value < LEAST_BUFFER / 2 ? LEAST_BUFFER / 2 : (uint32_t)value;
+        o->window_clamp = value == 0 ? 0 : value < LEAST_WINDOW ? LEAST_WINDOW : (uint32_t)value;
         return 0;
     case TCP_NOTSENT_LOWAT:
         o->unsent_most = (uint32_t)value;
@@ -296,6 +306,11 @@ int option_set(struct sock *s, int level, int name, const void *value, socklen_t
         if (flushes) /* tcp(7): what waits goes, even if it is corked; the next send holds back again */
             store_relaxed(&s->program->flags, (uint16_t)(s->program->flags & ~NEAT_FLAG_CORK));
         tell(s);
+    }
+    if (differs && level == SOL_SOCKET) { /* there may be more room now */
+        lock(&neat.lock);
+        wake_socket(s);
+        unlock(&neat.lock);
     }
     sock_unlock(s);
     return error;

@@ -201,6 +201,7 @@ void apply_options(struct sock *s)
     p->receive_buffer = o->receive_buffer;
     if (o->window_clamp && (!o->receive_buffer || o->window_clamp < o->receive_buffer))
         p->receive_buffer = o->window_clamp;
+    p->send_buffer = o->send_buffer;
     p->mss = o->mss;
     p->syn_retries = o->syn_retries;
     p->fin_wait_s = o->fin_wait_s;

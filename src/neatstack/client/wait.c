@@ -27,7 +27,8 @@ static bool roomy(const struct sock *s)
     uint32_t used = load_relaxed(&s->program->tx_head) - load_acquire(&s->remote->tx_tail);
     if (unlikely(s->options.unsent_most) && fresh_bytes(s) >= s->options.unsent_most)
         return false;
-    return s->tx_mask + 1 - used >= (s->tx_mask + 1) / 3;
+    uint32_t limit = send_limit(s);
+    return used <= limit - limit / 3;
 }
 
 /* EPOLLPRI while the urgent byte waits to be taken apart; it alone is nothing to read. */

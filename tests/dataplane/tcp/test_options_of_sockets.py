@@ -153,6 +153,22 @@ def test_the_program_knows_what_was_not_sent():
     assert (neat.OP_LOOK, c.socket.number, 1) in lab.program.events()  # less than half of it is left
 
 
+# ---- SO_SNDBUF ----
+
+
+def test_the_program_is_told_when_a_third_of_its_buffer_is_free():
+    lab = Lab(rings=65536)
+    c = lab.accepted(80, window=20_000)
+    c.socket.set(send_buffer=6000, flags=c.socket.flags | neat.FLAG_SEND_BUFFER)
+    c.socket.send(b"x" * 6000)
+    lab.run()
+    lab.program.events()
+    for ack, free in ((1461, False), (2001, True), (6001, False)):
+        c.sends(ack=ack)
+        lab.run()
+        assert ((neat.OP_LOOK, c.socket.number, 1) in lab.program.events()) == free
+
+
 # ---- TCP_QUICKACK ----
 
 

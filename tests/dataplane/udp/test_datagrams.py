@@ -441,6 +441,19 @@ def test_a_sender_that_waits_for_room_is_told():
     assert lab.program.events() == []
 
 
+def test_a_sender_that_waits_for_room_by_so_sndbuf_is_told():
+    lab = Lab(rings=65536)
+    s = lab.datagram_socket(7)
+    s.slot.set(send_buffer=3000, flags=neat.FLAG_SEND_BUFFER)
+    lab.program.events()
+    s.send(bytes(1900), PEER, 9)  # 1984 bytes with what is beside them
+    lab.run()
+    assert lab.program.events() == []
+    s.send(bytes(1960), PEER, 9)
+    lab.run()
+    assert lab.program.events() == [(neat.OP_LOOK, s.slot.number, 1)]
+
+
 def test_more_than_the_outbox_holds():
     lab = Lab(rings=1 << 20)
     s = lab.datagram_socket(7)

@@ -181,6 +181,7 @@ enum neat_flag {
     NEAT_FLAG_FASTOPEN = 64, /* NEAT_ROLE_CONNECT: what is in the send ring may go with the SYN (RFC 7413) */
     NEAT_FLAG_UNSENT_MOST = 128, /* see unsent_most */
     NEAT_FLAG_URGENT = 256, /* urgent data was sent: see tx_urgent */
+    NEAT_FLAG_SEND_BUFFER = 512, /* see send_buffer */
 };
 
 enum neat_state {
@@ -251,7 +252,8 @@ struct neat_socket_program { /* writer: the program (processes that share a sock
     uint32_t tx_base;
     uint32_t rx_tail;    /* bytes ever taken from the receive ring */
     uint32_t listener;   /* NEAT_ROLE_ACCEPT; NEAT_ROLE_DATAGRAM: the cookie */
-    uint32_t scratch[9]; /* the library's own, shared by the processes that share the socket */
+    uint32_t send_buffer; /* NEAT_FLAG_SEND_BUFFER: bytes, SO_SNDBUF; the program keeps to it, and is told of room by it */
+    uint32_t scratch[8]; /* the library's own, shared by the processes that share the socket */
     /* second line: seldom changed */
     struct neat_address local_be, remote_be;
     uint16_t local_port_be, remote_port_be;

@@ -32,6 +32,7 @@ from cython.cimports.neatstack.dataplane.channel.channel import (
 from cython.cimports.neatstack.dataplane.channel.layout import (
     NEAT_DATAGRAM_ALIGN,
     NEAT_DATAGRAM_LARGEST,
+    NEAT_FLAG_SEND_BUFFER,
     NEAT_OP_LOOK,
     NEAT_ROLE_DATAGRAM,
     NEAT_SHUT_ABORT,
@@ -57,6 +58,7 @@ from cython.cimports.neatstack.dataplane.stack import (
     Post,
     Stack,
 )
+from cython.cimports.neatstack.dataplane.tcp.seq import least
 from cython.cimports.neatstack.dataplane.udp.endpoint import (
     ENDPOINT_RECEIVED,
     ENDPOINT_SENT,
@@ -509,10 +511,14 @@ def datagrams_left(s: cython.pointer[Stack]) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def made_room(s: cython.pointer[Stack], e: cython.pointer[Endpoint]) -> cython.bint:
-    """Whether the program may wait for room in its send ring, and now has it: a third of the ring."""
+    """Whether the program may wait for room in its send ring, and now has it: a third of it."""
     ch: cython.pointer[Channel] = cython.address(s.channels[e.channel])
-    head: uint32_t = load32(cython.address(ch.sockets[e.socket].program.tx_head))
-    enough: uint32_t = ch.header.tx_size - ch.header.tx_size // 3
+    lines: cython.pointer[SocketProgram] = cython.address(ch.sockets[e.socket].program)
+    head: uint32_t = load32(cython.address(lines.tx_head))
+    limit: uint32_t = ch.header.tx_size
+    if load16(cython.address(lines.flags)) & NEAT_FLAG_SEND_BUFFER:
+        limit = least(limit, load32(cython.address(lines.send_buffer)))
+    enough: uint32_t = limit - limit // 3
     return head - e.tx_tail > enough and head - e.tx_next <= enough
 
 

@@ -9,7 +9,7 @@ from cython.cimports.neatstack.dataplane.channel.atomic import fence, load32, st
 from cython.cimports.neatstack.dataplane.channel.buffers import tx_sent, tx_tail
 from cython.cimports.neatstack.dataplane.channel.channel import any_bit
 from cython.cimports.neatstack.dataplane.channel.hold import release_hold
-from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_UNSENT_MOST
+from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_SEND_BUFFER, NEAT_FLAG_UNSENT_MOST
 from cython.cimports.neatstack.dataplane.journal import POINT_EVENT, POINT_LINES, POINT_PUBLISHED, commit, point, touch
 from cython.cimports.neatstack.dataplane.socket.accept import arrived, leave_queue
 from cython.cimports.neatstack.dataplane.socket.datagrams import tell_datagrams
@@ -23,6 +23,7 @@ from cython.cimports.neatstack.dataplane.stack import (
     Stack,
     View,
 )
+from cython.cimports.neatstack.dataplane.tcp.seq import least
 from cython.cimports.neatstack.dataplane.tcp.table import release
 from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_DETACHED, TCB_RESET_OWED, State, Tcb
 
@@ -84,7 +85,7 @@ def publish(s: cython.pointer[Stack]) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def made_room(v: cython.pointer[View], t: cython.pointer[Tcb]) -> cython.bint:
-    """Whether the program may wait for room in its send ring, and now has it: a third of the ring, as Linux wants it.
+    """Whether the program may wait for room in its send ring, and now has it: a third of it, as Linux wants it.
 
     Asked after the new tail was published and a fence: a program that has seen the old tail, and waits, has written its
     head before. So the head is loaded anew, for our copy may be older.
@@ -97,7 +98,10 @@ def made_room(v: cython.pointer[View], t: cython.pointer[Tcb]) -> cython.bint:
         return False
     v.tx_told = tail
     head: uint32_t = load32(cython.address(v.program.tx_head))
-    enough: uint32_t = v.tx_size - v.tx_size // 3
+    limit: uint32_t = v.tx_size
+    if cython.unlikely(v.options & NEAT_FLAG_SEND_BUFFER):
+        limit = least(limit, load32(cython.address(v.program.send_buffer)))
+    enough: uint32_t = limit - limit // 3
     if head - told > enough and head - tail <= enough:
         return True
     if cython.likely(not v.options & NEAT_FLAG_UNSENT_MOST):
