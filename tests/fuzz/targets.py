@@ -13,6 +13,7 @@ import mmap
 import struct
 import sys
 from collections.abc import Callable, Iterator
+from ipaddress import IPv6Address
 from pathlib import Path
 
 from neatstack.dataplane.channel.region import region_size
@@ -38,6 +39,9 @@ OPENINGS = (  # options of the peer's SYN, in place of the plain ones
     option(2, struct.pack("!H", 88)) + STAMPS,
     SACK_PERMITTED,
 )
+IP6 = struct.Struct("!IHBB16s16s")
+OURS6 = IPv6Address("fd00::2").packed
+SOURCES6 = [IPv6Address(text).packed for text in ("fd00::1", "fe80::1", "::1", "ff02::1")]
 FAR = 4000.0  # seconds after which every connection that nobody holds has ended
 
 
@@ -328,6 +332,64 @@ def fragments(data: bytes) -> None:
     end(lab)
 
 
+def packets6(data: bytes) -> None:
+    """Packets over IPv6 that are right in all but what a record says: headers in a chain, fragments, errors that quote;
+    then nothing waits, and both families still arrive."""
+    lab = Lab(max_tcbs=16, sockets=16, rings=1 << 14, addresses=["fd00::2/64", "fe80::2/64"])
+    lab.engine.neighbour("fd00::1", PEER_MAC)
+    lab.program.listen(80, post=4, address="::")
+    socket = DatagramSocket(lab.program, 53, "::")
+    run(lab)
+    for record in records(data):
+        if record[0] & 7 == 7:
+            wait(lab, WAITS[record[1] & 7])
+            continue
+        lab.engine.input(STACK_MAC + PEER_MAC + b"\x86\xdd" + _packet6(record), record[1] & 16 == 0)
+        run(lab)
+        socket.recv_all()
+    wait(lab, FAR)
+    lab.engine.input(STACK_MAC + PEER_MAC + b"\x86\xdd" + _datagram6(b"over IPv6"))
+    run(lab)
+    lab.inject_datagram(b"over IPv4", 53)
+    assert socket.recv_all() == [b"over IPv6", b"over IPv4"]
+    end(lab)
+
+
+def _packet6(record: bytes) -> bytes:
+    """What a record says: its kind, its chain of headers, its place among fragments and its length."""
+    kind, chain, place, number, length, fill = record[0], record[1], *struct.unpack_from("<HBHB", record, 2)
+    source = SOURCES6[kind >> 6]
+    if kind & 7 < 3:
+        body = struct.pack("!4H", 4000, 53, 8 + (length & 0xFFF), 0) + bytes([fill]) * (length & 0xFFF)
+        following, at = 17, 6
+    elif kind & 7 < 5:
+        body = struct.pack("!HHIIBBHHH", 4000 + (fill & 3), 80, length, 0, (5 + (fill >> 4 & 3)) << 4, fill, 99, 0, 0)
+        body, following, at = body + record[8:16] + bytes(length & 63), 6, 16
+    else:
+        quoted = IP6.pack(6 << 28, length & 0xFFF, (6, 17, 44, 58)[fill & 3], 64, OURS6, SOURCES6[fill >> 6])
+        body = bytes((fill >> 2 & 7, place & 7, 0, 0)) + record[8:12] + quoted + struct.pack("!HHI", 80, 4000, length)
+        following, at = 58, 2
+    pseudo = source + OURS6 + struct.pack("!II", len(body), following)
+    total = checksum(pseudo + body) or 0xFFFF
+    body = body[:at] + (total if chain & 32 == 0 else fill).to_bytes(2, "big") + body[at + 2 :]
+    if chain & 8:
+        start = (place & 0xFFF8) % (len(body) + 8)
+        body = body[start : start + 8 * (1 + (fill & 63))] if chain & 64 else body
+        body, following = bytes((following, 0)) + struct.pack("!HI", start | place & 7, number & 3) + body, 44
+    for bit, header in ((4, 60), (2, 43), (1, 0)):
+        if chain & bit:
+            body, following = bytes((following, 0)) + record[10:16] + body, header
+    stated = len(body) if chain & 128 == 0 else length
+    return IP6.pack(6 << 28 | fill << 20, stated & 0xFFFF, following, number, source, OURS6) + body
+
+
+def _datagram6(payload: bytes) -> bytes:
+    body = struct.pack("!4H", 4000, 53, 8 + len(payload), 0) + payload
+    total = checksum(SOURCES6[0] + OURS6 + struct.pack("!II", len(body), 17) + body) or 0xFFFF
+    body = body[:6] + total.to_bytes(2, "big") + body[8:]
+    return IP6.pack(6 << 28, len(body), 17, 64, SOURCES6[0], OURS6) + body
+
+
 # ---- programs ----
 
 
@@ -446,7 +508,7 @@ def captures(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    each.__name__: each for each in (frames, handshakes, packets, fragments, commands, captures)
+    each.__name__: each for each in (frames, handshakes, packets, packets6, fragments, commands, captures)
 }
 
 

@@ -150,6 +150,11 @@ def test_a_connection_with_small_numbers() -> None:
     assert say(segment("R", seq=999)) == FLOW + "Flags [R], seq 4294967295, win 65535, length 0"
 
 
+def ipv6(following: int, payload: bytes) -> bytes:
+    header = struct.pack("!IHBB", 6 << 28, len(payload), following, 64) + bytes(15) + b"\1" + bytes(15) + b"\2"
+    return build_ethernet(header + payload, source=ONE, destination=OTHER, ethertype=0x86DD)
+
+
 @pytest.mark.parametrize(("frame", "line"), [
     (datagram(), "IP 10.0.0.1.53 > 10.0.0.2.5353: UDP, length 5"),
     (ip(struct.pack("!BBHHH", 8, 0, 0, 7, 9) + bytes(56), protocol=1),
@@ -167,6 +172,11 @@ def test_a_connection_with_small_numbers() -> None:
                     + bytes([58, 0, 1, 4, 0, 0, 0, 0]) + bytes([128, 0, 0, 0, 0, 1, 0, 2]),
                     source=ONE, destination=OTHER, ethertype=0x86DD),
      "IP6 ::1 > ::2: ICMP6 echo request, id 1, seq 2, length 8"),
+    (ipv6(44, bytes([17, 0, 0x05, 0xA9, 0, 0, 0, 7]) + bytes(16)),
+     "IP6 ::1 > ::2: fragment 1448+, protocol 17, length 16"),
+    (ipv6(44, bytes([17, 0, 0, 0, 0, 0, 0, 7]) + struct.pack("!HHHH", 53, 5353, 13, 0) + b"hello"),
+     "IP6 ::1.53 > ::2.5353: UDP, length 5"),
+    (ipv6(58, bytes([143, 0, 0, 0, 0, 0, 0, 0])), "IP6 ::1 > ::2: ICMP6 multicast listener report, length 8"),
 ])  # fmt: skip
 def test_other_packets(frame: bytes, line: str) -> None:
     assert Describer().describe(frame) == line

@@ -76,6 +76,27 @@ def test_arriving_large_segments_are_cut():
     assert b"".join(p.payload for p in parts) == payload
 
 
+@pytest.mark.parametrize("options", [b"", bytes([6, 0, 1, 4, 0, 0, 0, 0])], ids=["plain", "behind options"])
+def test_large_segments_over_ipv6_are_cut(options):
+    engine = Engine()
+    made = memory()
+    engine.add_capture(1, made)
+    payload = bytes(range(250)) * 10
+    tcp = struct.pack("!HHIIBBHHH", 1, 2, 7, 9, 5 << 4, 0x98, 99, 0x1234, 0) + payload
+    ends = bytes(15) + b"\1" + bytes(15) + b"\2"
+    head = struct.pack("!IHBB", 6 << 28 | 5, len(options) + len(tcp), 60 if options else 6, 64) + ends
+    engine.input(STACK_MAC + PEER_MAC + b"\x86\xdd" + head + options + tcp, True, 1000)
+    engine.run()
+    at, parts = 54 + len(options), [data for _, out, data in CaptureReader(made).read() if not out]
+    assert [struct.unpack_from("!I", data, at + 4)[0] for data in parts] == [7, 1007, 2007]
+    assert [data[at + 13] for data in parts] == [0x90, 0x10, 0x18]  # CWR on the first, PSH on the last
+    assert b"".join(data[at + 20 :] for data in parts) == payload
+    for data in parts:
+        assert data[:18] == STACK_MAC + PEER_MAC + b"\x86\xdd" + head[:4] and data[20:54] == head[6:]
+        assert struct.unpack_from("!H", data, 18)[0] == len(data) - 54
+        assert is_sound(ends + struct.pack("!II", len(data) - at, 6) + data[at:])
+
+
 def test_a_wrong_checksum_is_shown_as_it_came(lab, reader):
     good = frame(1)
     lab.inject_frame(good[:50] + bytes([good[50] ^ 1]) + good[51:])

@@ -7,13 +7,15 @@ import time
 FLAGS = ((2, "S"), (1, "F"), (4, "R"), (8, "P"), (16, "."), (32, "U"), (64, "E"), (128, "W"))
 ETHERTYPES = {0x0800: "IP", 0x86DD: "IP6", 0x0806: "ARP", 0x8100: "802.1Q"}
 TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
+FRAGMENT = 44  # of IPv6, a header
 EXTENSIONS = (0, 43, 60)  # of IPv6, which another header follows
 ICMP_NAMES = {
     ICMP: {0: "echo reply", 3: "unreachable", 5: "redirect", 8: "echo request", 11: "time exceeded"},
     ICMP6: {
         1: "unreachable", 2: "packet too big", 3: "time exceeded", 128: "echo request", 129: "echo reply",
+        130: "multicast listener query", 131: "multicast listener report", 132: "multicast listener done",
         133: "router solicitation", 134: "router advertisement", 135: "neighbor solicitation",
-        136: "neighbor advertisement",
+        136: "neighbor advertisement", 143: "multicast listener report",
     },
 }  # fmt: skip
 FLOWS = 65536  # whose first sequence numbers are remembered
@@ -72,6 +74,12 @@ class Describer:
         text = packet[40 : 40 + length]
         while protocol in EXTENSIONS:
             protocol, text = text[0], text[(text[1] + 1) * 8 :]
+        if protocol == FRAGMENT:
+            protocol, place, text = text[0], *struct.unpack_from("!H", text, 2), text[8:]
+            if place & 0xFFF9:  # else it is whole (RFC 6946)
+                ends = f"{ipaddress.IPv6Address(packet[8:24])} > {ipaddress.IPv6Address(packet[24:40])}"
+                more = "+" if place & 1 else ""
+                return f"IP6 {ends}: fragment {place & 0xFFF8}{more}, protocol {protocol}, length {len(text)}"
         return f"IP6 {self._transport(packet[8:24], packet[24:40], protocol, text)}"
 
     def _transport(self, source: bytes, destination: bytes, protocol: int, text: bytes) -> str:
