@@ -180,9 +180,9 @@ def test_what_goes_in_recovery_is_proportional_to_what_arrives():
     assert cc["ssthresh"] == 7 * MSS
     out, flight = MSS, cc["flight"]
     assert flight == 12 * MSS  # with what limited transmit has sent
-    for arrived in range(1, 9):
-        left = acks(c, 0, (1, 4 + arrived))
-        pipe = (12 - (3 + arrived)) * MSS - MSS + out  # less what is lost, and with what has gone since
+    for arrived in range(2, 10):  # one came with the ACK that began it
+        left = acks(c, 0, (1, 3 + arrived))
+        pipe = (12 - (2 + arrived)) * MSS - MSS + out  # less what is lost, and with what has gone since
         assert len(left) == sndcnt(arrived * MSS, 7 * MSS, flight, pipe, out, MSS) // MSS
         out += len(left) * MSS
     assert c.tcb["cc"]["out"] == out
@@ -199,9 +199,17 @@ def test_after_many_losses_the_window_is_filled_as_in_slow_start():
     assert len(acks(c, 0, (9, 12), (3, 4))) <= 2  # a segment more than has arrived, at most
 
 
+@pytest.mark.rfc("6937:3-ssrb")
+def test_one_ack_that_tells_of_many_losses_lets_them_all_go_again():
+    """A receiver that merges segments says it all at once: what came with the ACK that begins recovery counts, too."""
+    c = sending(Lab())
+    assert acks(c, 1, (3, 4), (6, 10)) == [1, 2, 4, 5, 10, 11]  # as many as have arrived
+
+
 def test_the_window_after_recovery_is_ssthresh():
     c = sending(Lab())
-    acks(c, 0, (1, 5))
+    for upto in (2, 3, 4):
+        acks(c, 0, (1, upto))
     assert c.tcb["cc"]["cwnd"] != c.tcb["cc"]["ssthresh"]
     acks(c, 10)
     assert c.tcb["cc"]["cwnd"] == c.tcb["cc"]["ssthresh"]

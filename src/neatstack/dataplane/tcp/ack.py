@@ -45,8 +45,13 @@ def acknowledge(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cytho
     RFC 5961 section 5.2: an ACK of what was never sent, or older than any window could leave under way, is challenged.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
     recovering: cython.bint = t.flags & TCB_RECOVERY or t.ecn & ECN_REDUCED
-    reached: uint32_t = prr.reached(s, i) if recovering else 0
+    reached: uint32_t = t.snd.una
+    if recovering:
+        reached = prr.reached(s, i)
+    elif v.stretches:
+        reached += s.boards[i].sacked
     if after(seg.ack, t.snd.max) or before(seg.ack, t.snd.una - t.snd.max_wnd):
         challenge(s, i)
         return False
@@ -60,7 +65,7 @@ def acknowledge(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cytho
             duplicate(s, i)
     else:
         s.counters.drops[cython.cast(cython.int, DROP_OLD_ACK)] += 1  # only its ACK; the text is taken
-    if recovering and (t.flags & TCB_RECOVERY or t.ecn & ECN_REDUCED):
+    if (recovering or v.mending) and (t.flags & TCB_RECOVERY or t.ecn & ECN_REDUCED):
         prr.delivered(s, i, prr.reached(s, i) - reached)
     take_window(s, i, seg)
     return True
