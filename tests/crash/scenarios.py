@@ -43,7 +43,7 @@ class Scenario:
 
     def __init__(self, wire: CrashWire) -> None:
         self.wire = wire
-        self.listener = wire.b.program.listen(PORT, post=2)
+        self.listener = wire.b.program.listen(PORT, post=2, address=wire.everywhere)
         wire.run()
         self.ends: list[End] = []
 
@@ -57,7 +57,7 @@ class Scenario:
 
     def open(self) -> tuple[End, End]:
         """A connection from a to b, accepted."""
-        client = self.wire.a.program.connect(self.wire.b.address, PORT)
+        client = self.wire.a.program.connect(self.wire.b.addresses[-1], PORT)
         servers: list[Any] = []
 
         def done() -> bool:

@@ -11,15 +11,15 @@ import pytest
 
 from neatstack.dataplane.journal import Point
 from tests.crash import scenarios
-from tests.support.crash import CrashWire
+from tests.support.crash import CrashWire, CrashWire6
 from tests.support.layout import neat
 
 NAMES = [point.name.removeprefix("POINT_").lower() for point in Point if point]
 
 
-def passes(scenario: Callable[[CrashWire], None], side: str) -> dict[str, int]:
+def passes(scenario: Callable[[CrashWire], None], side: str, kind: type[CrashWire] = CrashWire) -> dict[str, int]:
     """How often one end passes each point when nobody dies."""
-    wire = CrashWire()
+    wire = kind()
     wire.die(side, None)
     scenario(wire)
     assert wire.deaths == 0
@@ -29,10 +29,20 @@ def passes(scenario: Callable[[CrashWire], None], side: str) -> dict[str, int]:
 @pytest.mark.parametrize("side", ["a", "b"])
 @pytest.mark.parametrize("scenario", scenarios.ALL, ids=lambda scenario: scenario.__name__)
 def test_death_at_every_point(scenario: Callable[[CrashWire], None], side: str) -> None:
-    hits = passes(scenario, side)
+    die_everywhere(scenario, side, CrashWire)
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+@pytest.mark.parametrize("scenario", [scenarios.orderly, scenarios.lossy], ids=lambda scenario: scenario.__name__)
+def test_death_at_every_point_over_ipv6(scenario: Callable[[CrashWire], None], side: str) -> None:
+    die_everywhere(scenario, side, CrashWire6)
+
+
+def die_everywhere(scenario: Callable[[CrashWire], None], side: str, kind: type[CrashWire]) -> None:
+    hits = passes(scenario, side, kind)
     for name, count in hits.items():
         for after in spread(count):
-            wire = CrashWire()
+            wire = kind()
             wire.die(side, name, after)
             try:
                 scenario(wire)

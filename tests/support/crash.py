@@ -16,7 +16,7 @@ from typing import Any
 from neatstack.dataplane.channel.region import region_size
 from neatstack.dataplane.engine import Died, Engine
 from tests.support.program import Program
-from tests.support.wire import Faults, Host, Wire
+from tests.support.wire import Faults, Host, Wire, meet
 
 TCBS = 64
 
@@ -45,7 +45,7 @@ class MortalHost(Host):
             incarnation=self.incarnation, **self.options,
         )  # fmt: skip
         self.engine.now = now
-        self.engine.neighbour(neighbour.address, neighbour.mac)
+        meet(self.engine, neighbour)
         for frame in old.untaken():
             self.engine.input(frame)
         for program in self.programs:
@@ -64,6 +64,7 @@ class CrashWire(Wire):
     """A wire whose hosts survive."""
 
     host_class = MortalHost
+    everywhere = "0.0.0.0"  # where a listener is bound
 
     def __init__(self, faults: Faults | None = None, *, how: str = "adopt", **options: Any) -> None:
         self.deaths = 0
@@ -98,3 +99,23 @@ class CrashWire(Wire):
     def output(self, host: MortalHost) -> list[tuple[bytes, int]]:  # type: ignore[override]
         unsent, host.unsent = host.unsent, []
         return unsent + super().output(host)
+
+
+class MortalHost6(MortalHost):
+    """One that has IPv6, too: fd00:: and its number."""
+
+    def __init__(self, number: int, **options: Any) -> None:
+        super().__init__(number, addresses=[f"fd00::{number}/64"], **options)
+        self.addresses.append(f"fd00::{number}")
+
+
+class CrashWire6(CrashWire):
+    """What the scenarios do goes over IPv6; large segments arrive as one."""
+
+    host_class = MortalHost6
+    everywhere = "::"
+
+    def _collect(self, source: Host, destination: Host) -> None:
+        for frame, _ in self.output(source):
+            assert frame[:14] == destination.mac + source.mac + b"\x86\xdd"
+            self._carry(destination, frame)

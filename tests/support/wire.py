@@ -47,9 +47,16 @@ class Host:
 
     def __init__(self, number: int, *, rings: int = 65536, sockets: int = 64, **options: Any) -> None:
         self.address = f"10.0.0.{number}"
+        self.addresses = [self.address]  # where it can be reached
         self.mac = bytes([2, 0, 0, 0, 0, number])
         self.engine = Engine(**{"address": self.address, "mac": self.mac, "max_tcbs": 256} | options)
         self.program = Program(self.engine, sockets=sockets, rx_size=rings, tx_size=rings)
+
+
+def meet(engine: Engine, other: Host) -> None:
+    """The engine knows the other's hardware address."""
+    for address in other.addresses:
+        engine.neighbour(address, other.mac)
 
 
 class Wire:
@@ -65,8 +72,8 @@ class Wire:
         self.offload = offload
         self.mtu = options.get("mtu", 1500)
         self.a, self.b = (self.host_class(number, rings=rings, **options) for number in (1, 2))
-        self.a.engine.neighbour(self.b.address, self.b.mac)
-        self.b.engine.neighbour(self.a.address, self.a.mac)
+        for host, other in ((self.a, self.b), (self.b, self.a)):
+            meet(host.engine, other)
         self.now = START
         self.frames = 0
         self.in_flight: list[tuple[int, int, Host, bytes]] = []
