@@ -142,8 +142,8 @@ static int set_socket_int(struct options *o, int name, int value)
         return 0;
     case SO_INCOMING_CPU:
     case SO_BUSY_POLL:
-    case SO_ZEROCOPY: /* accepted: a send never waits for the buffer anyway */
         return 0;
+    case SO_ZEROCOPY: /* nobody would tell when the buffer is free: who asks for it can do without */
     default:
         return -ENOPROTOOPT;
     }
