@@ -30,12 +30,12 @@ def pair() -> tuple[socket.socket, socket.socket]:
         return client, accepting.accept()[0]
 
 
-def fill(sock: socket.socket) -> int:
-    """Send until the socket takes no more; how many bytes."""
+def fill(sock: socket.socket, least: int = 0) -> int:
+    """Send until the socket takes no more; how many bytes. It takes so many at `least`, however long that takes."""
     sock.setblocking(False)
     sent = 0
     idle_since = time.monotonic()
-    while time.monotonic() < idle_since + 0.05:  # the other side's ring fills as well
+    while sent < least or time.monotonic() < idle_since + 0.05:  # the other side's ring fills as well
         try:
             sent += sock.send(b"x" * 5000)
             idle_since = time.monotonic()

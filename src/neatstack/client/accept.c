@@ -224,6 +224,17 @@ static struct sock *first_arrived(struct sock *listener)
     return s;
 }
 
+/* The listener's options have changed: so do those of the slots that wait for its connections. */
+void posts_apply_options(struct sock *listener)
+{
+    lock(&neat.lock);
+    for (struct sock *post = listener->posts; post; post = post->link) {
+        post->options = listener->options;
+        apply_options(post);
+    }
+    unlock(&neat.lock);
+}
+
 /* Give the oldest arrival a descriptor. -EAGAIN when there is none. */
 static int accept_now(struct sock *listener, int flags, struct sock **accepted)
 {

@@ -462,6 +462,7 @@ struct text { /* what a SYN shall take along; NULL: nothing */
 };
 int sock_connect_with(struct sock *s, const struct sockaddr *address, socklen_t length, const struct text *text, bool wait);
 void post_answered(struct sock *post);
+void posts_apply_options(struct sock *listener);
 void listener_interest(struct sock *listener);
 void listener_withdraw(struct sock *listener);
 void listener_stop(struct sock *listener);

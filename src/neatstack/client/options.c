@@ -299,6 +299,8 @@ int option_set(struct sock *s, int level, int name, const void *value, socklen_t
         s->options = changed;
     if (s->udp)
         datagram_apply_options(s);
+    if (differs && s->phase == PHASE_LISTENING)
+        posts_apply_options(s);
     if (differs && listens)
         error = manager_listen(s, s->backlog);
     if (s->program && (differs || flushes)) {

@@ -226,6 +226,18 @@ def test_so_rcvbuf_limits_the_window(limit):
     assert c.expects("A").window <= limit
 
 
+@pytest.mark.parametrize(("limit", "window"), [(4096, 4096), (1, 2048), (1 << 20, 65535)])
+def test_so_rcvbuf_of_a_listener_limits_the_window_of_its_syn_ack(limit, window):
+    """So that a peer does not take for the largest window what it will never see again (RFC 9293 section 3.8.6.2.1)."""
+    lab = Lab()
+    listener = lab.listening()
+    for socket in lab.program.posted[listener]:
+        socket.set(receive_buffer=limit)
+    c = lab.connection()
+    c.sends("S", options=c.syn_options)
+    assert c.expects("SA").window == window
+
+
 @pytest.mark.rfc("9293:SHLD-16")
 def test_what_lies_within_a_window_that_shrank_is_sent_again():
     lab = Lab()

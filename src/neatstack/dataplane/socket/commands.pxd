@@ -7,7 +7,6 @@ from neatstack.dataplane.stack cimport Stack, View
 cdef enum:
     BUDGET = 256                 # entries of one program in one batch, so that none holds up the others
     RUN = 64                     # entries taken at one time
-    LEAST_RECEIVE_BUFFER = 2048  # bytes, of SO_RCVBUF
 
 cdef void run_commands(Stack *s) noexcept nogil                                # of every program, in turn, a bounded number each
 cdef void look(Stack *s, uint32_t i) noexcept nogil                             # at the lines of the socket of TCB i

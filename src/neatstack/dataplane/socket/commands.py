@@ -48,7 +48,7 @@ from cython.cimports.neatstack.dataplane.channel.slot import free_slot
 from cython.cimports.neatstack.dataplane.ip.output import is_local, source_for
 from cython.cimports.neatstack.dataplane.journal import POINT_COMMAND_TAKEN, POINT_DETACHED, commit, point, touch
 from cython.cimports.neatstack.dataplane.socket.accept import forget_untaken, post, requeue, taken, unpost
-from cython.cimports.neatstack.dataplane.socket.commands import BUDGET, LEAST_RECEIVE_BUFFER, RUN
+from cython.cimports.neatstack.dataplane.socket.commands import BUDGET, RUN
 from cython.cimports.neatstack.dataplane.socket.datagrams import await_binding, leave_unbound, look_at_endpoint
 from cython.cimports.neatstack.dataplane.socket.slots import bind_slot, put_event
 from cython.cimports.neatstack.dataplane.stack import (
@@ -82,6 +82,7 @@ from cython.cimports.neatstack.dataplane.tcp.user import (
     unread,
     urge,
 )
+from cython.cimports.neatstack.dataplane.tcp.window import LEAST_RECEIVE_BUFFER
 
 
 @cython.cfunc

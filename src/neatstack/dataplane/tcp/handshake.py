@@ -4,7 +4,7 @@ import cython
 from cython.cimports.libc.errno import ECONNREFUSED
 from cython.cimports.libc.stdint import int32_t, uint16_t, uint32_t
 from cython.cimports.neatstack.dataplane.channel.address import Address
-from cython.cimports.neatstack.dataplane.channel.atomic import store64
+from cython.cimports.neatstack.dataplane.channel.atomic import load32, store64
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_FASTOPEN, NEAT_TABLE_MOVED, NEAT_TABLE_MOVING
 from cython.cimports.neatstack.dataplane.driver.flowhash import bucket, flow_hash
 from cython.cimports.neatstack.dataplane.driver.maps import SteerFlow
@@ -20,6 +20,7 @@ from cython.cimports.neatstack.dataplane.stack import (
     NEWS_OUTPUT,
     STRAYS,
     AcceptQueue,
+    Channel,
     Listener,
     Stack,
     Strays,
@@ -58,7 +59,7 @@ from cython.cimports.neatstack.dataplane.tcp.timeouts import keepalive_start
 from cython.cimports.neatstack.dataplane.tcp.timers import clear_timer
 from cython.cimports.neatstack.dataplane.tcp.timestamps import STAMPS
 from cython.cimports.neatstack.dataplane.tcp.tlp import restart
-from cython.cimports.neatstack.dataplane.tcp.window import receive_shift
+from cython.cimports.neatstack.dataplane.tcp.window import LEAST_RECEIVE_BUFFER, receive_shift
 from cython.cimports.neatstack.dataplane.wire.headers import (
     ACK,
     FIN,
@@ -246,12 +247,20 @@ def our_mss(s: cython.pointer[Stack], loopback: cython.bint, remote_be: Address)
 
 
 def first_room(s: cython.pointer[Stack], listener: cython.pointer[Listener]) -> uint32_t:
-    """What a SYN-ACK may offer: the ring of the program that waits for a connection, else the region's buffer."""
+    """What a SYN-ACK may offer: of the ring of the program that waits for a connection, else the region's buffer."""
     queue: cython.pointer[AcceptQueue] = cython.address(s.queues[listener - s.listeners])
+    ch: cython.pointer[Channel]
+    channel: uint32_t
+    limit: uint32_t
+    room: uint32_t
     word: uint32_t
     for word in range(4):
         if queue.ready[word]:
-            return least(s.channels[64 * word + lowest(queue.ready[word])].header.rx_size, 65535)
+            channel = 64 * word + lowest(queue.ready[word])
+            ch = cython.address(s.channels[channel])
+            limit = load32(cython.address(ch.sockets[queue.posted[channel] - 1].program.receive_buffer))
+            room = least(ch.header.rx_size, 65535)
+            return least(room, most(limit, LEAST_RECEIVE_BUFFER)) if limit else room
     return HOLD_SIZE
 
 

@@ -8,6 +8,7 @@ from neatstack.dataplane.stack cimport Stack, View
 cdef enum:
     RECEIVE_SHIFT = 7        # windows up to 8 MB, in steps of 128 bytes, unless buffers are larger; and
     MOST_SHIFT = 14          # up to 1 GiB (RFC 7323 section 2.3)
+    LEAST_RECEIVE_BUFFER = 2048  # bytes, of SO_RCVBUF
 
 cdef inline uint8_t receive_shift(const Stack *s) noexcept nogil:
     """What a connection's windows are scaled by, if the peer knows of that."""
