@@ -232,6 +232,7 @@ CASES = [
     Case("min_tso_segs=1", {"tcp_min_tso_segs": 1}),
 ]  # fmt: skip
 LOADED = (
+    "A new tcp session is started with the same ports as an earlier session",  # they are chosen by chance (RFC 6056)
     # A machine with other work may make either end send again what was only late.
     "This frame is a (suspected) spurious retransmission",
     "This frame is a (suspected) retransmission",

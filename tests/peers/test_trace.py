@@ -25,6 +25,7 @@ CLOSING = "This frame initiates the connection closing", "This frame undergoes t
 RESET = "Connection reset (RST)"
 # A machine with other work may make either end send again what was only late.
 LATE = (
+    "A new tcp session is started with the same ports as an earlier session",  # they are chosen by chance (RFC 6056)
     "This frame is a (suspected) spurious retransmission",
     "This frame is a (suspected) retransmission",
     "Duplicate ACK",

@@ -96,6 +96,7 @@ struct options { /* what setsockopt() has been told */
     uint32_t keep_idle_s, keep_interval_s, keep_count, user_timeout_ms;
     uint32_t receive_buffer, send_buffer, low_water; /* 0: default */
     uint32_t window_clamp, unsent_most;
+    uint64_t pacing_rate; /* bytes a second, and 1; 0: any */
     uint16_t mss;
     uint8_t syn_retries, fin_wait_s, defer, congestion; /* as in layout.h */
     uint8_t traffic_class;
@@ -446,6 +447,7 @@ int sock_listen(struct sock *s, int backlog);
 int sock_name(struct sock *s, struct sockaddr *address, socklen_t *length, bool peer);
 int take_error(struct sock *s);
 void apply_options(struct sock *s);
+int sock_ioctl(struct sock *s, unsigned long request, void *argument);
 int sock_shutdown(struct sock *s, int how);
 void sock_leave_slot(struct sock *s);
 void sock_drop(struct sock *s);
@@ -569,7 +571,6 @@ int epoll_wait_for(struct epoll *e, int epfd, struct epoll_event *events, int mo
 /* ---- options.c ---- */
 int option_set(struct sock *s, int level, int name, const void *value, socklen_t length);
 int option_get(struct sock *s, int level, int name, void *value, socklen_t *length);
-int sock_ioctl(struct sock *s, unsigned long request, void *argument);
 
 /* ---- process.c, exec.c ---- */
 bool is_us(void);

@@ -1,12 +1,10 @@
-/* Socket options and ioctl.
+/* Socket options.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "client.h"
 
-#include <linux/sockios.h>
 #include <netinet/tcp.h>
-#include <sys/ioctl.h>
 
 #define DEFAULT_RECEIVE_BUFFER 131072 /* Linux's tcp_rmem */
 #define DEFAULT_SEND_BUFFER 16384     /* and tcp_wmem */
@@ -98,6 +96,21 @@ static int set_buffer(int name, int value, uint32_t *size)
     if (!error)
         *size = (uint32_t)told;
     return error;
+}
+
+/* SO_MAX_PACING_RATE: 32 or 64 bits, all of them set: any. */
+static int set_pacing(struct options *o, const void *value, socklen_t length)
+{
+    uint32_t rate = 0;
+    uint64_t wide = 0;
+
+    if (length < sizeof rate)
+        return -EINVAL;
+    memcpy(&rate, value, sizeof rate);
+    if (length >= sizeof wide)
+        memcpy(&wide, value, sizeof wide);
+    o->pacing_rate = 1 + (length >= sizeof wide ? wide : rate == UINT32_MAX ? UINT64_MAX : rate);
+    return 0;
 }
 
 static int set_socket_int(struct options *o, int name, int value)
@@ -253,6 +266,8 @@ static int set_option(struct options *o, int level, int name, const void *value,
         return set_timeout(name == SO_RCVTIMEO ? &o->receive_timeout_ns : &o->send_timeout_ns, value, length);
     if (level == SOL_SOCKET && name == SO_LINGER)
         return set_linger(o, value, length);
+    if (level == SOL_SOCKET && name == SO_MAX_PACING_RATE)
+        return set_pacing(o, value, length);
     if (level == IPPROTO_TCP && name == TCP_CONGESTION)
         return set_congestion(o, value, length);
     if (level == IPPROTO_IP && length >= 1 && length < sizeof number)
@@ -334,6 +349,14 @@ static int give_congestion(const struct options *o, void *value, socklen_t *leng
 
     strcpy(name, algorithms[o->congestion]);
     return give(value, length, name, sizeof name);
+}
+
+static int give_pacing(const struct options *o, void *value, socklen_t *length)
+{
+    uint64_t wide = o->pacing_rate - 1;
+    uint32_t rate = wide < UINT32_MAX ? (uint32_t)wide : UINT32_MAX;
+
+    return *length >= sizeof wide ? give(value, length, &wide, sizeof wide) : give(value, length, &rate, sizeof rate);
 }
 
 static int give_timeout(void *value, socklen_t *length, int64_t timeout_ns)
@@ -530,6 +553,8 @@ static int get_option(struct sock *s, int level, int name, void *value, socklen_
     }
     if (level == SOL_SOCKET && (name == SO_RCVTIMEO || name == SO_SNDTIMEO))
         return give_timeout(value, length, name == SO_RCVTIMEO ? s->options.receive_timeout_ns : s->options.send_timeout_ns);
+    if (level == SOL_SOCKET && name == SO_MAX_PACING_RATE)
+        return give_pacing(&s->options, value, length);
     if (level == IPPROTO_TCP && name == TCP_CONGESTION)
         return give_congestion(&s->options, value, length);
     if (level == IPPROTO_TCP && name == TCP_INFO)
@@ -562,34 +587,4 @@ int option_get(struct sock *s, int level, int name, void *value, socklen_t *leng
     int error = get_option(s, level, name, value, length);
     sock_unlock(s);
     return error;
-}
-
-/* ---- ioctl ---- */
-
-/* ioctl() on a socket of ours. 0, -errno, or IOCTL_KERNEL: the placeholder can answer. */
-int sock_ioctl(struct sock *s, unsigned long request, void *argument)
-{
-    uint32_t distance;
-
-    switch (request) {
-    case FIONREAD:
-        if (s->phase == PHASE_LISTENING)
-            return -EINVAL;
-        *(int *)argument = (int)(s->udp ? datagram_waiting(s) : readable_bytes(s));
-        return 0;
-    case SIOCOUTQ:
-        *(int *)argument = (int)(s->udp ? datagram_unsent(s) : unsent_bytes(s));
-        return 0;
-    case SIOCATMARK:
-        *(int *)argument = s->program && urgent_ahead(s, &distance) && distance == 0;
-        return 0;
-    case SIOCOUTQNSD:
-        *(int *)argument = (int)fresh_bytes(s);
-        return 0;
-    case FIONBIO:
-        s->nonblocking = *(int *)argument;
-        return 0;
-    default:
-        return IOCTL_KERNEL;
-    }
 }

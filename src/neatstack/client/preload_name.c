@@ -10,7 +10,7 @@ EXPORT int getaddrinfo(const char *node, const char *service, const struct addri
 {
     struct addrinfo ipv4 = {.ai_family = AF_INET, .ai_flags = AI_V4MAPPED | AI_ADDRCONFIG}; /* what no hints mean */
 
-    if (!neat.directory || (hints && hints->ai_family != AF_UNSPEC) || (!enter_stack() && neat.page->mtu6))
+    if (!neat.directory || !node || (hints && hints->ai_family != AF_UNSPEC) || (!enter_stack() && neat.page->mtu6))
         return real()->getaddrinfo(node, service, hints, found);
     if (hints) {
         ipv4.ai_flags = hints->ai_flags;

@@ -5,6 +5,8 @@
 #include "client.h"
 
 #include <fcntl.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 
 #define LINGER_LOOK_NS 1000000
 
@@ -199,6 +201,7 @@ void apply_options(struct sock *s)
     p->keep_count = (uint8_t)o->keep_count;
     p->user_timeout_ms = o->user_timeout_ms;
     p->receive_buffer = o->receive_buffer;
+    p->pacing_rate = o->pacing_rate > UINT32_MAX ? 0 : o->pacing_rate ? (uint32_t)o->pacing_rate - 1 : 0; /* so fast is no limit */
     if (o->window_clamp && (!o->receive_buffer || o->window_clamp < o->receive_buffer))
         p->receive_buffer = o->window_clamp;
     p->send_buffer = o->send_buffer;
@@ -210,6 +213,36 @@ void apply_options(struct sock *s)
     bool six = is_ipv6(s);
     p->tos = six ? o->traffic_class : o->tos;
     p->ttl = six ? hop_limit(o) : o->ttl;
+}
+
+/* ---- ioctl ---- */
+
+/* ioctl() on a socket of ours. 0, -errno, or IOCTL_KERNEL: the placeholder can answer. */
+int sock_ioctl(struct sock *s, unsigned long request, void *argument)
+{
+    uint32_t distance;
+
+    switch (request) {
+    case FIONREAD:
+        if (s->phase == PHASE_LISTENING)
+            return -EINVAL;
+        *(int *)argument = (int)(s->udp ? datagram_waiting(s) : readable_bytes(s));
+        return 0;
+    case SIOCOUTQ:
+        *(int *)argument = (int)(s->udp ? datagram_unsent(s) : unsent_bytes(s));
+        return 0;
+    case SIOCATMARK:
+        *(int *)argument = s->program && urgent_ahead(s, &distance) && distance == 0;
+        return 0;
+    case SIOCOUTQNSD:
+        *(int *)argument = (int)fresh_bytes(s);
+        return 0;
+    case FIONBIO:
+        s->nonblocking = *(int *)argument;
+        return 0;
+    default:
+        return IOCTL_KERNEL;
+    }
 }
 
 /* ---- end ---- */

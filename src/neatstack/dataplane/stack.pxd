@@ -256,6 +256,8 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
     uint32_t min_rtt_at      # s: when it was
     uint64_t rto_at          # ns: when the retransmission timer expires, also while a shorter wait has its place
     uint64_t smaller_at      # ns: since when it is
+    uint64_t paced_until     # ns: what has been sent takes so long at pacing_rate
+    uint32_t pacing_rate     # bytes a second, checked copy; 0: any
     uint32_t next_in_list    # accept waiting list, or free list
     uint32_t prev_in_list    # accept waiting list
     uint32_t wheel_next      # timer wheel list; index of a TCB; 0 end

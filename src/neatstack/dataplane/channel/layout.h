@@ -253,7 +253,8 @@ struct neat_socket_program { /* writer: the program (processes that share a sock
     uint32_t rx_tail;    /* bytes ever taken from the receive ring */
     uint32_t listener;   /* NEAT_ROLE_ACCEPT; NEAT_ROLE_DATAGRAM: the cookie */
     uint32_t send_buffer; /* NEAT_FLAG_SEND_BUFFER: bytes, SO_SNDBUF; the program keeps to it, and is told of room by it */
-    uint32_t scratch[8]; /* the library's own, shared by the processes that share the socket */
+    uint32_t pacing_rate; /* bytes a second at most, SO_MAX_PACING_RATE; 0: any */
+    uint32_t scratch[7]; /* the library's own, shared by the processes that share the socket */
     /* second line: seldom changed */
     struct neat_address local_be, remote_be;
     uint16_t local_port_be, remote_port_be;

@@ -131,7 +131,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         uint32_t lock, generation
         uint8_t role, shut
         uint16_t flags
-        uint32_t tx_head, tx_base, rx_tail, listener, send_buffer
+        uint32_t tx_head, tx_base, rx_tail, listener, send_buffer, pacing_rate
         Address local_be, remote_be
         uint16_t local_port_be, remote_port_be
         uint32_t user_timeout_ms, receive_buffer

@@ -312,12 +312,14 @@ def copy_options(v: cython.pointer[View]) -> cython.bint:
         limit = v.rx_size
     elif limit < LEAST_RECEIVE_BUFFER:
         limit = LEAST_RECEIVE_BUFFER
-    if flags == v.options and tos == v.tos and ttl == v.ttl and limit == v.rx_limit:
+    pacing: uint32_t = load32(cython.address(v.program.pacing_rate))
+    if flags == v.options and tos == v.tos and ttl == v.ttl and limit == v.rx_limit and pacing == v.pacing_rate:
         return False
     v.options = flags
     v.tos = tos
     v.ttl = ttl
     v.rx_limit = limit
+    v.pacing_rate = pacing
     return True
 
 

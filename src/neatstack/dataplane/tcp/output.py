@@ -15,7 +15,7 @@ from cython.cimports.neatstack.dataplane.tcp.congestion import LARGEST
 from cython.cimports.neatstack.dataplane.tcp.emit import emit, emit_ack, emit_reset, emit_syn
 from cython.cimports.neatstack.dataplane.tcp.rtt import begin_timing
 from cython.cimports.neatstack.dataplane.tcp.scoreboard import close_stretch, next_lost, pipe, resent
-from cython.cimports.neatstack.dataplane.tcp.seq import after, before, earlier, later, least
+from cython.cimports.neatstack.dataplane.tcp.seq import after, before, earlier, later, least, most
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     ECN_REDUCED,
@@ -32,6 +32,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_RETRANSMIT,
     TCB_SACK,
     TCB_URGENT_OUT,
+    TIMER_PACE,
     TIMER_PERSIST,
     TIMER_RETRANSMIT,
     Range,
@@ -135,6 +136,12 @@ def output_text(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         if outbox_full(s):
             mark(s, i, NEWS_OUTPUT)
             return
+        if cython.unlikely(v.pacing_rate != 0):
+            if waits(s, i):
+                return
+            if length > burst(v, t):
+                length = burst(v, t)
+                fin = 0
         at = t.snd.nxt
         t.snd.nxt += length + fin
         send(s, i, at, length, fin, end)
@@ -235,6 +242,8 @@ def send(
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     after_text: uint32_t = seq + length
     fresh: uint32_t
+    if cython.unlikely(s.views[i].pacing_rate != 0):
+        charge(s, cython.address(s.views[i]), length)
     emit(s, i, seq, length, (PSH if length and after_text == end else 0) | fin)
     if before(seq, t.snd.max):
         t.cc.retransmits += 1 if length <= t.snd.mss else (length + t.snd.mss - 1) // t.snd.mss
@@ -301,6 +310,8 @@ def mend(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython.bint:
         if outbox_full(s):
             mark(s, i, NEWS_OUTPUT)
             return False
+        if cython.unlikely(s.views[i].pacing_rate != 0 and waits(s, i)):
+            return False
         length = least(t.cc.cwnd - under_way, LONGEST_TEXT)
         length = least(hole.right - hole.left, length - length % t.snd.mss)
         if t.flags & TCB_URGENT_OUT:
@@ -312,6 +323,39 @@ def mend(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython.bint:
         send(s, i, hole.left, length, fin, end)
         under_way += length + fin
     return True
+
+
+# ---- SO_MAX_PACING_RATE ----
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def waits(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
+    """Whether what was sent takes longer at that rate than has passed. Then a timer is set for the rest."""
+    if s.views[i].paced_until <= s.now:
+        return False
+    set_timer(s, i, TIMER_PACE, s.views[i].paced_until)
+    return True
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def burst(v: cython.pointer[cython.const[View]], t: cython.pointer[cython.const[Tcb]]) -> uint32_t:
+    """Bytes that may go at once: as Linux, what the rate carries in a millisecond, and two segments at least."""
+    return most(v.pacing_rate // 1000 // most(t.snd.mss, 1), 2) * t.snd.mss
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def charge(s: cython.pointer[Stack], v: cython.pointer[View], length: uint32_t) -> cython.void:
+    """So many bytes go: when may the next?"""
+    if v.paced_until < s.now:
+        v.paced_until = s.now
+    v.paced_until += cython.cast(uint64_t, length) * 1000000000 // v.pacing_rate
 
 
 # ---- nothing may go ----

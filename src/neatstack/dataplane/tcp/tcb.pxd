@@ -33,6 +33,7 @@ cdef enum Timer:             # each a deadline in Tcb.timers, ns of Stack.now; 0
     TIMER_DELAYED_ACK        # RFC 9293 section 3.8.6.3
     TIMER_KEEPALIVE          # RFC 9293 section 3.8.4
     TIMER_TIME_WAIT          # 2 MSL; also the limit on FIN-WAIT-2 of a closed socket
+    TIMER_PACE               # SO_MAX_PACING_RATE: more may go
     TIMERS
 
 cdef enum TcbFlag:

@@ -37,6 +37,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_SACK,
     TIMER_DELAYED_ACK,
     TIMER_KEEPALIVE,
+    TIMER_PACE,
     TIMER_PERSIST,
     TIMER_RETRANSMIT,
     TIMER_TIME_WAIT,
@@ -80,6 +81,9 @@ def expire(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     if due(s, t, TIMER_KEEPALIVE):
         clear_timer(s, i, TIMER_KEEPALIVE)
         keepalive(s, i)
+    if due(s, t, TIMER_PACE):
+        clear_timer(s, i, TIMER_PACE)
+        mark(s, i, NEWS_OUTPUT)
     if due(s, t, TIMER_TIME_WAIT):
         clear_timer(s, i, TIMER_TIME_WAIT)
         end(s, i, 0)
