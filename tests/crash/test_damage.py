@@ -6,7 +6,11 @@ import random
 
 import pytest
 
+from neatstack.dataplane.engine import Died
+from neatstack.dataplane.flip import flip_in
+from neatstack.dataplane.stack import sizes
 from tests.crash.damage import DETECTED, FINE, STALLED, WRONG, Case, mortal, try_bit
+from tests.support.wire import Mishap
 
 PARTS = (
     "region: header", "region: counters", "region: listeners", "region: connections", "region: hold buffers",
@@ -37,11 +41,31 @@ def test_no_wrong_byte_and_service_goes_on(part: str) -> None:
 
 
 def test_a_damaged_connection_is_found_before_it_is_used() -> None:
-    size = Case().sizes["region: connections"] // 5
-    for byte in random.Random(1).sample(range(size - 8), 12):
+    size, late = sizes()["Tcb"], sizes()["Late"]
+    for byte in random.Random(1).sample(range(size - late - 8), 12):
         ended, successors = try_bit("region: connections", size + byte, 0)
         assert ended == DETECTED, byte
         assert successors == [("suspect", FINE)], byte
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_what_is_known_of_text_out_of_order_is_checked_while_there_is_some(waits: bool) -> None:
+    case, (size, late) = Case(), (sizes()["Tcb"], sizes()["Late"])
+    wire, (client, server) = case.wire, case.pairs[0]
+    wire.b.engine.die_at("finished", 2**31)
+    if waits:
+        wire.schedule["a", wire.carried["a"]] = Mishap(lost=True)
+    client.push(client.sent + 4000)
+    wire.wait(0.015)
+    for end in range(2 * size, case.sizes["region: connections"] + 1, size):
+        flip_in(wire.b.engine, "region: connections", end - late, 0)
+    if waits:
+        with pytest.raises(Died):
+            wire.wait(1)
+    else:
+        wire.wait(1)
+        server.pull()
+        assert server.got == client.sent
 
 
 def test_a_child_may_end_as_it_likes() -> None:

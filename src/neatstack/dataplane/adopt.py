@@ -10,7 +10,7 @@ import cython
 from cython.cimports.libc.errno import ECONNABORTED, ECONNRESET, ENOMEM
 from cython.cimports.libc.stdint import int32_t, uint8_t, uint32_t
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.libc.string import memset
 from cython.cimports.neatstack.dataplane.adopt import ADOPT_ALL, ADOPT_NOTHING, Adoption, Manner, Order
 from cython.cimports.neatstack.dataplane.channel.atomic import load32, store_release
 from cython.cimports.neatstack.dataplane.channel.channel import any_bit
@@ -19,7 +19,7 @@ from cython.cimports.neatstack.dataplane.channel.slot import free_retired
 from cython.cimports.neatstack.dataplane.driver.device import Frame
 from cython.cimports.neatstack.dataplane.driver.inbox import kept_frame
 from cython.cimports.neatstack.dataplane.ip.input import frame_arrives
-from cython.cimports.neatstack.dataplane.journal import checksum_of_tcb, checksum_of_view, commit, touch
+from cython.cimports.neatstack.dataplane.journal import checksum_of_tcb, checksum_of_view, commit, copy_tcb, touch
 from cython.cimports.neatstack.dataplane.socket.accept import requeue
 from cython.cimports.neatstack.dataplane.socket.commands import look
 from cython.cimports.neatstack.dataplane.socket.restore import recover_slots, restore_slot, to_be_looked_at
@@ -112,7 +112,7 @@ def undo(s: cython.pointer[Stack]) -> uint32_t:
     if header.undo_valid != UNDO ^ i or not 0 < i < s.tcbs_used:
         header.undo_valid = 0  # damaged at rest: nothing was being changed
         return 0
-    memcpy(cython.address(s.tcbs[i]), cython.address(header.undo), cython.sizeof(Tcb))
+    copy_tcb(cython.address(s.tcbs[i]), cython.address(header.undo))
     s.tcbs[i].stamp = header.batch
     header.retired_count = 0
     header.undo_valid = 0

@@ -30,7 +30,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     State,
     Tcb,
 )
-from cython.cimports.neatstack.dataplane.tcp.timers import TICK_BITS
+from cython.cimports.neatstack.dataplane.tcp.timers import TICK_BITS, earliest
 from cython.cimports.neatstack.dataplane.wire.crc import checksum
 
 
@@ -204,7 +204,7 @@ def rightly_timed(
     s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]], v: cython.pointer[cython.const[View]], i: uint32_t
 ) -> cython.bint:
     """Whether a connection with a deadline has its place in the wheel, and the wheel knows."""
-    waits: cython.bint = t.timers[0] or t.timers[1] or t.timers[2] or t.timers[3] or t.timers[4] or t.timers[5]
+    waits: cython.bint = earliest(t) != 0
     slot: uint32_t
     if not v.wheel_slot:
         return not waits

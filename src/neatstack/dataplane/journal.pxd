@@ -61,6 +61,7 @@ cdef enum:
     WORDS_OF_VIEW = 8        # 64-bit words of a View up to its checksum, which is half of the last
 
 cdef uint32_t checksum_of_tcb(const Tcb *t) noexcept nogil
+cdef void copy_tcb(Tcb *to, const Tcb *t) noexcept nogil
 cdef uint32_t checksum_of_view(const View *v) noexcept nogil
 cdef void open_undo(Stack *s, uint32_t i) noexcept nogil
 cdef void touch_new(Stack *s, uint32_t i) noexcept nogil     # as touch(), of a TCB that is FREE: there is nothing to check

@@ -27,7 +27,7 @@ from cython.cimports.neatstack.dataplane.journal import (
     point,
 )
 from cython.cimports.neatstack.dataplane.stack import UNDO, RegionHeader, Stack, View
-from cython.cimports.neatstack.dataplane.tcp.tcb import Tcb
+from cython.cimports.neatstack.dataplane.tcp.tcb import Late, Tcb
 from cython.cimports.neatstack.dataplane.wire.crc import crc32c
 
 # ---- checksums ----
@@ -40,7 +40,7 @@ def checksum_of_tcb(t: cython.pointer[cython.const[Tcb]]) -> uint32_t:
     b: uint64_t = 2
     c: uint64_t = 3
     d: uint64_t = 4
-    words: cython.int = (cython.sizeof(Tcb) - 8) // 8  # all but the checksum and the stamp
+    words: cython.int = (cython.sizeof(Tcb) - cython.sizeof(Late) - 8) // 8  # up to the checksum
     k: cython.int = 0
     while k + 4 <= words:
         a = crc32c(a, word[k])
@@ -51,6 +51,10 @@ def checksum_of_tcb(t: cython.pointer[cython.const[Tcb]]) -> uint32_t:
     while k < words:
         a = crc32c(a, word[k])
         k += 1
+    if cython.unlikely(t.rcv.ranges != 0):
+        word = cython.cast(cython.pointer[cython.const[uint64_t]], cython.address(t.late))
+        for k in range(cython.sizeof(Late) // 8):
+            b = crc32c(b, word[k])
     return cython.cast(uint32_t, crc32c(crc32c(a, b << 32 | c), d))
 
 
@@ -70,6 +74,13 @@ def checksum_of_view(v: cython.pointer[cython.const[View]]) -> uint32_t:
 
 
 # ---- undo and commit ----
+
+
+def copy_tcb(to: cython.pointer[Tcb], t: cython.pointer[cython.const[Tcb]]) -> cython.void:
+    """All of it that means something."""
+    memcpy(to, t, cython.sizeof(Tcb) - cython.sizeof(Late))
+    if cython.unlikely(t.rcv.ranges != 0):
+        to.late = t.late
 
 
 def open_undo(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
@@ -104,7 +115,7 @@ def seal_last(s: cython.pointer[Stack]) -> cython.void:
 @cython.exceptval(check=False)
 def keep(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     header: cython.pointer[RegionHeader] = s.region
-    memcpy(cython.address(header.undo), cython.address(s.tcbs[i]), cython.sizeof(Tcb))
+    copy_tcb(cython.address(header.undo), cython.address(s.tcbs[i]))
     header.undo_index = i
     barrier()
     header.undo_valid = UNDO ^ i

@@ -157,7 +157,7 @@ def test_pieces_that_touch_are_one():
     c.sends(seq=20, data=b"k" * 10)
     c.sends(seq=10, data=b"j" * 10)
     c.sends(seq=30, data=b"l" * 10)
-    assert (c.tcb["rcv"]["ranges"], c.tcb["rcv"]["range"][0]["right"]) == (1, c.iss + 40 & 0xFFFFFFFF)
+    assert (c.tcb["rcv"]["ranges"], c.tcb["late"]["range"][0]["right"]) == (1, c.iss + 40 & 0xFFFFFFFF)
 
 
 def test_a_fin_with_text_beyond_a_gap_is_remembered():

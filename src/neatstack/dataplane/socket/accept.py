@@ -212,7 +212,7 @@ def waiting_bytes(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     length: uint32_t = rx_head(t)
     if t.rcv.ranges:
-        length = t.rcv.range[t.rcv.ranges - 1].right - (t.rcv.irs + 1)
+        length = t.late.range[t.rcv.ranges - 1].right - (t.rcv.irs + 1)
     return length if length <= s.views[i].rx_size else 0
 
 

@@ -46,15 +46,42 @@ def acknowledge(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cytho
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
+    if after(seg.ack, t.snd.max) or before(seg.ack, t.snd.una - t.snd.max_wnd):
+        challenge(s, i)
+        return False
+    if v.stretches or v.mending or (t.flags & TCB_RECOVERY) or t.ecn & ECN_REDUCED or more_than_stamps(seg):
+        count_delivered(s, i, seg)
+    else:
+        take(s, i, seg)
+    take_window(s, i, seg)
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def count_delivered(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.void:
+    """An ACK of or during a recovery, or that may begin one: PRR wants to know how much it says has arrived."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
     recovering: cython.bint = t.flags & TCB_RECOVERY or t.ecn & ECN_REDUCED
     reached: uint32_t = t.snd.una
     if recovering:
         reached = prr.reached(s, i)
     elif v.stretches:
         reached += s.boards[i].sacked
-    if after(seg.ack, t.snd.max) or before(seg.ack, t.snd.una - t.snd.max_wnd):
-        challenge(s, i)
-        return False
+    take(s, i, seg)
+    if (recovering or v.mending) and (t.flags & TCB_RECOVERY or t.ecn & ECN_REDUCED):
+        prr.delivered(s, i, prr.reached(s, i) - reached)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def take(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.void:
+    """SEG.ACK, and what the options say of it."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     if cython.unlikely(seg.flags & ECE):
         ecn.echoed(s, i)
     if after(seg.ack, t.snd.una):
@@ -65,10 +92,6 @@ def acknowledge(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cytho
             duplicate(s, i)
     else:
         s.counters.drops[cython.cast(cython.int, DROP_OLD_ACK)] += 1  # only its ACK; the text is taken
-    if (recovering or v.mending) and (t.flags & TCB_RECOVERY or t.ecn & ECN_REDUCED):
-        prr.delivered(s, i, prr.reached(s, i) - reached)
-    take_window(s, i, seg)
-    return True
 
 
 # rfc: 6675:2-DUPACK

@@ -25,6 +25,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_FIN_SENT,
     TCB_FORCE,
     TCB_HEARD,
+    TCB_PACED,
     TCB_PASSIVE,
     TCB_PROBE_TIMER,
     TCB_RECOVERY,
@@ -32,7 +33,6 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_RETRANSMIT,
     TCB_SACK,
     TCB_URGENT_OUT,
-    TIMER_PACE,
     TIMER_PERSIST,
     TIMER_RETRANSMIT,
     Range,
@@ -335,7 +335,8 @@ def waits(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     """Whether what was sent takes longer at that rate than has passed. Then a timer is set for the rest."""
     if s.views[i].paced_until <= s.now:
         return False
-    set_timer(s, i, TIMER_PACE, s.views[i].paced_until)
+    s.tcbs[i].flags |= TCB_PACED
+    set_timer(s, i, TIMER_PERSIST, s.views[i].paced_until)
     return True
 
 
@@ -384,6 +385,7 @@ def see_to_persist(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cyth
         wait = retransmission_timeout(s, i)
         if t.snd.wnd and wait > 200 * MILLISECOND:
             wait = 200 * MILLISECOND  # RFC 9293 section 3.8.6.2.1: the override, 0.1 - 1 s; Linux's cork
+        t.flags &= ~cython.cast(uint32_t, TCB_PACED)
         set_timer(s, i, TIMER_PERSIST, s.now + wait)
 
 

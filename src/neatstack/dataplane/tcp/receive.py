@@ -186,7 +186,7 @@ def out_of_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segm
 @cython.exceptval(check=False)
 def remember(t: cython.pointer[Tcb], left: uint32_t, right: uint32_t) -> cython.bint:
     """Add [left, right) to the ranges, joining those that it touches. False: there is no place for another."""
-    ranges: cython.pointer[Range] = t.rcv.range
+    ranges: cython.pointer[Range] = t.late.range
     first: uint32_t = 0
     last: uint32_t
     k: uint32_t
@@ -217,7 +217,7 @@ def forget(t: cython.pointer[Tcb], first: uint32_t, last: uint32_t) -> cython.vo
     """Take ranges [first, last) out."""
     k: uint32_t
     for k in range(last, t.rcv.ranges):
-        t.rcv.range[first + k - last] = t.rcv.range[k]
+        t.late.range[first + k - last] = t.late.range[k]
     t.rcv.ranges -= last - first
 
 
@@ -227,8 +227,8 @@ def forget(t: cython.pointer[Tcb], first: uint32_t, last: uint32_t) -> cython.vo
 def absorb(t: cython.pointer[Tcb]) -> cython.void:
     """Let rcv.nxt run over the ranges that it has reached."""
     reached: uint32_t = 0
-    while reached < t.rcv.ranges and not after(t.rcv.range[reached].left, t.rcv.nxt):
-        t.rcv.nxt = later(t.rcv.nxt, t.rcv.range[reached].right)
+    while reached < t.rcv.ranges and not after(t.late.range[reached].left, t.rcv.nxt):
+        t.rcv.nxt = later(t.rcv.nxt, t.late.range[reached].right)
         reached += 1
     forget(t, 0, reached)
 

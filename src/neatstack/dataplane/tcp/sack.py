@@ -23,13 +23,13 @@ def arrived(t: cython.pointer[Tcb], left: uint32_t, right: uint32_t) -> cython.v
     """
     k: uint32_t
     for k in range(t.rcv.ranges):
-        if before(left, t.rcv.range[k].right) and before(t.rcv.range[k].left, right):
-            came_again(t, later(left, t.rcv.range[k].left), earlier(right, t.rcv.range[k].right))
+        if before(left, t.late.range[k].right) and before(t.late.range[k].left, right):
+            came_again(t, later(left, t.late.range[k].left), earlier(right, t.late.range[k].right))
             break
-    if t.rcv.recent[0] != left:
+    if t.late.recent[0] != left:
         for k in range(RECENT - 1, 0, -1):
-            t.rcv.recent[k] = t.rcv.recent[k - 1]
-        t.rcv.recent[0] = left
+            t.late.recent[k] = t.late.recent[k - 1]
+        t.late.recent[0] = left
 
 
 # rfc: 2883:4-DUPLICATE
@@ -58,10 +58,10 @@ def write_blocks(t: cython.pointer[Tcb], to: cython.pointer[uint8_t], room: uint
     for n in range(RECENT + t.rcv.ranges):
         if count == most:
             break
-        k = holder(t, t.rcv.recent[n]) if n < RECENT else n - RECENT
+        k = holder(t, t.late.recent[n]) if n < RECENT else n - RECENT
         if k < t.rcv.ranges and not written >> k & 1:
             written |= cython.cast(uint32_t, 1) << k
-            count = put_block(to, count, cython.address(t.rcv.range[k]))
+            count = put_block(to, count, cython.address(t.late.range[k]))
     to[0] = to[1] = NOP
     to[2] = SACK
     to[3] = cython.cast(uint8_t, 2 + BLOCK * count)
@@ -75,7 +75,7 @@ def holder(t: cython.pointer[cython.const[Tcb]], seq: uint32_t) -> uint32_t:
     """Which range holds `seq`; their number: none."""
     k: uint32_t
     for k in range(t.rcv.ranges):
-        if not before(seq, t.rcv.range[k].left) and not after(seq, t.rcv.range[k].right - 1):
+        if not before(seq, t.late.range[k].left) and not after(seq, t.late.range[k].right - 1):
             return k
     return t.rcv.ranges
 

@@ -33,7 +33,6 @@ cdef enum Timer:             # each a deadline in Tcb.timers, ns of Stack.now; 0
     TIMER_DELAYED_ACK        # RFC 9293 section 3.8.6.3
     TIMER_KEEPALIVE          # RFC 9293 section 3.8.4
     TIMER_TIME_WAIT          # 2 MSL; also the limit on FIN-WAIT-2 of a closed socket
-    TIMER_PACE               # SO_MAX_PACING_RATE: more may go
     TIMERS
 
 cdef enum TcbFlag:
@@ -65,6 +64,7 @@ cdef enum TcbFlag:
     TCB_COOKIE_OWED = 33554432  # our SYN-ACK brings a cookie
     TCB_PROBE_TIMER = 67108864  # what TIMER_RETRANSMIT waits for is a tail loss probe (RFC 8985 section 7.2)
     TCB_REORDER_TIMER = 134217728  # or reordered segments (section 6.2, step 5)
+    TCB_PACED = 268435456    # TIMER_PERSIST waits until SO_MAX_PACING_RATE lets more go
     TCB_DEFERRED = 8388608   # SYN-RECEIVED: our SYN-ACK was acknowledged, but the listener wants text, too
 
 cdef enum EcnFlag:           # RFC 3168
@@ -106,10 +106,8 @@ cdef struct Rcv:
     uint8_t wscale
     uint8_t pad
     uint32_t base            # ring cursor that lies at offset 0 of the receive ring
-    uint32_t ranges          # how many of range[] are in use, ascending and disjoint
-    Range range[RANGES]
+    uint32_t ranges          # how many of Late.range[] are in use
     Range duplicate          # text that came a second time, to be told with the next ACK (RFC 2883); empty: none
-    uint32_t recent[RECENT]  # a sequence number in each of the ranges that came last, the latest first
 
 cdef struct Congestion:      # RFC 5681, bytes
     uint32_t cwnd
@@ -149,6 +147,10 @@ cdef struct Stamps:          # RFC 7323 section 4.3 and 5.4, milliseconds
     uint32_t offset          # of our own from the clock
     uint64_t recent_at       # ns: when `recent` was last set
 
+cdef struct Late:            # what has come out of order; means nothing while Rcv.ranges is 0
+    Range range[RANGES]      # ascending and disjoint
+    uint32_t recent[RECENT]  # a sequence number in each of the ranges that came last, the latest first
+
 cdef struct Tcb:
     # the flow; network byte order. local_be is our side
     Address local_be
@@ -180,5 +182,6 @@ cdef struct Tcb:
     uint64_t holders[4]      # bit n: the program with channel n holds this socket
     uint64_t bytes_in
     uint64_t bytes_out
-    uint32_t checksum        # of all above, see journal.pxd
+    uint32_t checksum        # of all above, and of `late` if it means something: see journal.pxd
     uint32_t stamp           # RegionHeader.batch when it was last changed; what that batch had to tell may not have been told
+    Late late                # seldom of use, and so neither copied nor checked then

@@ -29,6 +29,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_DETACHED,
     TCB_FORCE,
     TCB_LOOPBACK,
+    TCB_PACED,
     TCB_PASSIVE,
     TCB_PROBE_TIMER,
     TCB_RECOVERY,
@@ -37,7 +38,6 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_SACK,
     TIMER_DELAYED_ACK,
     TIMER_KEEPALIVE,
-    TIMER_PACE,
     TIMER_PERSIST,
     TIMER_RETRANSMIT,
     TIMER_TIME_WAIT,
@@ -72,7 +72,11 @@ def expire(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         retransmission_due(s, i)
     if due(s, t, TIMER_PERSIST):
         clear_timer(s, i, TIMER_PERSIST)
-        persist(s, i)
+        if cython.unlikely(t.flags & TCB_PACED):
+            t.flags &= ~cython.cast(uint32_t, TCB_PACED)
+            mark(s, i, NEWS_OUTPUT)
+        else:
+            persist(s, i)
     if due(s, t, TIMER_DELAYED_ACK):
         clear_timer(s, i, TIMER_DELAYED_ACK)
         if t.flags & TCB_ACK_DELAYED:
@@ -81,9 +85,6 @@ def expire(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     if due(s, t, TIMER_KEEPALIVE):
         clear_timer(s, i, TIMER_KEEPALIVE)
         keepalive(s, i)
-    if due(s, t, TIMER_PACE):
-        clear_timer(s, i, TIMER_PACE)
-        mark(s, i, NEWS_OUTPUT)
     if due(s, t, TIMER_TIME_WAIT):
         clear_timer(s, i, TIMER_TIME_WAIT)
         end(s, i, 0)

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from neatstack.dataplane.stack cimport Stack
-from neatstack.dataplane.tcp.tcb cimport Timer
+from neatstack.dataplane.tcp.tcb cimport Tcb, Timer
 
 cdef enum:
     TICK_BITS = 20           # a tick is 2**20 ns, about a millisecond
@@ -18,6 +18,7 @@ cdef extern from * nogil:
 
 cdef void init(Stack *s) noexcept nogil          # empty wheel at s.now; then arm() every TCB in use
 cdef void run(Stack *s) noexcept nogil           # act on the deadlines up to s.now
+cdef uint64_t earliest(const Tcb *t) noexcept nogil    # its earliest deadline, ns; 0: none
 cdef uint64_t next_deadline(Stack *s) noexcept nogil  # ns when run() has something to do; 0: never
 cdef void arm(Stack *s, uint32_t i) noexcept nogil    # see to it that the wheel looks at i at its earliest deadline
 cdef void disarm(Stack *s, uint32_t i) noexcept nogil # take i out of the wheel

@@ -40,10 +40,6 @@ def tick_of(at: uint64_t) -> uint64_t:
     return (at + (1 << TICK_BITS) - 1) >> TICK_BITS
 
 
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
 def earliest(t: cython.pointer[cython.const[Tcb]]) -> uint64_t:
     """The earliest deadline of a TCB; 0: none."""
     at: uint64_t = 0
