@@ -55,7 +55,7 @@ def test_what_is_known_of_text_out_of_order_is_checked_while_there_is_some(waits
     wire.b.engine.die_at("finished", 2**31)
     if waits:
         wire.schedule["a", wire.carried["a"]] = Mishap(lost=True)
-    client.push(client.sent + 4000)
+    client.push(client.sent + 2500)  # two segments
     wire.wait(0.015)
     for end in range(2 * size, case.sizes["region: connections"] + 1, size):
         flip_in(wire.b.engine, "region: connections", end - late, 0)
