@@ -129,6 +129,32 @@ def test_user_timeout_bounds_how_long_data_may_stay_unacknowledged():
     assert c.socket.error == errno.ETIMEDOUT
 
 
+def test_user_timeout_is_kept_to_between_retransmissions():
+    """They are due after 0.2, 0.6, 1.4, 3 and 6.2 s or later: at none of them have 4 s just passed."""
+    lab = Lab()
+    c = lab.connected(lines={"user_timeout_ms": 4000})
+    c.socket.send(b"x")
+    lab.run()
+    lab.wait(3.95)
+    assert c.socket.state == neat.STATE_OPEN
+    lab.wait(0.1)
+    assert c.socket.state == neat.STATE_CLOSED
+    assert c.socket.error == errno.ETIMEDOUT
+
+
+def test_user_timeout_is_kept_to_between_probes_of_a_closed_window():
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.set(user_timeout_ms=4000)
+    c.sends(window=0)
+    c.socket.send(b"waiting")
+    lab.run()
+    lab.wait(3.95)
+    assert c.state == "ESTABLISHED"
+    lab.wait(0.1)
+    assert c.state == "CLOSED"
+
+
 @pytest.mark.rfc("9293:MUST-21", "5482:3.1")
 def test_user_timeout_can_be_longer_than_the_default():
     lab = Lab()

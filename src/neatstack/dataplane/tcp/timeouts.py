@@ -120,10 +120,23 @@ def retransmission_due(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
 
 
 def retransmission_timeout(s: cython.pointer[Stack], i: uint32_t) -> uint64_t:
-    """RTO << backoff, bounded (RFC 6298 section 5.5), ns."""
+    """RTO << backoff, bounded (RFC 6298 section 5.5), ns; once it has passed, no longer than the user waits."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     timeout: uint64_t = cython.cast(uint64_t, t.rtt.rto) << (t.snd.backoff if t.snd.backoff < 16 else 16)
-    return 1000 * (timeout if timeout < RTO_MOST else RTO_MOST)
+    timeout = 1000 * (timeout if timeout < RTO_MOST else RTO_MOST)
+    return within_user_timeout(s, i, timeout) if cython.unlikely(t.stalled_at != 0) else timeout
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def within_user_timeout(s: cython.pointer[Stack], i: uint32_t, wait: uint64_t) -> uint64_t:
+    """The user's limit is kept to the millisecond: with the next timeout alone it could be passed by as much again."""
+    limit: uint64_t = user_timeout(s, i)
+    at: uint64_t = s.tcbs[i].stalled_at + limit
+    if not limit or s.now + wait <= at:
+        return wait
+    return at - s.now if at > s.now else MILLISECOND
 
 
 # rfc: 9293:MUST-22
