@@ -131,6 +131,15 @@ def test_recovery_ends_when_all_that_was_sent_is_acknowledged():
     assert c.tcb["cc"]["cwnd"] >= c.tcb["cc"]["ssthresh"]
 
 
+def test_blocks_of_an_acknowledgment_that_another_has_overtaken_are_taken():
+    """What it acknowledges is known already; that two more segments have come is not, and lets as many go."""
+    c = sending(Lab())
+    assert acks(c, 4) == list(range(10, 18))
+    assert acks(c, 3, (5, 7)) == [18, 19]  # limited transmit
+    assert acks(c, 3, (5, 7)) == []  # nothing new
+    assert acks(c, 3, (5, 8)) == [4]
+
+
 @pytest.mark.rfc("6675:2-DUPACK")
 @pytest.mark.rfc("2883:5-DSACK")
 def test_a_duplicate_of_what_is_acknowledged_says_nothing():

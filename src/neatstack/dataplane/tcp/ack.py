@@ -91,7 +91,9 @@ def take(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const
         if not selected(s, i, seg, False) and is_duplicate(t, seg):
             duplicate(s, i)
     else:
-        s.counters.drops[cython.cast(cython.int, DROP_OLD_ACK)] += 1  # only its ACK; the text is taken
+        s.counters.drops[cython.cast(cython.int, DROP_OLD_ACK)] += 1  # only its ACK; text and blocks are taken
+        if take_selected(s, i, seg):
+            s.boards[i].dsack = 0
 
 
 # rfc: 6675:2-DUPACK
@@ -104,11 +106,7 @@ def selected(
 ) -> cython.bint:
     """What the ACK says selectively, or by its time: what is lost? True: duplicate ACKs need not be counted."""
     v: cython.pointer[View] = cython.address(s.views[i])
-    blocks: cython.bint = s.tcbs[i].flags & TCB_SACK and more_than_stamps(seg)
-    if blocks and take_blocks(s, i, seg):
-        mark(s, i, NEWS_OUTPUT)
-    if v.stretches and (v.sacked or v.mending or s.boards[i].dsack):
-        rack.detect(s, i)
+    blocks: cython.bint = take_selected(s, i, seg)
     if v.frto:
         answer(s, i, advanced)
     if v.probe & PROBE_OUT:
@@ -116,6 +114,21 @@ def selected(
     if blocks:
         s.boards[i].dsack = 0
     return blocks or v.sacked or v.mending
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def take_selected(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
+    """The blocks, if there are any (the answer), and what is lost by them; also of an overtaken ACK."""
+    v: cython.pointer[View] = cython.address(s.views[i])
+    blocks: cython.bint = s.tcbs[i].flags & TCB_SACK and more_than_stamps(seg)
+    if blocks and take_blocks(s, i, seg):
+        mark(s, i, NEWS_OUTPUT)
+    if v.stretches and (v.sacked or v.mending or s.boards[i].dsack):
+        rack.detect(s, i)
+    return blocks
 
 
 @cython.cfunc
