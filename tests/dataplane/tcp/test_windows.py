@@ -140,6 +140,23 @@ def test_an_old_segment_does_not_change_the_window():
     assert c.tcb["snd"]["wnd"] == 5000
 
 
+def test_an_acknowledgment_with_older_text_changes_the_window():
+    """Text beyond a hole came before: what fills the hole was sent later, and its smaller window counts."""
+    lab = Lab()
+    c = lab.accepted(window=16384)
+    c.socket.send(b"x" * 40000)
+    lab.run()
+    first = c.receives()
+    acked = first[0].seq + sum(len(s.payload) for s in first)
+    c.sends(data=b"b" * 100, seq=101, ack=first[0].seq, window=16384)
+    lab.run()
+    c.receives()
+    c.sends(data=b"a" * 100, seq=1, ack=acked, window=1024)
+    lab.wait(1.0)
+    edge = acked + 1024
+    assert max(s.seq + len(s.payload) for s in c.receives()) <= edge
+
+
 @pytest.mark.rfc("9293:SHLD-14", "7323:2.4b")
 def test_right_edge_never_moves_left():
     """3.8.6.2.2: what was offered stays offered, also while the program does not read."""

@@ -207,10 +207,17 @@ def round_trip(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.v
 
 # rfc: 9293:REC-1, 7323:2.3a
 def take_window(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.void:
-    """SND.WND from a segment that is not older than the last one that set it: SND.WL1, SND.WL2."""
+    """SND.WND from a segment that is not older than the last one that set it: SND.WL1, SND.WL2.
+
+    Text sent again has an old sequence number and may still bring news: whoever acknowledges more has sent it later.
+    Otherwise the window of the older segment would count from the newer acknowledgment, and reach too far.
+    """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     window: uint32_t
-    if before(seg.seq, t.snd.wl1) or (seg.seq == t.snd.wl1 and before(seg.ack, t.snd.wl2)):
+    if before(seg.seq, t.snd.wl1):
+        if not after(seg.ack, t.snd.wl2):
+            return
+    elif seg.seq == t.snd.wl1 and before(seg.ack, t.snd.wl2):
         return
     window = seg.wnd if seg.flags & SYN else seg.wnd << t.snd.wscale
     t.snd.wl1 = seg.seq
