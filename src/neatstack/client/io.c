@@ -142,8 +142,10 @@ uint32_t readable_bytes(const struct sock *s)
 static void took(struct sock *s, uint32_t tail, uint32_t was_waiting)
 {
     uint32_t size = s->rx_mask + 1;
-    uint32_t limit = s->program->receive_buffer;
+    uint32_t limit = s->program->receive_buffer, offered = load_relaxed(&s->remote->rx_limit);
 
+    if (offered && offered < size)
+        size = offered;
     store_release(&s->program->rx_tail, tail);
     if (was_waiting > (limit && limit < size ? limit : size) / 4)
         tell(s);

@@ -229,7 +229,7 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
     uint8_t *tx
     uint32_t rx_size         # 0: no receive buffer
     uint32_t tx_size
-    uint32_t rx_limit        # bytes of the receive ring that may be used: rx_size, or less by SO_RCVBUF
+    uint32_t rx_limit        # bytes of the receive ring that may be used: by SO_RCVBUF, or tuned (window.py)
     uint32_t tx_head         # checked copies
     uint32_t tx_base
     uint32_t rx_tail
@@ -258,6 +258,8 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
     uint64_t smaller_at      # ns: since when it is
     uint64_t paced_until     # ns: what has been sent takes so long at pacing_rate
     uint32_t pacing_rate     # bytes a second, checked copy; 0: any
+    uint64_t tuned_at        # ns: when rx_limit was last thought about, and
+    uint32_t tuned_tail      # rx_tail then
     uint32_t next_in_list    # accept waiting list, or free list
     uint32_t prev_in_list    # accept waiting list
     uint32_t wheel_next      # timer wheel list; index of a TCB; 0 end

@@ -79,6 +79,7 @@ def test_losses_are_repaired_at_the_rate() -> None:
     wire = Wire(Faults(delay=0.01, loss=0.02), seed=3, rings=1 << 18)
     client, server = wire.connect()
     client.set(pacing_rate=100_000)
+    server.set(receive_buffer=1 << 18)
     began, total = wire.time, 200_000
     assert client.send(bytes(total)) == total
     wire.until(lambda: server.readable == total)

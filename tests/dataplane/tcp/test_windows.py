@@ -29,6 +29,7 @@ def test_a_scaled_window_is_read_and_written_scaled():
     assert 65535 << shift >= 1 << 20
     c.sends("A", window=100)  # 1600 bytes
     socket = lab.program.accept(listener)
+    socket.set(receive_buffer=1 << 20)
     socket.send(b"x" * 5000)
     lab.run()
     assert sum(len(s.payload) for s in c.receives()) <= 1600
@@ -46,6 +47,7 @@ def test_a_window_of_a_gibibyte():
     size, far = 1 << 30, 1_000_000_000
     lab = Lab(rings=size, sockets=16, receive_shift=14)
     c = lab.accepted(wscale=0)
+    c.socket.set(receive_buffer=size)
     c.sends(data=b"a" * 1000)
     c.sends(data=b"a" * 1000)
     lab.wait(0.1)

@@ -308,7 +308,9 @@ def copy_options(v: cython.pointer[View]) -> cython.bint:
     tos: uint8_t = load8(cython.address(v.program.tos)) & 0xFC  # the last bits are TCP's own (RFC 3168 section 5)
     ttl: uint8_t = load8(cython.address(v.program.ttl))
     limit: uint32_t = load32(cython.address(v.program.receive_buffer))
-    if limit == 0 or limit > v.rx_size:
+    if limit == 0:
+        limit = v.rx_limit
+    elif limit > v.rx_size:
         limit = v.rx_size
     elif limit < LEAST_RECEIVE_BUFFER:
         limit = LEAST_RECEIVE_BUFFER

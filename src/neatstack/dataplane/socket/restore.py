@@ -61,6 +61,7 @@ def restore_slot(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     v.rx = rx_ring(ch, t.socket)
     v.tx = tx_ring(ch, t.socket)
     v.rx_size = ch.header.rx_size
+    v.rx_limit = v.rx_size  # more than that was not offered, and an offer stands
     v.tx_size = ch.header.tx_size
     copy_options(v)
     restore_cursors(s, v, t)

@@ -25,17 +25,19 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
 from cython.cimports.neatstack.dataplane.channel.rings import entry_bits, load_entry, store_entry
 from cython.cimports.neatstack.dataplane.channel.slot import retire
 from cython.cimports.neatstack.dataplane.stack import MAX_CHANNELS, Channel, Stack, View
-from cython.cimports.neatstack.dataplane.tcp.seq import before
+from cython.cimports.neatstack.dataplane.tcp.seq import before, least
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     NO_CHANNEL,
     TCB_DETACHED,
     TCB_FIN_RECEIVED,
     TCB_FIN_SENT,
+    TCB_LOOPBACK,
     TCB_PASSIVE,
     TCB_URGENT_IN,
     State,
     Tcb,
 )
+from cython.cimports.neatstack.dataplane.tcp.window import FIRST_LIMIT
 
 
 def bind_slot(s: cython.pointer[Stack], i: uint32_t, channel: uint32_t, socket: uint32_t) -> cython.void:
@@ -53,7 +55,8 @@ def bind_slot(s: cython.pointer[Stack], i: uint32_t, channel: uint32_t, socket: 
     v.rx = rx_ring(ch, socket)
     v.tx = tx_ring(ch, socket)
     v.rx_size = ch.header.rx_size
-    v.rx_limit = ch.header.rx_size
+    v.rx_limit = v.rx_size if t.flags & TCB_LOOPBACK else least(v.rx_size, FIRST_LIMIT)
+    v.tuned_at = s.now
     v.tx_size = ch.header.tx_size
     v.tx_head = 0
     v.tx_base = 0
@@ -141,6 +144,7 @@ def write_lines(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     r.ssthresh = t.cc.ssthresh
     r.retransmits = t.cc.retransmits
     r.peer_window = t.snd.wnd
+    r.rx_limit = v.rx_limit
     r.snd_wscale = t.snd.wscale
     r.rcv_wscale = t.rcv.wscale
     store8_release(cython.address(r.state), state_of(t))

@@ -53,7 +53,7 @@ def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t,
     header: uint32_t = TCP_HEADER
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
-    window: uint16_t = offer(v, t)
+    window: uint16_t = offer(v, t, s.now)
     out: cython.pointer[Outgoing]
     t.flags &= ~cython.cast(uint32_t, TCB_ACK_NOW | TCB_ACK_DELAYED)
     clear_timer(s, i, TIMER_DELAYED_ACK)

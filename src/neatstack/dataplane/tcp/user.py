@@ -33,7 +33,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
 )
 from cython.cimports.neatstack.dataplane.tcp.timeouts import keepalive_start
 from cython.cimports.neatstack.dataplane.tcp.timers import SECOND, set_timer
-from cython.cimports.neatstack.dataplane.tcp.window import update_due
+from cython.cimports.neatstack.dataplane.tcp.window import tune, update_due
 
 FIN_WAIT_2_SECONDS = cython.declare(uint32_t, 60)  # Linux: tcp_fin_timeout
 
@@ -115,9 +115,12 @@ def sent(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
 def received(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """The program has read (or there is a larger ring): perhaps the peer should hear of the room."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
     if t.state == State.SYN_SENT or t.flags & TCB_FIN_RECEIVED:
         return
-    if update_due(cython.address(s.views[i]), t):
+    if v.rx_limit < v.rx_size:
+        tune(v, t, s.now)
+    if update_due(v, t):
         t.flags |= TCB_ACK_NOW
         mark(s, i, NEWS_OUTPUT)
 

@@ -5,17 +5,41 @@ distance to it from rcv.nxt when the last ACK was sent.
 """
 
 import cython
-from cython.cimports.libc.stdint import int32_t, uint16_t, uint32_t
+from cython.cimports.libc.stdint import int32_t, uint16_t, uint32_t, uint64_t
+from cython.cimports.neatstack.dataplane.channel.atomic import load32
 from cython.cimports.neatstack.dataplane.channel.buffers import refresh_rx, rx_room
 from cython.cimports.neatstack.dataplane.stack import View
-from cython.cimports.neatstack.dataplane.tcp.seq import later, least
+from cython.cimports.neatstack.dataplane.tcp.seq import later, least, most
 from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_WINDOW_SCALING, Tcb
+
+LONG = cython.declare(
+    uint64_t, 1 << 32
+)  # us, in which half of any buffer is read slowly; times 2**29 it is no overflow
+PATIENCE = cython.declare(uint32_t, 10_000)  # us that a program may have to wait for a core
+
+
+def tune(v: cython.pointer[View], t: cython.pointer[cython.const[Tcb]], now: uint64_t) -> cython.void:
+    """The program has read: offer twice as much of the ring if that was a quarter of what is offered in a round trip.
+
+    Else the window would bound the rate (dynamic right-sizing: Fisk, Feng 2001), for of what is offered one half may
+    wait for the program while the other is on its way. Who reads slowly gets no more to keep, and with SO_RCVBUF
+    nothing changes.
+    """
+    taken: uint32_t = v.rx_tail - v.tuned_tail
+    half: uint32_t = v.rx_limit // 2
+    spent: uint64_t = (now - v.tuned_at) // 1000
+    if taken < half or v.program == cython.NULL or load32(cython.address(v.program.receive_buffer)):
+        return
+    if spent < LONG and spent * (half // 2) <= cython.cast(uint64_t, most(t.rtt.srtt, PATIENCE)) * taken:
+        v.rx_limit = least(2 * v.rx_limit, v.rx_size)
+    v.tuned_tail = v.rx_tail
+    v.tuned_at = now
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def room(v: cython.pointer[View], t: cython.pointer[Tcb]) -> uint32_t:
+def room(v: cython.pointer[View], t: cython.pointer[Tcb], now: uint64_t) -> uint32_t:
     """Bytes that can be taken beyond rcv.nxt.
 
     The program's cursor, a cache line of another core, is looked at only when the room that we know of gets short.
@@ -26,18 +50,20 @@ def room(v: cython.pointer[View], t: cython.pointer[Tcb]) -> uint32_t:
         return t.rcv.adv - t.rcv.nxt
     free = rx_room(v, t)
     if free < v.rx_limit // 2 and refresh_rx(v, t):
+        if v.rx_limit < v.rx_size:
+            tune(v, t, now)
         free = rx_room(v, t)
     return free
 
 
 # rfc: 9293:SHLD-14 MUST-39 MAY-8, 7323:2.3a 2.4a 2.4b
-def offer(v: cython.pointer[View], t: cython.pointer[Tcb]) -> uint16_t:
+def offer(v: cython.pointer[View], t: cython.pointer[Tcb], now: uint64_t) -> uint16_t:
     """The window field of a segment that is about to leave.
 
     Silly window avoidance (3.8.6.2.2): the right edge moves by a segment or half the buffer, or not at all. When the
     buffer has become smaller than what was offered, the honest answer is a smaller window.
     """
-    free: uint32_t = room(v, t)
+    free: uint32_t = room(v, t, now)
     edge: uint32_t = t.rcv.nxt + free
     gain: int32_t = edge - t.rcv.adv
     shift: uint32_t = t.rcv.wscale if t.flags & TCB_WINDOW_SCALING else 0

@@ -1,0 +1,86 @@
+"""The receive window follows what the program reads, unless SO_RCVBUF says how large it shall be."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.program import Socket
+from tests.support.wire import Faults, Wire
+
+RING, FIRST = 1 << 20, 65536
+STEP = 1 << 7  # of scaled windows
+
+
+def joined(delay: float) -> tuple[Wire, Socket, Socket]:
+    wire = Wire(Faults(delay=delay), rings=RING, sockets=16)
+    client, server = wire.connect()
+    assert client.send(b"x" * RING) == RING
+    return wire, client, server
+
+
+def on_its_way(client: Socket) -> int:
+    """Bytes of text that the peer has not acknowledged."""
+    return client.replica.tx_sent - client.replica.tx_tail
+
+
+@pytest.mark.parametrize("delay", [0.0001, 0.05])
+def test_it_grows_for_who_reads_at_once(delay: float) -> None:
+    wire, client, server = joined(delay)
+    got = most = 0
+
+    def done() -> bool:
+        nonlocal got, most
+        got += len(server.recv())
+        client.send(b"x" * client.writable)
+        most = max(most, on_its_way(client))
+        return got >= 8 * RING
+
+    assert server.replica.rx_limit == FIRST
+    wire.until(done)
+    assert server.replica.rx_limit == RING
+    assert most > RING // 2 or delay < 0.05, "nor does the window bound what is on its way"
+
+
+def test_it_does_not_for_who_does_not_read() -> None:
+    wire, client, server = joined(0.05)
+    wire.wait(5)
+    assert FIRST - STEP < server.readable <= FIRST
+    assert client.replica.tx_tail == server.readable
+
+
+def test_nor_for_who_reads_slowly() -> None:
+    """A kilobyte in each round trip."""
+    wire, client, server = joined(0.05)
+    for _ in range(200):
+        wire.wait(0.1)
+        server.recv(1000)
+    assert server.replica.rx_limit == FIRST
+    assert server.readable <= FIRST
+
+
+def test_a_closed_window_opens_when_all_is_read() -> None:
+    wire, client, server = joined(0.05)
+    wire.wait(5)
+    got = 0
+
+    def done() -> bool:
+        nonlocal got
+        got += len(server.recv())
+        return got == RING
+
+    wire.until(done)
+
+
+@pytest.mark.parametrize("limit", [8192, FIRST, 2 * FIRST])
+def test_so_rcvbuf_stands(limit: int) -> None:
+    wire, client, server = joined(0.001)
+    server.set(receive_buffer=limit)
+    got = 0
+
+    def done() -> bool:
+        nonlocal got
+        got += len(server.recv())
+        return got == RING
+
+    wire.until(done)
+    assert server.replica.rx_limit == limit
