@@ -476,6 +476,8 @@ int sock_accept(struct sock *listener, struct sockaddr *address, socklen_t *leng
 uint32_t waiting_bytes(const struct sock *s);
 uint32_t readable_bytes(const struct sock *s);
 uint32_t send_limit(const struct sock *s);
+uint32_t stream_limit(const struct sock *s);
+int send_buffer_told(const struct sock *s);
 uint32_t unsent_bytes(const struct sock *s);
 uint32_t fresh_bytes(const struct sock *s);
 bool urgent_ahead(const struct sock *s, uint32_t *distance);

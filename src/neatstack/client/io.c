@@ -8,6 +8,8 @@
  */
 #include "client.h"
 
+#define DEFAULT_SEND_BUFFER 16384 /* Linux's tcp_wmem */
+
 #define PEEK_LOOK_NS 1000000
 
 struct cursor { /* a place in the caller's buffers */
@@ -285,6 +287,23 @@ uint32_t send_limit(const struct sock *s)
     return unlikely(limit && limit < size) ? limit : size;
 }
 
+/* The same of a connection: without SO_SNDBUF it is what its congestion window is worth, as the replica says. */
+uint32_t stream_limit(const struct sock *s)
+{
+    uint32_t limit = send_limit(s), most = s->options.send_buffer ? 0 : load_relaxed(&s->remote->send_most);
+    return most && most < limit ? most : limit;
+}
+
+/* SO_SNDBUF: as it was set, or what it has grown to. */
+int send_buffer_told(const struct sock *s)
+{
+    if (s->options.send_buffer)
+        return (int)s->options.send_buffer;
+    if (s->phase == PHASE_OPEN && s->program && answered(s) && load_relaxed(&s->remote->send_most))
+        return (int)stream_limit(s);
+    return DEFAULT_SEND_BUFFER;
+}
+
 uint32_t unsent_bytes(const struct sock *s)
 {
     return s->program && answered(s) ? load_relaxed(&s->program->tx_head) - load_acquire(&s->remote->tx_tail) : 0;
@@ -322,7 +341,7 @@ static uint32_t send_room(struct sock *s)
     uint32_t used = head - load_acquire(&s->remote->tx_tail);
     if (used == 0)
         store_relaxed(&s->program->tx_base, head);
-    uint32_t limit = send_limit(s);
+    uint32_t limit = stream_limit(s);
     if (used >= limit)
         s->space_edges++;
     if (unlikely(s->options.unsent_most) && fresh_bytes(s) >= s->options.unsent_most) {

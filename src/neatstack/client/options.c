@@ -7,7 +7,6 @@
 #include <netinet/tcp.h>
 
 #define DEFAULT_RECEIVE_BUFFER 131072 /* Linux's tcp_rmem */
-#define DEFAULT_SEND_BUFFER 16384     /* and tcp_wmem */
 #define LEAST_WINDOW 1152              /* half of Linux's SOCK_MIN_RCVBUF */
 #define DEFAULT_KEEP_IDLE_S 7200
 #define DEFAULT_KEEP_INTERVAL_S 75
@@ -398,7 +397,7 @@ static int get_socket_int(struct sock *s, int name, int *value)
         *value = (int)(o->receive_buffer ? o->receive_buffer : DEFAULT_RECEIVE_BUFFER);
         return 0;
     case SO_SNDBUF:
-        *value = (int)(o->send_buffer ? o->send_buffer : DEFAULT_SEND_BUFFER);
+        *value = send_buffer_told(s);
         return 0;
     case SO_RCVLOWAT:
         *value = o->low_water ? (int)o->low_water : 1;

@@ -27,7 +27,7 @@ static bool roomy(const struct sock *s)
     uint32_t used = load_relaxed(&s->program->tx_head) - load_acquire(&s->remote->tx_tail);
     if (unlikely(s->options.unsent_most) && fresh_bytes(s) >= s->options.unsent_most)
         return false;
-    uint32_t limit = send_limit(s);
+    uint32_t limit = stream_limit(s);
     return used <= limit - limit / 3;
 }
 

@@ -238,6 +238,7 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
     uint8_t ttl
     uint32_t checksum        # of all above, see journal.pxd; what follows is not covered
     uint32_t tx_told         # send cursor acknowledged, as the program was last told
+    uint32_t tx_enough       # bytes in the send ring up to which it was room enough for a waiting program, then
     uint32_t event_at        # where in each holder's event ring the last entry was put (one holder: exact; more: 0)
     uint8_t dirty            # in Stack.dirty
     uint8_t news             # enum News: what publish() shall tell

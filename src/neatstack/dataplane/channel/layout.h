@@ -15,7 +15,7 @@
 #include "address.h"
 
 #define NEAT_MAGIC 0x5441454eu /* "NEAT" */
-#define NEAT_LAYOUT_VERSION 10u
+#define NEAT_LAYOUT_VERSION 11u
 #define NEAT_MAX_REPLICAS 16
 #define NEAT_MAX_CHANNELS 256 /* programs at one time; a program has the same channel number in every replica */
 #define NEAT_MAX_ADDRESSES 8  /* of the stack */
@@ -287,7 +287,9 @@ struct neat_socket_replica { /* writer: the replica */
     uint32_t retransmits; /* segments ever retransmitted */
     uint32_t peer_window; /* bytes */
     uint32_t rx_limit;   /* bytes of the receive ring that are offered: it grows to all of it if the program reads as fast */
-    uint32_t pad1[4];
+    uint32_t send_most;   /* bytes that the program may have in the send ring unless NEAT_FLAG_SEND_BUFFER says it: follows cwnd,
+                             never falls; 0: all of it */
+    uint32_t pad1[3];
     /* second line: for getsockname, getpeername and TCP_INFO */
     struct neat_address local_be, remote_be;
     uint16_t local_port_be, remote_port_be;

@@ -146,7 +146,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         uint32_t error, rx_head, rx_base, tx_tail, listener, tx_sent, rx_urgent
         Address local_be, remote_be
         uint16_t local_port_be, remote_port_be
-        uint32_t mss, rtt_us, rttvar_us, rto_us, cwnd, ssthresh, retransmits, peer_window, rx_limit
+        uint32_t mss, rtt_us, rttvar_us, rto_us, cwnd, ssthresh, retransmits, peer_window, rx_limit, send_most
         uint8_t snd_wscale, rcv_wscale
 
     ctypedef struct Socket "struct neat_socket":

@@ -23,6 +23,7 @@ from cython.cimports.neatstack.dataplane.stack import (
     Stack,
     View,
 )
+from cython.cimports.neatstack.dataplane.tcp.send_buffer import send_most
 from cython.cimports.neatstack.dataplane.tcp.seq import least
 from cython.cimports.neatstack.dataplane.tcp.table import release
 from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_DETACHED, TCB_RESET_OWED, State, Tcb
@@ -84,6 +85,20 @@ def publish(s: cython.pointer[Stack]) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def became_enough(v: cython.pointer[View], before: uint32_t, now: uint32_t) -> cython.bint:
+    """Whether so many bytes in the send ring were too many for more, and are not any longer."""
+    limit: uint32_t = send_most(v)
+    if v.options & NEAT_FLAG_SEND_BUFFER:
+        limit = least(v.tx_size, load32(cython.address(v.program.send_buffer)))
+    enough: uint32_t = limit - limit // 3
+    known: uint32_t = least(v.tx_enough, enough)  # it may have grown since the program began to wait
+    v.tx_enough = enough
+    return before > known and now <= enough
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def made_room(v: cython.pointer[View], t: cython.pointer[Tcb]) -> cython.bint:
     """Whether the program may wait for room in its send ring, and now has it: a third of it, as Linux wants it.
 
@@ -98,12 +113,9 @@ def made_room(v: cython.pointer[View], t: cython.pointer[Tcb]) -> cython.bint:
         return False
     v.tx_told = tail
     head: uint32_t = load32(cython.address(v.program.tx_head))
-    limit: uint32_t = v.tx_size
-    if cython.unlikely(v.options & NEAT_FLAG_SEND_BUFFER):
-        limit = least(limit, load32(cython.address(v.program.send_buffer)))
-    enough: uint32_t = limit - limit // 3
-    if head - told > enough and head - tail <= enough:
-        return True
+    if cython.unlikely(head - told > v.tx_enough or v.options & NEAT_FLAG_SEND_BUFFER):
+        if became_enough(v, head - told, head - tail):
+            return True
     if cython.likely(not v.options & NEAT_FLAG_UNSENT_MOST):
         return False
     return head - tx_sent(v, t) <= load32(cython.address(v.program.unsent_most)) // 2  # half of it, as Linux

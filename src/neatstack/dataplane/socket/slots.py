@@ -25,6 +25,7 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
 from cython.cimports.neatstack.dataplane.channel.rings import entry_bits, load_entry, store_entry
 from cython.cimports.neatstack.dataplane.channel.slot import retire
 from cython.cimports.neatstack.dataplane.stack import MAX_CHANNELS, Channel, Stack, View
+from cython.cimports.neatstack.dataplane.tcp.send_buffer import expand, send_most
 from cython.cimports.neatstack.dataplane.tcp.seq import before, least
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     NO_CHANNEL,
@@ -61,6 +62,9 @@ def bind_slot(s: cython.pointer[Stack], i: uint32_t, channel: uint32_t, socket: 
     v.tx_head = 0
     v.tx_base = 0
     v.tx_told = 0
+    v.replica.send_most = 0  # whatever had the slot before
+    expand(v, t)
+    v.tx_enough = send_most(v) - send_most(v) // 3
     v.event_at = 0
 
 

@@ -18,6 +18,7 @@ from cython.cimports.neatstack.dataplane.tcp.frto import answer
 from cython.cimports.neatstack.dataplane.tcp.isn import random32
 from cython.cimports.neatstack.dataplane.tcp.recovery import duplicate, repaired
 from cython.cimports.neatstack.dataplane.tcp.scoreboard import prune, take_blocks
+from cython.cimports.neatstack.dataplane.tcp.send_buffer import expand
 from cython.cimports.neatstack.dataplane.tcp.seq import after, before
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
@@ -179,7 +180,10 @@ def advance(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.co
             if not before(ack, t.cwr_end):
                 ecn.window_passed(t)
         else:
+            cwnd: uint32_t = t.cc.cwnd
             congestion.grow(t, s.now, acked, flight, echoed(s, t, seg) if t.cc.ssthresh == LARGEST else 0)
+            if cython.unlikely(t.cc.cwnd != cwnd):
+                expand(v, t)
     if t.snd.una == t.snd.max:
         tlp.stop(s, i)
     else:

@@ -37,6 +37,7 @@ from cython.cimports.neatstack.dataplane.tcp.isn import initial_sequence, timest
 from cython.cimports.neatstack.dataplane.tcp.listen import find_listener, listener_numbered
 from cython.cimports.neatstack.dataplane.tcp.options import parse
 from cython.cimports.neatstack.dataplane.tcp.rtt import RTO_FALLBACK
+from cython.cimports.neatstack.dataplane.tcp.send_buffer import expand
 from cython.cimports.neatstack.dataplane.tcp.seq import after, least, most
 from cython.cimports.neatstack.dataplane.tcp.state import become, end, mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
@@ -404,6 +405,7 @@ def established(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.
     congestion.start(t)
     if lost:
         t.cc.cwnd = t.snd.mss
+    expand(cython.address(s.views[i]), t)
     become(s, i, State.ESTABLISHED)
     if t.flags & TCB_FIN_QUEUED:  # CLOSE was called before (3.10.4, SYN-RECEIVED)
         become(s, i, State.FIN_WAIT_1)
