@@ -198,6 +198,10 @@ def document(catalogues: list[Catalogue], notes: str) -> str:
         "",
         "Written by `make docs` from `docs/rfc/*` and the markers beside code and tests: do not edit.",
         "Functions are below `src/neatstack/`, tests below `tests/`. *n/a*: it asks nothing of this stack.",
+        "",
+        "RFC 9293's catalogue was compared with the whole of its text, RFC 5681's with extracts.",
+        "The others were written from knowledge of the RFCs: they may lack requirements, and each count is of what",
+        "is listed.",
     ]
     for c in catalogues:
         lines += ["", f"## RFC {c.number}, {c.title}", ""]

@@ -7,7 +7,7 @@ from tests.support.layout import neat
 from tests.support.packet import build
 
 
-@pytest.mark.rfc("9293:SHLD-18", "9293:MUST-40")
+@pytest.mark.rfc("9293:SHLD-18", "9293:MUST-40", "5681:4.2-DELAY")
 def test_a_single_segment_is_acknowledged_within_half_a_second():
     lab = Lab()
     c = lab.accepted()
@@ -19,7 +19,7 @@ def test_a_single_segment_is_acknowledged_within_half_a_second():
     c.expects_nothing()
 
 
-@pytest.mark.rfc("9293:SHLD-19")
+@pytest.mark.rfc("9293:SHLD-19", "5681:4.2-SECOND")
 def test_every_second_full_segment_is_acknowledged_at_once():
     lab = Lab()
     c = lab.accepted()

@@ -87,6 +87,7 @@ def test_time_in_which_the_window_was_not_used_does_not_count():
     assert window_after(MSS, pause, srtt=100)["cwnd"] - window_after(MSS, before, srtt=100)["cwnd"] < MSS
 
 
+@pytest.mark.rfc("5681:3.2-SSTHRESH")
 def test_reno_is_there_for_who_asks():
     steps = [("grow", 90 * MSS, LARGEST), ("lost", 100 * MSS)]
     assert window_after(MSS, steps, RENO)["ssthresh"] == 50 * MSS

@@ -109,7 +109,7 @@ def test_the_initial_window():
     assert window_after(8960, [])["cwnd"] == 17920
 
 
-@pytest.mark.rfc("9293:MUST-19")
+@pytest.mark.rfc("9293:MUST-19", "5681:3.1-AVOIDANCE", "5681:3.1-SSTHRESH")
 def test_slow_start_doubles_and_avoidance_adds_a_segment():
     assert window_after(1000, [("grow", 10_000, 10_000)])["cwnd"] == 20_000
     reno = 1
@@ -124,6 +124,7 @@ def test_an_unused_window_does_not_grow():
     assert window_after(1000, [("grow", 1000, 1000)] * 100)["cwnd"] == 10_000
 
 
+@pytest.mark.rfc("5681:3.1-LOSS-WINDOW")
 def test_reduction_never_goes_below_two_segments():
     assert window_after(1000, [("reduce", 1000)])["ssthresh"] == 2000
     state = window_after(1000, [("timed_out", 1000)])

@@ -21,6 +21,7 @@ def test_a_hole_is_acknowledged_at_once_and_filled():
     assert c.socket.recv() == DATA[:200]
 
 
+@pytest.mark.rfc("5681:3.2-OUT-OF-ORDER")
 def test_every_segment_beyond_a_hole_gives_a_duplicate_ack():
     lab = Lab()
     c = lab.accepted()
@@ -30,6 +31,7 @@ def test_every_segment_beyond_a_hole_gives_a_duplicate_ack():
         c.expects_nothing()
 
 
+@pytest.mark.rfc("5681:3.2-GAP-FILLED")
 def test_filling_a_part_of_the_gap_is_acknowledged_at_once():
     """RFC 5681 section 4.2."""
     lab = Lab()

@@ -1,5 +1,7 @@
 """Fast retransmit and fast recovery: RFC 5681 section 3.2, RFC 6582 (NewReno)."""
 
+import pytest
+
 from tests.support.lab import Connection, Lab
 
 MSS = 1460
@@ -20,6 +22,7 @@ def flight(lab: Lab, segments: int) -> Connection:
     return c
 
 
+@pytest.mark.rfc("5681:3.2-FAST-RETRANSMIT", "5681:3.2-RETRANSMIT")
 def test_three_duplicate_acks_retransmit_the_lost_segment():
     """RFC 5681 section 3.2, step 2: not after two."""
     lab = Lab()
@@ -62,6 +65,7 @@ def test_each_further_duplicate_ack_inflates_and_lets_new_data_go():
     assert all(s.seq >= sent[-1].seq + MSS for s in new)
 
 
+@pytest.mark.rfc("5681:3.2-DEFLATE")
 def test_a_full_acknowledgment_ends_recovery():
     """RFC 6582 section 3.2, step 3: cwnd is deflated to ssthresh, or to flight + a segment."""
     lab = Lab()
@@ -167,3 +171,20 @@ def test_slow_start_and_congestion_avoidance():
     assert rounds[0] == 10 * MSS
     assert rounds[1] == 2 * rounds[0]
     assert rounds[2] == 2 * rounds[1]
+
+
+@pytest.mark.rfc("5681:4.1-RESTART")
+@pytest.mark.parametrize(("pause", "segments"), [(0.0, 14), (5.0, 10)])
+def test_who_has_sent_nothing_for_long_begins_with_the_initial_window(pause: float, segments: int):
+    """RFC 5681 section 4.1: the path may have changed, and no ACKs are on their way to space out what goes."""
+    lab = Lab(rings=1 << 20)
+    c = lab.accepted(window=65535, wscale=7)
+    c.socket.send(b"x" * 10 * MSS)
+    lab.run()
+    for segment in c.receives():
+        c.sends(ack=segment.seq + len(segment.payload))
+    lab.wait(pause)
+    c.receives()
+    c.socket.send(b"x" * 100 * MSS)
+    lab.run()
+    assert sum(len(s.payload) for s in c.receives()) == segments * MSS

@@ -148,7 +148,7 @@ def test_no_timer_runs_when_nothing_is_in_flight():
     c.expects_nothing()
 
 
-@pytest.mark.rfc("9293:MUST-19")
+@pytest.mark.rfc("9293:MUST-19", "5681:3.1-LOSS-WINDOW")
 def test_a_timeout_collapses_the_congestion_window():
     """RFC 5681 section 3.1: cwnd = 1 segment, ssthresh = 0.7 of the flight (RFC 9438); then slow start."""
     lab = Lab()

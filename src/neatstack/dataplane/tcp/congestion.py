@@ -35,6 +35,7 @@ def choose(t: cython.pointer[Tcb], algorithm: uint8_t) -> cython.void:
         cubic.forget(t)
 
 
+# rfc: 5681:3.1-SSTHRESH-HIGH
 def start(t: cython.pointer[Tcb]) -> cython.void:
     """The connection is established. RFC 5681 section 3.1: ssthresh starts arbitrarily high."""
     t.cc.cwnd = initial_window(t)
@@ -44,7 +45,7 @@ def start(t: cython.pointer[Tcb]) -> cython.void:
     hystart.begin(t)
 
 
-# rfc: 9293:MUST-19
+# rfc: 9293:MUST-19, 5681:3.1-AVOIDANCE
 def grow(t: cython.pointer[Tcb], now: uint64_t, acked: uint32_t, flight: uint32_t, round_trip: uint32_t) -> cython.void:
     """`acked` bytes are newly acknowledged, of `flight` that were on their way; there is no loss to repair.
 
@@ -68,7 +69,7 @@ def grow(t: cython.pointer[Tcb], now: uint64_t, acked: uint32_t, flight: uint32_
             t.cc.cwnd = least(t.cc.cwnd + t.snd.mss, LARGEST)
 
 
-# rfc: 9438:4.6-ssthresh, 3168:6.1.2-3
+# rfc: 9438:4.6-ssthresh, 3168:6.1.2-3, 5681:3.1-SSTHRESH 3.2-SSTHRESH
 def reduce(t: cython.pointer[Tcb], flight: uint32_t) -> cython.void:
     """A segment is lost: ssthresh by RFC 5681 equation 4, or RFC 9438 section 4.6; cwnd is the recovery's business.
 
@@ -86,7 +87,7 @@ def reduce(t: cython.pointer[Tcb], flight: uint32_t) -> cython.void:
     t.cc.acked = 0
 
 
-# rfc: 9438:4.8-timeout
+# rfc: 9438:4.8-timeout, 5681:3.1-LOSS-WINDOW
 def timed_out(t: cython.pointer[Tcb], flight: uint32_t) -> cython.void:
     """The retransmission timer has fired (RFC 5681 section 3.1): one segment, the loss window.
 
@@ -99,6 +100,7 @@ def timed_out(t: cython.pointer[Tcb], flight: uint32_t) -> cython.void:
     t.cc.cwnd = most(t.snd.mss, 1)
 
 
+# rfc: 5681:4.1-RESTART
 def idle(t: cython.pointer[Tcb]) -> cython.void:
     """Nothing has been sent for longer than an RTO (RFC 5681 section 4.1): the restart window."""
     t.cc.cwnd = least(t.cc.cwnd, initial_window(t))

@@ -56,7 +56,7 @@ def enter(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     rtt.stop_timing(t)
 
 
-# rfc: 6675:5-RECOVERY, 6675:5.1-MUST-1
+# rfc: 6675:5-RECOVERY, 6675:5.1-MUST-1, 5681:3.2-FAST-RETRANSMIT 3.2-RETRANSMIT
 def lost(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Something on the board was found to be lost (RFC 6675 section 5, step 4): recovery begins, if it has not.
 
@@ -85,6 +85,7 @@ def lost(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     restart(s, i)
 
 
+# rfc: 5681:3.2-DEFLATE
 def repaired(s: cython.pointer[Stack], i: uint32_t, acked: uint32_t) -> cython.void:
     """In recovery, `acked` bytes have been acknowledged, up to snd.una."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
