@@ -18,7 +18,8 @@ from neatstack.experiment.netns import Lab, Namespace
 from tests.dataplane.driver.frames import CLIENT, SERVER, ethernet, ipv4, pseudo, tcp
 
 MAC = bytes.fromhex("020000000002")
-SYN, ACK, PSH = 2, 16, 8
+SYN, ACK, PSH, CWR = 2, 16, 8, 128
+GSO_TCPV4, GSO_ECN = 1, 128  # of virtio-net
 
 
 @pytest.fixture
@@ -161,6 +162,18 @@ def test_offload_both_ways(host: Namespace) -> None:
             sizes: list[int] = []
             while max(sizes, default=0) < 2000:
                 sizes += [len(frame) for frame, checked in segments(queue, fd) if checked]
+
+
+@pytest.mark.parametrize("flags", [ACK, ACK | CWR])
+def test_only_the_first_of_the_segments_says_that_the_window_was_reduced(flags: int) -> None:
+    """RFC 3168 section 6.1.2: CWR is said once. Who cuts the segment is told so, and does it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        text = bytes(4000)
+        packet = ipv4(tcp(40000, 5000, 1, 1, flags, text), source=SERVER, to=CLIENT)
+        assert Queue(ours.fileno()).send(ethernet(packet, source=MAC, to=bytes(6))[:54], (text, b""), 1460) == 0
+        kind = theirs.recv(65536)[1]
+        assert kind == GSO_TCPV4 | (GSO_ECN if flags & CWR else 0)
 
 
 def test_malformed_virtio_header_is_counted(host: Namespace) -> None:
