@@ -34,6 +34,24 @@ def test_a_program_talks_to_itself(target):
     assert lab.left == [], "nothing of it reaches the wire"
 
 
+def test_so_rcvbuf_of_a_listener_limits_the_window_from_the_first():
+    """Offered for a moment, a larger one would stand, and nobody hear of the room that reading makes."""
+    lab = Lab(rings=1 << 18)
+    listener = lab.listening(80)
+    for socket in lab.program.posted[listener]:
+        socket.set(receive_buffer=8192)
+    client = lab.program.connect("127.0.0.1", 80)
+    lab.run()
+    server = lab.program.accept(listener)
+    lab.run()
+    got = 0
+    client.send(bytes(200_000))
+    for _ in range(50):
+        lab.run()
+        got += len(server.recv())
+    assert got == 200_000, "in no time"
+
+
 def test_two_programs_of_one_replica():
     lab = Lab()
     other = Program(lab.engine, channel=2)

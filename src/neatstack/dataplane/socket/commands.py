@@ -82,7 +82,7 @@ from cython.cimports.neatstack.dataplane.tcp.user import (
     unread,
     urge,
 )
-from cython.cimports.neatstack.dataplane.tcp.window import LEAST_RECEIVE_BUFFER
+from cython.cimports.neatstack.dataplane.tcp.window import receive_buffer
 
 
 @cython.cfunc
@@ -308,12 +308,7 @@ def copy_options(v: cython.pointer[View]) -> cython.bint:
     tos: uint8_t = load8(cython.address(v.program.tos)) & 0xFC  # the last bits are TCP's own (RFC 3168 section 5)
     ttl: uint8_t = load8(cython.address(v.program.ttl))
     limit: uint32_t = load32(cython.address(v.program.receive_buffer))
-    if limit == 0:
-        limit = v.rx_limit
-    elif limit > v.rx_size:
-        limit = v.rx_size
-    elif limit < LEAST_RECEIVE_BUFFER:
-        limit = LEAST_RECEIVE_BUFFER
+    limit = receive_buffer(limit, v.rx_size) if limit else v.rx_limit
     pacing: uint32_t = load32(cython.address(v.program.pacing_rate))
     if flags == v.options and tos == v.tos and ttl == v.ttl and limit == v.rx_limit and pacing == v.pacing_rate:
         return False

@@ -38,7 +38,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     State,
     Tcb,
 )
-from cython.cimports.neatstack.dataplane.tcp.window import FIRST_LIMIT
+from cython.cimports.neatstack.dataplane.tcp.window import FIRST_LIMIT, receive_buffer
 
 
 def bind_slot(s: cython.pointer[Stack], i: uint32_t, channel: uint32_t, socket: uint32_t) -> cython.void:
@@ -57,6 +57,9 @@ def bind_slot(s: cython.pointer[Stack], i: uint32_t, channel: uint32_t, socket: 
     v.tx = tx_ring(ch, socket)
     v.rx_size = ch.header.rx_size
     v.rx_limit = v.rx_size if t.flags & TCB_LOOPBACK else least(v.rx_size, FIRST_LIMIT)
+    limit: uint32_t = load32(cython.address(v.program.receive_buffer))
+    if limit:  # from the first: what was offered for a moment would stand
+        v.rx_limit = receive_buffer(limit, v.rx_size)
     v.tuned_at = s.now
     v.tx_size = ch.header.tx_size
     v.tx_head = 0

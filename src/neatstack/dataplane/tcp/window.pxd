@@ -16,6 +16,12 @@ cdef inline uint8_t receive_shift(const Stack *s) noexcept nogil:
     cdef uint8_t shift = s.page.receive_shift
     return RECEIVE_SHIFT if not shift else shift if shift < MOST_SHIFT else MOST_SHIFT
 
+cdef inline uint32_t receive_buffer(uint32_t option, uint32_t size) noexcept nogil:
+    """What SO_RCVBUF, which is not 0, makes of a ring of `size` bytes."""
+    if option > size:
+        return size
+    return option if option > LEAST_RECEIVE_BUFFER else LEAST_RECEIVE_BUFFER
+
 cdef uint16_t offer(View *v, Tcb *t, uint64_t now) noexcept nogil
 cdef uint16_t offer_in_syn(View *v, Tcb *t) noexcept nogil
 cdef void tune(View *v, const Tcb *t, uint64_t now) noexcept nogil  # where v.rx_limit < v.rx_size: the program has read
