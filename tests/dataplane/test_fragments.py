@@ -305,6 +305,15 @@ def test_what_is_far_behind_is_another_datagram():
     assert r.counters()["drop_overlap"] == 0
 
 
+def test_a_repetition_that_says_where_the_datagram_ends():
+    """What lies beyond that end is refused, as if it had come first."""
+    r = Reassembler(KEY)
+    assert r.take(piece(0, 8, more=True, fill=b"x"), 0) is None
+    assert r.take(piece(0, 8, more=False, fill=b"x"), 0) is None
+    assert r.take(piece(8, 8, more=False, fill=b"x"), 0) is None
+    assert r.counters()["drop_overlap"] == 1
+
+
 def test_time_goes_by_datagrams():
     r = Reassembler(KEY)
     for n in range(10):

@@ -369,6 +369,8 @@ def gather(r: cython.pointer[Reassembly], now: uint64_t, f: cython.pointer[cytho
         return refuse(r, p)
     if any_there(p, first, last):
         if all_there(p, first, last) and is_same(r, p, f):
+            if not f.more:
+                p.end = stop  # what its first copy has not said, and what nothing may contradict any more
             return cython.cast(cython.int, Drop.DROP_FRAGMENT_AGAIN)
         return refuse(r, p)
     if not store(r, p, f):
