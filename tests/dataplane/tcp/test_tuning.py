@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.crash import CrashWire
 from tests.support.program import Socket
 from tests.support.wire import Faults, Wire
 
@@ -11,11 +12,22 @@ RING, FIRST = 1 << 20, 65536
 STEP = 1 << 7  # of scaled windows
 
 
-def joined(delay: float) -> tuple[Wire, Socket, Socket]:
-    wire = Wire(Faults(delay=delay), rings=RING, sockets=16)
+def joined(delay: float, kind: type[Wire] = Wire) -> tuple[Wire, Socket, Socket]:
+    wire = kind(Faults(delay=delay), rings=RING)
     client, server = wire.connect()
     assert client.send(b"x" * RING) == RING
     return wire, client, server
+
+
+def read_all(wire: Wire, server: Socket, got: int = 0) -> None:
+    """What follows the `got` bytes that were read before."""
+
+    def done() -> bool:
+        nonlocal got
+        got += len(server.recv())
+        return got == RING
+
+    wire.until(done)
 
 
 def on_its_way(client: Socket) -> int:
@@ -61,26 +73,37 @@ def test_nor_for_who_reads_slowly() -> None:
 def test_a_closed_window_opens_when_all_is_read() -> None:
     wire, client, server = joined(0.05)
     wire.wait(5)
-    got = 0
-
-    def done() -> bool:
-        nonlocal got
-        got += len(server.recv())
-        return got == RING
-
-    wire.until(done)
+    read_all(wire, server)
 
 
 @pytest.mark.parametrize("limit", [8192, FIRST, 2 * FIRST])
 def test_so_rcvbuf_stands(limit: int) -> None:
     wire, client, server = joined(0.001)
     server.set(receive_buffer=limit)
-    got = 0
-
-    def done() -> bool:
-        nonlocal got
-        got += len(server.recv())
-        return got == RING
-
-    wire.until(done)
+    read_all(wire, server)
     assert server.replica.rx_limit == limit
+
+
+def test_a_successor_offers_no_more_than_before() -> None:
+    """Who does not read has no larger buffer for that its replica has died."""
+    wire, client, server = joined(0.05, CrashWire)
+    wire.die("b", "sealed", 20)
+    wire.wait(5)
+    assert wire.deaths == 1
+    assert server.replica.rx_limit == FIRST
+    assert FIRST - STEP < server.readable <= FIRST
+    read_all(wire, server)
+    assert server.replica.rx_limit > FIRST
+
+
+@pytest.mark.parametrize(("lie", "most"), [(0, RING), (1, 1 << 12), (1 << 31, RING)])
+def test_a_successor_believes_the_lines_within_bounds(lie: int, most: int) -> None:
+    wire, client, server = joined(0.05, CrashWire)
+    wire.wait(1)
+    server.replica.rx_limit = lie
+    wire.die("b", "taken")
+    got = len(server.recv(30_000))
+    wire.wait(1)
+    assert wire.deaths == 1
+    assert server.replica.rx_limit <= most
+    read_all(wire, server, got)

@@ -286,7 +286,7 @@ struct neat_socket_replica { /* writer: the replica */
     uint32_t rx_urgent;  /* NEAT_SEEN_URGENT: bytes received before the last urgent one */
     uint32_t retransmits; /* segments ever retransmitted */
     uint32_t peer_window; /* bytes */
-    uint32_t rx_limit;   /* bytes of the receive ring that are offered: it grows to all of it if the program reads as fast */
+    uint32_t rx_limit;    /* bytes of the receive ring that are offered: it grows to all of it if the program reads as fast */
     uint32_t send_most;   /* bytes that the program may have in the send ring unless NEAT_FLAG_SEND_BUFFER says it: follows cwnd,
                              never falls; 0: all of it */
     uint32_t pad1[3];

@@ -82,7 +82,7 @@ from cython.cimports.neatstack.dataplane.tcp.user import (
     unread,
     urge,
 )
-from cython.cimports.neatstack.dataplane.tcp.window import receive_buffer
+from cython.cimports.neatstack.dataplane.tcp.window import receive_buffer, set_limit
 
 
 @cython.cfunc
@@ -315,7 +315,8 @@ def copy_options(v: cython.pointer[View]) -> cython.bint:
     v.options = flags
     v.tos = tos
     v.ttl = ttl
-    v.rx_limit = limit
+    if limit != v.rx_limit:
+        set_limit(v, limit)
     v.pacing_rate = pacing
     return True
 

@@ -41,7 +41,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     State,
     Tcb,
 )
-from cython.cimports.neatstack.dataplane.tcp.window import update_due
+from cython.cimports.neatstack.dataplane.tcp.window import receive_buffer, set_limit, update_due
 
 # ---- with a connection ----
 
@@ -61,12 +61,22 @@ def restore_slot(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     v.rx = rx_ring(ch, t.socket)
     v.tx = tx_ring(ch, t.socket)
     v.rx_size = ch.header.rx_size
-    v.rx_limit = v.rx_size  # more than that was not offered, and an offer stands
+    set_limit(v, restored_limit(v))
     v.tx_size = ch.header.tx_size
     copy_options(v)
     restore_cursors(s, v, t)
     inherit(s, t)
     restore_untaken(ch, v, t)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def restored_limit(v: cython.pointer[cython.const[View]]) -> uint32_t:
+    """What of the receive ring was offered, as the lines say. The program can write there, too: so within bounds."""
+    told: uint32_t = load32(cython.address(v.replica.rx_limit))
+    return receive_buffer(told, v.rx_size) if told else v.rx_size
 
 
 @cython.cfunc

@@ -38,7 +38,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     State,
     Tcb,
 )
-from cython.cimports.neatstack.dataplane.tcp.window import FIRST_LIMIT, receive_buffer
+from cython.cimports.neatstack.dataplane.tcp.window import FIRST_LIMIT, receive_buffer, set_limit
 
 
 def bind_slot(s: cython.pointer[Stack], i: uint32_t, channel: uint32_t, socket: uint32_t) -> cython.void:
@@ -56,10 +56,11 @@ def bind_slot(s: cython.pointer[Stack], i: uint32_t, channel: uint32_t, socket: 
     v.rx = rx_ring(ch, socket)
     v.tx = tx_ring(ch, socket)
     v.rx_size = ch.header.rx_size
-    v.rx_limit = v.rx_size if t.flags & TCB_LOOPBACK else least(v.rx_size, FIRST_LIMIT)
     limit: uint32_t = load32(cython.address(v.program.receive_buffer))
     if limit:  # from the first: what was offered for a moment would stand
-        v.rx_limit = receive_buffer(limit, v.rx_size)
+        set_limit(v, receive_buffer(limit, v.rx_size))
+    else:
+        set_limit(v, v.rx_size if t.flags & TCB_LOOPBACK else least(v.rx_size, FIRST_LIMIT))
     v.tuned_at = s.now
     v.tx_size = ch.header.tx_size
     v.tx_head = 0
@@ -151,7 +152,6 @@ def write_lines(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     r.ssthresh = t.cc.ssthresh
     r.retransmits = t.cc.retransmits
     r.peer_window = t.snd.wnd
-    r.rx_limit = v.rx_limit
     r.snd_wscale = t.snd.wscale
     r.rcv_wscale = t.rcv.wscale
     store8_release(cython.address(r.state), state_of(t))

@@ -50,7 +50,7 @@ def acknowledge(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cytho
     if after(seg.ack, t.snd.max) or before(seg.ack, t.snd.una - t.snd.max_wnd):
         challenge(s, i)
         return False
-    if v.stretches or v.mending or (t.flags & TCB_RECOVERY) or t.ecn & ECN_REDUCED or more_than_stamps(seg):
+    if v.stretches or v.mending or t.flags & TCB_RECOVERY or t.ecn & ECN_REDUCED or more_than_stamps(seg):
         count_delivered(s, i, seg)
     else:
         take(s, i, seg)

@@ -118,8 +118,7 @@ def received(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     v: cython.pointer[View] = cython.address(s.views[i])
     if t.state == State.SYN_SENT or t.flags & TCB_FIN_RECEIVED:
         return
-    if v.rx_limit < v.rx_size:
-        tune(v, t, s.now)
+    tune(v, t, s.now)
     if update_due(v, t):
         t.flags |= TCB_ACK_NOW
         mark(s, i, NEWS_OUTPUT)

@@ -22,9 +22,15 @@ cdef inline uint32_t receive_buffer(uint32_t option, uint32_t size) noexcept nog
         return size
     return option if option > LEAST_RECEIVE_BUFFER else LEAST_RECEIVE_BUFFER
 
+cdef inline void set_limit(View *v, uint32_t limit) noexcept nogil:
+    """How much of the receive ring is offered; also in the lines, for the program and for a successor."""
+    v.rx_limit = limit
+    if v.replica != NULL:
+        v.replica.rx_limit = limit
+
 cdef uint16_t offer(View *v, Tcb *t, uint64_t now) noexcept nogil
 cdef uint16_t offer_in_syn(View *v, Tcb *t) noexcept nogil
-cdef void tune(View *v, const Tcb *t, uint64_t now) noexcept nogil  # where v.rx_limit < v.rx_size: the program has read
+cdef void tune(View *v, const Tcb *t, uint64_t now) noexcept nogil  # the program has read
 cdef bint update_due(View *v, const Tcb *t) noexcept nogil
 
 cdef inline uint32_t acknowledged(const Tcb *t) noexcept nogil:

@@ -11,10 +11,9 @@ from cython.cimports.neatstack.dataplane.channel.buffers import refresh_rx, rx_r
 from cython.cimports.neatstack.dataplane.stack import View
 from cython.cimports.neatstack.dataplane.tcp.seq import later, least, most
 from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_WINDOW_SCALING, Tcb
+from cython.cimports.neatstack.dataplane.tcp.window import set_limit
 
-LONG = cython.declare(
-    uint64_t, 1 << 32
-)  # us, in which half of any buffer is read slowly; times 2**29 it is no overflow
+LONG = cython.declare(uint64_t, 1 << 32)  # us: whatever is read in that is read slowly; no product with it overflows
 PATIENCE = cython.declare(uint32_t, 10_000)  # us that a program may have to wait for a core
 
 
@@ -28,10 +27,12 @@ def tune(v: cython.pointer[View], t: cython.pointer[cython.const[Tcb]], now: uin
     taken: uint32_t = v.rx_tail - v.tuned_tail
     half: uint32_t = v.rx_limit // 2
     spent: uint64_t = (now - v.tuned_at) // 1000
-    if taken < half or v.program == cython.NULL or load32(cython.address(v.program.receive_buffer)):
+    if v.rx_limit == v.rx_size or taken < half:
+        return
+    if v.program == cython.NULL or load32(cython.address(v.program.receive_buffer)):
         return
     if spent < LONG and spent * (half // 2) <= cython.cast(uint64_t, most(t.rtt.srtt, PATIENCE)) * taken:
-        v.rx_limit = least(2 * v.rx_limit, v.rx_size)
+        set_limit(v, least(2 * v.rx_limit, v.rx_size))
     v.tuned_tail = v.rx_tail
     v.tuned_at = now
 
@@ -50,8 +51,7 @@ def room(v: cython.pointer[View], t: cython.pointer[Tcb], now: uint64_t) -> uint
         return t.rcv.adv - t.rcv.nxt
     free = rx_room(v, t)
     if free < v.rx_limit // 2 and refresh_rx(v, t):
-        if v.rx_limit < v.rx_size:
-            tune(v, t, now)
+        tune(v, t, now)
         free = rx_room(v, t)
     return free
 
