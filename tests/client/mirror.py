@@ -89,6 +89,7 @@ class End:
     eof: bool = False
     error: int = 0
     closed: bool = False
+    read: int = 0  # the program's rx_tail, as it was last told
     urgent: int = 0  # the sender's tx_urgent, as it was last told
     leaving: bool = False  # nobody holds it any more, and the peer does not have all of it yet
 
@@ -118,6 +119,7 @@ class Mirror:
 
     def __init__(self, replicas: int = 2):
         self.replicas = replicas
+        self.limit = 0  # bytes of each ring that may be used, as a replica tunes it; room is then what it was told of
         self.directory = tempfile.TemporaryDirectory(prefix="neat-mirror-")
         self.server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.server.bind(f"{self.directory.name}/manager.sock")
@@ -344,6 +346,7 @@ class Mirror:
             elif op == neat.OP_DETACH:
                 self._free(channel, slot)
             return
+        end.read = program.rx_tail
         if program.flags & neat.FLAG_TAKEN:
             end.taken = True
         if op == neat.OP_DETACH:
@@ -442,6 +445,7 @@ class Mirror:
         lines.remote_be, lines.remote_port_be = mapped(end.remote[0]), end.remote[1]
         lines.seen = end.eof * neat.SEEN_EOF | bool(end.error) * neat.SEEN_RESET | lines.seen & neat.SEEN_URGENT
         lines.error, lines.mss, lines.tcp_state = end.error, 1460, 7 if end.closed else 1
+        lines.rx_limit = lines.send_most = self.limit
         lines.state = neat.STATE_CLOSED if end.closed else neat.STATE_OPEN
         lines.generation = end.channel.sockets[end.slot].program.generation
 
@@ -473,7 +477,8 @@ class Mirror:
         if not peer or not peer.channel or not end.channel or end.closed:
             return False
         program, lines = end.program, end.lines
-        room = RING - (peer.lines.rx_head - peer.program.rx_tail & MASK)
+        read = peer.read if self.limit else peer.program.rx_tail
+        room = (self.limit or RING) - (peer.lines.rx_head - read & MASK)
         count = min(program.tx_head - lines.tx_tail & MASK, room)
         last = end.leaving or program.shut & neat.SHUT_WRITE
         fin = bool(last) and program.tx_head == (lines.tx_tail + count & MASK) and not peer.eof

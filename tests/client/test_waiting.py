@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from tests.client.inside import *
+from tests.client.mirror import Mirror
 from tests.client.script import on_stack
 
 
@@ -125,6 +126,32 @@ def test_so_sndbuf_bounds_what_waits_to_be_sent() -> None:
     client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     with raises(errno.EAGAIN):
         client.send(b"x")
+
+
+@on_stack
+def within_limits() -> None:
+    import select
+
+    client, server = pair()
+    assert fill(client, 2 * 3000) == 2 * 3000
+    assert (unsent(client), client.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)) == (3000, 3000)
+    poll = select.poll()
+    poll.register(client, select.POLLOUT)
+    assert not poll.poll(20)
+    server.settimeout(5)
+    assert len(server.recv(2000)) == 2000  # more than a quarter was waiting: the replica is told of the room
+    assert poll.poll(5000)
+    assert unsent(client) == 1000
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4000)
+    assert client.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 8000
+    fill(client, 7000)
+    assert unsent(client) == 8000
+
+
+def test_limits_that_the_replica_tunes(mirror: Mirror) -> None:
+    """Of the receive ring, for when reading is worth telling; of the send ring, unless SO_SNDBUF says it."""
+    mirror.limit = 3000
+    within_limits(mirror)
 
 
 @on_stack
