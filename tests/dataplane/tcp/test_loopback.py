@@ -11,13 +11,14 @@ from tests.support.program import Program, port_be
 
 @pytest.mark.parametrize("target", ["127.0.0.1", "127.8.9.10", STACK])
 def test_a_program_talks_to_itself(target):
-    lab = Lab()
+    lab = Lab(rings=1 << 18)
     listener = lab.listening(80)
     client = lab.program.connect(target, 80)
     lab.run()
     server = lab.program.accept(listener)
     lab.run()
     assert client.state == server.state == neat.STATE_OPEN
+    assert client.replica.rx_limit == server.replica.rx_limit == lab.program.header.rx_size
     client.send(b"ping")
     lab.run()
     assert server.recv() == b"ping"

@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from tests.support.lab import Connection, Lab
+from tests.support.layout import neat
 from tests.support.wire import Faults, Wire
 
 MSS = 1460
@@ -61,6 +62,31 @@ def test_a_slow_one_is_no_closed_window() -> None:
     c.expects_nothing()
     c.lab.wait(0.2)
     assert [(s.seq, len(s.payload)) for s in c.receives()] == [(1 + 2 * MSS, MSS), (1 + 3 * MSS, MSS)]
+
+
+def test_a_cork_holds_while_the_rate_is_waited_for() -> None:
+    c = paced(100_000)
+    c.socket.set(flags=c.socket.flags | neat.FLAG_CORK)
+    c.socket.send(bytes(4 * MSS + 100))
+    c.lab.run()
+    c.lab.wait(0.1)
+    assert [len(s.payload) for s in c.receives()] == [MSS] * 4
+    c.sends(ack=1 + 4 * MSS)
+    c.lab.wait(0.19)
+    c.expects_nothing()
+    c.lab.wait(0.02)
+    assert c.expects("A").payload == bytes(100)
+
+
+def test_a_window_that_closes_while_the_rate_is_waited_for_is_probed_in_time() -> None:
+    c = paced(10_000)
+    c.socket.send(bytes(4 * MSS))
+    c.lab.run()
+    assert len(c.receives()) == 2
+    c.sends(ack=1 + MSS, window=0)
+    c.sends(ack=1 + 2 * MSS, window=0)
+    c.lab.wait(0.21)
+    assert c.expects("A", seq=1 + 2 * MSS).payload == bytes(1)
 
 
 def test_the_last_piece_brings_the_end() -> None:

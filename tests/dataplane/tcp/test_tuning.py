@@ -53,6 +53,19 @@ def test_it_grows_for_who_reads_at_once(delay: float) -> None:
     assert most > RING // 2 or delay < 0.05, "nor does the window bound what is on its way"
 
 
+def test_it_grows_for_who_reads_before_there_is_much_to_tell_of() -> None:
+    """Such a program does not tell that it has read: the replica looks for itself when it acknowledges something."""
+    wire, client, server = joined(0.05)
+
+    def done() -> bool:
+        server.mine.rx_tail = server.replica.rx_head
+        client.send(b"x" * client.writable)
+        return server.replica.rx_head >= 4 * RING
+
+    wire.until(done)
+    assert server.replica.rx_limit == RING
+
+
 def test_it_does_not_for_who_does_not_read() -> None:
     wire, client, server = joined(0.05)
     wire.wait(5)
