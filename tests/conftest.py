@@ -18,6 +18,8 @@ FAST = ("source", "support", "dataplane", "fuzz", "client", "control", "cli", "o
 ORDER = (*FAST, "stack", "peers", "programs", "experiment")
 TIMEOUT, HEAVY_TIMEOUT = 300, 900  # seconds
 _ports = itertools.count(2000)
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's job in the background; what tests start inherits it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
