@@ -1,34 +1,37 @@
-"""What a program sees is what it would see on the kernel: socket options, value by value; urgent data, step by step."""
+"""What a program sees is what it would see on the kernel: socket options, value by value; the rest step by step."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from neatstack.experiment.netns import Lab
-from tests.client import options_table, urgent_table
+import pytest
+
+from neatstack.experiment.netns import Lab, Side
+from tests.client import cork_table, options_table, urgent_table
 from tests.client.mirror import ADDRESS, Mirror
 
-OPTIONS, URGENT = Path(options_table.__file__), Path(urgent_table.__file__)
 
-
-def both(mirror: Mirror, lab: Lab, script: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def both(mirror: Mirror, lab: Lab, table: ModuleType) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a script says on our stack, and on the kernel's in a namespace of its own."""
+    script = ["-m", table.__name__]
     with lab.scope():
         kernel = lab.namespace("kernel")
         with kernel.entered():
             Path("/proc/sys/net/ipv4/tcp_fastopen").write_text("3")
-        expected = json.loads(kernel.run(sys.executable, script, "127.0.0.1"))
-    with mirror.spawn(sys.executable, str(script), ADDRESS) as process:
+        expected = json.loads(kernel.run(sys.executable, *script, "127.0.0.1"))
+    with mirror.spawn(sys.executable, *script, ADDRESS) as process:
         out, told = process.communicate(timeout=30)
         assert process.returncode == 0, told
     return json.loads(out), expected
 
 
 def test_set_and_get_are_the_kernels(mirror: Mirror, lab: Lab) -> None:
-    found, expected = both(mirror, lab, OPTIONS)
+    found, expected = both(mirror, lab, options_table)
     assert found.keys() == expected.keys()
     wrong = {name: (found[name], expected[name]) for name in expected if found[name] != expected[name]}
     differing = [
@@ -41,5 +44,20 @@ def test_set_and_get_are_the_kernels(mirror: Mirror, lab: Lab) -> None:
 
 
 def test_urgent_data_is_the_kernels(mirror: Mirror, lab: Lab) -> None:
-    found, expected = both(mirror, lab, URGENT)
+    found, expected = both(mirror, lab, urgent_table)
     assert found == expected
+
+
+@pytest.fixture(scope="module")
+def sides(lab: Lab) -> Iterator[tuple[Side, Side]]:
+    """A stack with its replicas, and the kernel's."""
+    with lab.scope():
+        yield lab.stack().programs, lab.namespace("kernel")
+
+
+@pytest.mark.parametrize("table", [cork_table])
+def test_each_step_is_the_kernels(sides: tuple[Side, Side], table: ModuleType) -> None:
+    found, expected = (json.loads(side.run(sys.executable, "-m", table.__name__, "127.0.0.1")) for side in sides)
+    assert found.keys() == expected.keys()
+    differing = [f"{name}: {found[name]}, not {expected[name]}" for name in expected if found[name] != expected[name]]
+    assert not differing, "\n".join(differing)

@@ -53,6 +53,7 @@
 #define MOST_GROUPS 20             /* Linux's igmp_max_memberships */
 #define MOST_ERRORS 4              /* that a UDP socket keeps apart */
 #define MOST_QUOTED 512
+#define MOST_HELD 65536         /* bytes of a datagram that waits for the rest of it */
 #define SCRATCH_URGENT 2           /* whether an urgent byte was taken apart from the rest, and */
 #define SCRATCH_URGENT_AT 3        /* which: its cursor */
 #define PLACE_KERNEL 1             /* place_wait(): the nested epoll has something */
@@ -145,6 +146,10 @@ struct datagrams { /* what only UDP sockets have */
     uint32_t group_count;
     struct failure failures[MOST_ERRORS]; /* the oldest first */
     uint32_t failure_count;
+    bool cork;                  /* UDP_CORK */
+    bool held;                  /* a datagram waits for the rest of it; each process that fork() makes has its own */
+    struct neat_datagram first; /* what its first piece has said of it */
+    uint8_t *text;              /* MOST_HELD bytes; NULL: none was ever held */
 };
 
 struct sending { /* how a datagram is to be sent */
@@ -514,6 +519,7 @@ int datagram_shutdown(struct sock *s, uint8_t bits);
 void datagram_close(struct sock *s);
 void datagram_strand(struct sock *s);
 ssize_t datagram_send(struct sock *s, const struct msghdr *message, int flags);
+int datagram_uncork(struct sock *s);
 ssize_t datagram_receive(struct sock *s, struct msghdr *message, int flags);
 uint32_t datagram_waiting(struct sock *s);
 uint32_t datagram_unsent(struct sock *s);

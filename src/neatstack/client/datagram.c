@@ -188,9 +188,15 @@ static int connect_locked(struct sock *s, const struct sockaddr *address, sockle
     error = datagram_reach(s, remote.address);
     if (!error)
         error = datagram_bound(s);
-    if (!error)
-        set_peer(s, remote);
-    return error;
+    if (error)
+        return error;
+    set_peer(s, remote);
+    if (s->udp->held && neat_is_v4(remote.address)) { /* Linux: what waits for the rest of it goes there, too */
+        s->udp->first.remote = remote.address;
+        s->udp->first.remote_port_be = remote.port_be;
+        s->udp->first.local = datagram_source(s, remote.address);
+    }
+    return 0;
 }
 
 int datagram_connect(struct sock *s, const struct sockaddr *address, socklen_t length)
@@ -289,6 +295,8 @@ int datagram_shutdown(struct sock *s, uint8_t bits)
 void datagram_close(struct sock *s)
 {
     unbind(s);
+    if (s->udp->text)
+        pages_free(s->udp->text, MOST_HELD);
     datagrams_free(s->udp);
 }
 

@@ -52,16 +52,24 @@ static void put_bytes(struct sock *leg, uint32_t offset, const uint8_t *from, si
     memcpy(leg->tx, from + first, length - first);
 }
 
-/* Put a record into the leg's send ring. False: there is no room now; as on Linux, SO_SNDBUF bounds what was there before. */
+/* Whether the leg's send ring has room for a record; as on Linux, SO_SNDBUF bounds what was there before. */
+static bool has_room(const struct sock *leg, size_t length)
+{
+    uint32_t need = record_size((uint32_t)length);
+    uint32_t used = leg->program->tx_head - load_acquire(&leg->remote->tx_tail);
+
+    return likely(need <= leg->tx_mask + 1 && used <= leg->tx_mask + 1 - need && used < send_limit(leg));
+}
+
+/* Put a record into the leg's send ring. False: there is no room now. */
 static bool put_record(struct sock *leg, const struct neat_datagram *d, const struct iovec *iov, size_t count)
 {
     uint32_t need = record_size(d->length);
     uint32_t head = leg->program->tx_head;
-    uint32_t used = head - load_acquire(&leg->remote->tx_tail);
 
-    if (unlikely(need > leg->tx_mask + 1 || used > leg->tx_mask + 1 - need || used >= send_limit(leg)))
+    if (!has_room(leg, d->length))
         return false;
-    if (used == 0)
+    if (head == load_acquire(&leg->remote->tx_tail))
         store_relaxed(&leg->program->tx_base, head);
     uint32_t at = head - leg->program->tx_base;
     put_bytes(leg, at, (const uint8_t *)d, HEADER);
@@ -181,37 +189,107 @@ static int await_room(struct sock *s, uint32_t serial, int flags, int64_t *deadl
     return error == -EINTR && restarts(timeout) ? 0 : error;
 }
 
+/* What a datagram is to be, and the socket bound. 0 or -errno. */
+static int prepare(struct sock *s, struct neat_datagram *d, const struct msghdr *message)
+{
+    int error = s->udp->shut & NEAT_SHUT_WRITE ? -EPIPE : 0;
+
+    if (!error)
+        error = -datagram_error(s);
+    if (!error)
+        error = fill_in(s, d, message);
+    return error ? error : datagram_bound(s);
+}
+
+/* What was held back goes, as one datagram. The socket is locked. 0 or -errno. */
+int datagram_uncork(struct sock *s)
+{
+    struct datagrams *u = s->udp;
+    struct iovec all = {u->text, u->first.length};
+
+    if (!u->held)
+        return 0;
+    u->held = false;
+    int error = datagram_bound(s); /* connect(AF_UNSPEC) may have unbound it */
+    if (error)
+        return error;
+    struct sock *leg = leg_to(s, &u->first);
+    if (!put_record(leg, &u->first, &all, 1)) /* there was room in another one: its bucket has moved */
+        return -ENOBUFS;
+    tell(leg);
+    return 0;
+}
+
+/* UDP_CORK, MSG_MORE: a piece of a datagram. Address, ancillary data and options count with the first one. 0 or -errno. */
+static int hold_back(struct sock *s, const struct msghdr *message, size_t length)
+{
+    struct datagrams *u = s->udp;
+    struct neat_datagram d = {0};
+    int error = 0;
+
+    if (!u->text && !(u->text = pages_new(MOST_HELD)))
+        return -ENOBUFS;
+    if (u->held)
+        d = u->first;
+    else
+        error = prepare(s, &d, message);
+    if (!error)
+        error = fits(s, &d, d.length + length);
+    if (!error && !has_room(leg_to(s, &d), d.length + length))
+        error = -EAGAIN;
+    if (error)
+        return error;
+    for (size_t i = 0; i < message->msg_iovlen; d.length += (uint32_t)message->msg_iov[i++].iov_len)
+        memcpy(u->text + d.length, message->msg_iov[i].iov_base, message->msg_iov[i].iov_len);
+    u->first = d;
+    u->held = true;
+    return 0;
+}
+
+static int send_alone(struct sock *s, const struct msghdr *message, size_t length)
+{
+    struct neat_datagram d = {0};
+    int error = prepare(s, &d, message);
+
+    if (!error)
+        error = fits(s, &d, length);
+    if (error)
+        return error;
+    d.length = (uint32_t)length;
+    struct sock *leg = leg_to(s, &d);
+    if (unlikely(!put_record(leg, &d, message->msg_iov, message->msg_iovlen)))
+        return -EAGAIN;
+    tell(leg);
+    return 0;
+}
+
 /* All of the send() family. Bytes or -errno. */
 ssize_t datagram_send(struct sock *s, const struct msghdr *message, int flags)
 {
-    struct neat_datagram d = {0};
+    struct datagrams *u = s->udp;
     int64_t deadline = 0;
     size_t length = iovec_length(message->msg_iov, message->msg_iovlen);
+    int error;
 
+    if (s->family == AF_INET && length > UINT16_MAX)
+        return -EMSGSIZE;
     if (flags & MSG_OOB)
         return -EOPNOTSUPP;
     sock_lock(s);
     uint32_t serial = s->file.serial;
-    int error = s->udp->shut & NEAT_SHUT_WRITE ? -EPIPE : 0;
-    if (!error)
-        error = -datagram_error(s);
-    if (!error)
-        error = fill_in(s, &d, message);
-    if (!error)
-        error = datagram_bound(s);
-    if (!error)
-        error = fits(s, &d, length);
-    d.length = (uint32_t)length;
-    while (!error) {
-        struct sock *leg = leg_to(s, &d);
-        if (likely(put_record(leg, &d, message->msg_iov, message->msg_iovlen))) {
-            tell(leg);
-            break;
-        }
-        error = await_room(s, serial, flags, &deadline);
-        if (error == -EBADF)
-            return error;
-    }
+    do {
+        bool more = u->cork || (flags & MSG_MORE);
+        if (likely(!more && !u->held))
+            error = send_alone(s, message, length);
+        else
+            error = hold_back(s, message, length);
+        if (!error && !more)
+            error = datagram_uncork(s);
+    } while (unlikely(error == -EAGAIN) && !(error = await_room(s, serial, flags, &deadline)));
+    if (error == -EBADF)
+        return error;
+    if (unlikely(error))
+        u->held = false; /* as on Linux, a piece that fails takes the others along */
     sock_unlock(s);
     return error ? error : (ssize_t)length;
 }

@@ -368,6 +368,26 @@ static int set_udp(struct datagrams *u, int name, int value)
     case UDP_GRO:
         u->coalesce = value;
         return 0;
+    case UDP_CORK:
+        u->cork = value;
+        return 0;
+    default:
+        return -ENOPROTOOPT;
+    }
+}
+
+static int get_udp(const struct datagrams *u, int name, int *value)
+{
+    switch (name) {
+    case UDP_SEGMENT:
+        *value = u->segment;
+        return 0;
+    case UDP_GRO:
+        *value = u->coalesce;
+        return 0;
+    case UDP_CORK:
+        *value = u->cork;
+        return 0;
     default:
         return -ENOPROTOOPT;
     }
@@ -395,8 +415,12 @@ int datagram_set_option(struct sock *s, int level, int name, const void *value, 
         memcpy(&number, value, sizeof number);
     else
         return OPTION_COMMON;
-    if (level == IPPROTO_UDP)
-        return set_udp(u, name, number);
+    if (level == IPPROTO_UDP) {
+        int error = set_udp(u, name, number);
+        if (name == UDP_CORK && !u->cork)
+            datagram_uncork(s);
+        return error;
+    }
     if (level == SOL_SOCKET && name == SO_TIMESTAMPNS) {
         u->timestamp_ns = number;
         return 0;
@@ -452,10 +476,8 @@ int datagram_get_option(struct sock *s, int level, int name, int *value)
 {
     struct end peer;
 
-    if (level == IPPROTO_UDP) {
-        *value = name == UDP_SEGMENT ? s->udp->segment : s->udp->coalesce;
-        return name == UDP_SEGMENT || name == UDP_GRO ? 0 : -ENOPROTOOPT;
-    }
+    if (level == IPPROTO_UDP)
+        return get_udp(s->udp, name, value);
     if (level == IPPROTO_TCP)
         return -ENOPROTOOPT;
     if (level == IPPROTO_IP && name == IP_MTU) {

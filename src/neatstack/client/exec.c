@@ -332,6 +332,8 @@ static bool restore_datagrams(struct sock *s)
     if (!load(u, sizeof *u) || !load(legs, sizeof legs))
         return false;
     u->file = file;
+    u->held = false;
+    u->text = NULL;
     memset(u->leg, 0, sizeof u->leg);
     for (unsigned r = 0; s->binding && r < neat.replicas; r++) {
         struct sock *leg = sock_new();
