@@ -19,6 +19,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LEVELS = ("MUST", "SHOULD", "MAY")
 STATUSES = ("", "not", "partly", "n/a")
+COMPARED = {
+    "whole": "compared with the whole text of the RFC",
+    "extracts": "compared with extracts that hold the RFC's requirements, not with its whole text",
+    "": "written from knowledge of the RFC: it may lack requirements",
+}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -38,11 +43,12 @@ class Requirement:
 
 @dataclass
 class Catalogue:
-    """One RFC."""
+    """One RFC. `compared`: a key of COMPARED, what the list of requirements rests on."""
 
     number: int
     title: str
     requirements: dict[str, Requirement]
+    compared: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,10 @@ def read_catalogue(path: Path) -> Catalogue:
         if found.status and not found.reason:
             raise ValueError(f"{path.name}: {name}: a status needs a reason")
         requirements[name] = found
-    return Catalogue(int(path.stem), table["title"], requirements)
+    compared = table.get("compared", "")
+    if compared not in COMPARED:
+        raise ValueError(f"{path.name}: compared {compared!r}")
+    return Catalogue(int(path.stem), table["title"], requirements, compared)
 
 
 def names_in(text: str) -> Iterator[str]:
@@ -199,10 +208,13 @@ def document(catalogues: list[Catalogue], notes: str) -> str:
         "Written by `make docs` from `docs/rfc/*` and the markers beside code and tests: do not edit.",
         "Functions are below `src/neatstack/`, tests below `tests/`. *n/a*: it asks nothing of this stack.",
         "",
-        "RFC 9293's catalogue was compared with the whole of its text, RFC 5681's with extracts.",
-        "The others were written from knowledge of the RFCs: they may lack requirements, and each count is of what",
-        "is listed.",
+        "What the list of an RFC's requirements rests on; each count is of what is listed:",
+        "",
     ]
+    for compared, what in COMPARED.items():
+        numbers = [str(c.number) for c in catalogues if c.compared == compared]
+        if numbers:
+            lines.append(f"- {', '.join(numbers)}: {what}.")
     for c in catalogues:
         lines += ["", f"## RFC {c.number}, {c.title}", ""]
         musts = [r for r in c.requirements.values() if r.level == "MUST"]

@@ -57,6 +57,14 @@ def test_a_doctored_catalogue_fails(tmp_path, more):
         catalogue(tmp_path, CATALOGUE + more)
 
 
+def test_the_document_says_what_a_catalogue_rests_on(tmp_path):
+    assert "- 1: written from knowledge" in rfc.document(catalogue(tmp_path), "")
+    whole = rfc.document(catalogue(tmp_path, 'compared = "whole"' + CATALOGUE), "")
+    assert "- 1: compared with the whole text" in whole and "knowledge" not in whole
+    with pytest.raises(ValueError):
+        catalogue(tmp_path, 'compared = "yes"' + CATALOGUE)
+
+
 def test_unknown_requirements_and_markers_on_nothing_fail(tmp_path):
     strange = [rfc.Marker("1:MUST-2", "a.py: f", "a.py:1"), rfc.Marker("1:MUST-1", "", "a.py:2")]
     wrong = rfc.join(catalogue(tmp_path), DONE + strange, TESTED)

@@ -7,7 +7,7 @@ from tests.support.layout import neat
 from tests.support.packet import build
 
 
-@pytest.mark.rfc("9293:SHLD-18", "9293:MUST-40", "5681:4.2-DELAY")
+@pytest.mark.rfc("9293:SHLD-18", "9293:MUST-40", "5681:4.2-DELAY", "5681:4.2-DELAYED")
 def test_a_single_segment_is_acknowledged_within_half_a_second():
     lab = Lab()
     c = lab.accepted()
@@ -78,3 +78,16 @@ def test_a_duplicate_is_acknowledged_at_once():
     c.sends(seq=1, data=b"abc")
     c.expects("A", ack=4, at=lab.time)
     assert lab.drops("sequence") == 1
+
+
+@pytest.mark.rfc("5681:4.2-ONE")
+def test_no_segment_causes_two_acknowledgments():
+    """RFC 5681 section 4.2, whatever it is: in order, twice, beyond a gap, filling one, outside of the window."""
+    lab = Lab()
+    c = lab.accepted()
+    script = [(1, 1460), (1461, 1460), (1, 1460), (4381, 100), (4381, 100), (2921, 1460), (90000, 100), (4481, 1)]
+    for seq, length in script:
+        c.sends(seq=seq, data=b"x" * length)
+        assert len(c.receives()) <= 1
+    lab.wait(1)
+    assert [s.ack for s in c.receives()] == [4482], "what was owed, once"

@@ -168,7 +168,7 @@ def sndcnt(delivered: int, ssthresh: int, flight: int, pipe: int, out: int, last
     return min(ssthresh - pipe, max(delivered - out, last) + MSS)
 
 
-@pytest.mark.rfc("6937:3-begin", "6937:3-proportional")
+@pytest.mark.rfc("6937:3-begin", "6937:3-proportional", "5681:4.3-HALF", "6675:5-HALF", "6675:5-SEND", "6675:5-EACH")
 def test_what_goes_in_recovery_is_proportional_to_what_arrives():
     """7 segments leave for 10 that have arrived or are lost, spread over the ACKs."""
     lab = Lab()
@@ -207,6 +207,7 @@ def test_one_ack_that_tells_of_many_losses_lets_them_all_go_again():
     assert acks(c, 1, (3, 4), (6, 10)) == [1, 2, 4, 5, 10, 11]  # as many as have arrived
 
 
+@pytest.mark.rfc("5681:4.3-AFTER", "5681:3.2-DEFLATE")
 def test_the_window_after_recovery_is_ssthresh():
     c = sending(Lab())
     for upto in (2, 3, 4):
@@ -217,7 +218,7 @@ def test_the_window_after_recovery_is_ssthresh():
 
 
 def test_without_selective_acknowledgments_a_duplicate_stands_for_a_segment_that_has_arrived():
-    c = sending(Lab())
+    c = sending(Lab(), permitted=b"")
     for _ in range(3):
         acks(c, 0)
     ssthresh, flight = c.tcb["cc"]["ssthresh"], c.tcb["cc"]["flight"]

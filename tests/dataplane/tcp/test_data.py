@@ -131,6 +131,7 @@ def test_a_send_larger_than_the_ring_goes_on_as_it_is_acknowledged():
     assert got == data
 
 
+@pytest.mark.rfc("5681:2-WINDOW")
 def test_the_congestion_window_limits_the_first_flight():
     """RFC 6928: ten segments at first; what is acknowledged lets more go."""
     lab = Lab()

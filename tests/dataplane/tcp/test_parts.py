@@ -82,16 +82,25 @@ def test_the_vectors_of_the_siphash_paper(length, digest):
 # ---- RFC 6298 ----
 
 
+@pytest.mark.rfc("6298:2.1", "6298:2.2")
 def test_before_and_after_the_first_measurement():
     assert after_measurements([])["rto"] == 1_000_000
     assert after_measurements([100_000]) == {"srtt": 100_000, "rttvar": 50_000, "rto": 300_000}
 
 
+@pytest.mark.rfc("6298:2.5", "6298:4-G")
 @given(st.lists(st.integers(0, 2**32 - 1), max_size=50))
 def test_the_timeout_is_bounded(round_trips):
     state = after_measurements(round_trips)
     assert 200_000 <= state["rto"] <= 120_000_000
     assert state["rto"] >= min(state["srtt"], 120_000_000)
+
+
+@pytest.mark.rfc("6298:2.3", "6298:2.3-SHOULD")
+def test_a_further_measurement():
+    """(2.3): RTTVAR by the SRTT from before, a quarter of the difference; then SRTT, an eighth of it; then the RTO."""
+    assert after_measurements([800_000, 400_000]) == {"srtt": 750_000, "rttvar": 400_000, "rto": 2_350_000}
+    assert after_measurements([800_000] * 60)["rto"] == pytest.approx(1_000_000, rel=0.001)
 
 
 def test_the_estimate_follows():
@@ -109,7 +118,9 @@ def test_the_initial_window():
     assert window_after(8960, [])["cwnd"] == 17920
 
 
-@pytest.mark.rfc("9293:MUST-19", "5681:3.1-AVOIDANCE", "5681:3.1-SSTHRESH")
+@pytest.mark.rfc(
+    "9293:MUST-19", "5681:3.1-AVOIDANCE", "5681:3.1-SSTHRESH", "5681:3.1-BY-BYTES", "5681:3.1-AVOIDANCE-GROWS"
+)
 def test_slow_start_doubles_and_avoidance_adds_a_segment():
     assert window_after(1000, [("grow", 10_000, 10_000)])["cwnd"] == 20_000
     reno = 1
@@ -124,7 +135,7 @@ def test_an_unused_window_does_not_grow():
     assert window_after(1000, [("grow", 1000, 1000)] * 100)["cwnd"] == 10_000
 
 
-@pytest.mark.rfc("5681:3.1-LOSS-WINDOW")
+@pytest.mark.rfc("5681:3.1-LOSS-WINDOW", "5681:3.1-SSTHRESH")
 def test_reduction_never_goes_below_two_segments():
     assert window_after(1000, [("reduce", 1000)])["ssthresh"] == 2000
     state = window_after(1000, [("timed_out", 1000)])

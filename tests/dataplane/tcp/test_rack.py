@@ -122,7 +122,7 @@ def test_an_acknowledgment_of_the_first_sending_is_no_sign_of_the_second():
     assert all(s.seq < edges[1] - c.irs for s in c.receives())
 
 
-@pytest.mark.rfc("8985:6.3-RTO")
+@pytest.mark.rfc("8985:6.3-RTO", "6582:3.2-4")
 @pytest.mark.rfc("6675:5.1-MUST-1")
 def test_a_timeout_sends_the_first_segment_and_what_had_the_time():
     lab = Lab()

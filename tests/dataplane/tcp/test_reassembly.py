@@ -21,7 +21,7 @@ def test_a_hole_is_acknowledged_at_once_and_filled():
     assert c.socket.recv() == DATA[:200]
 
 
-@pytest.mark.rfc("5681:3.2-OUT-OF-ORDER")
+@pytest.mark.rfc("5681:3.2-OUT-OF-ORDER", "6582:5", "2018:4-NEW")
 def test_every_segment_beyond_a_hole_gives_a_duplicate_ack():
     lab = Lab()
     c = lab.accepted()

@@ -65,7 +65,7 @@ def test_each_further_duplicate_ack_inflates_and_lets_new_data_go():
     assert all(s.seq >= sent[-1].seq + MSS for s in new)
 
 
-@pytest.mark.rfc("5681:3.2-DEFLATE")
+@pytest.mark.rfc("5681:3.2-DEFLATE", "6582:3.2-3-FULL")
 def test_a_full_acknowledgment_ends_recovery():
     """RFC 6582 section 3.2, step 3: cwnd is deflated to ssthresh, or to flight + a segment."""
     lab = Lab()
@@ -83,6 +83,7 @@ def test_a_full_acknowledgment_ends_recovery():
     assert c.receives(), "and sending goes on"
 
 
+@pytest.mark.rfc("6582:3.2-3-PARTIAL")
 def test_a_partial_acknowledgment_retransmits_the_next_hole():
     """RFC 6582 section 3.2, step 3: without waiting for three more duplicates."""
     lab = Lab()
@@ -100,6 +101,7 @@ def test_a_partial_acknowledgment_retransmits_the_next_hole():
     assert c.receives()[0].seq == sent[6].seq
 
 
+@pytest.mark.rfc("6582:3.2-2")
 def test_recovery_is_entered_once_for_a_window():
     """RFC 6582 section 3.2, step 1: duplicates that do not cover `recover` start nothing."""
     lab = Lab()
@@ -151,6 +153,7 @@ def test_a_lost_retransmission_is_found_by_the_timer():
     assert sent[1].seq in [s.seq for s in c.receives()]
 
 
+@pytest.mark.rfc("5681:3.1-USED", "5681:3-ALGORITHMS")
 def test_slow_start_and_congestion_avoidance():
     """RFC 5681 section 3.1: an MSS for each ACK below ssthresh; about an MSS for each round trip above."""
     lab = Lab(rings=1 << 20)
@@ -171,6 +174,70 @@ def test_slow_start_and_congestion_avoidance():
     assert rounds[0] == 10 * MSS
     assert rounds[1] == 2 * rounds[0]
     assert rounds[2] == 2 * rounds[1]
+
+
+@pytest.mark.rfc("5681:3.1-HANDSHAKE")
+@pytest.mark.parametrize("opened", ["accepted", "connected"])
+def test_the_handshake_does_not_open_the_window(opened: str):
+    """RFC 5681 section 3.1: neither the SYN-ACK nor its acknowledgment counts as one of text."""
+    c = getattr(Lab(), opened)()
+    assert c.tcb["cc"]["cwnd"] == 10 * MSS
+
+
+def limited(segments: int = 10) -> tuple[Connection, int, int]:
+    """A flight that fills the congestion window, its start and its end; more text waits."""
+    c = Lab(rings=1 << 20).accepted(window=65535, wscale=7)
+    c.socket.send(b"x" * 40 * MSS)
+    c.lab.run()
+    sent = c.receives()
+    assert len(sent) == segments
+    return c, sent[0].seq, sent[-1].seq + MSS
+
+
+@pytest.mark.rfc("5681:3.2-LIMITED", "5681:3.2-LIMITED-BOUND", "5681:3.2-LIMITED-CWND")
+def test_the_first_two_duplicates_let_a_segment_each_go():
+    """RFC 5681 section 3.2, step 1 (RFC 3042): beyond the congestion window, which stays what it is."""
+    c, una, end = limited()
+    for n in range(2):
+        c.sends(ack=una)
+        assert [s.seq for s in c.receives()] == [end + n * MSS]
+        assert c.tcb["cc"]["cwnd"] == 10 * MSS
+
+
+@pytest.mark.rfc("5681:3.2-LIMITED-BOUND")
+def test_limited_transmit_keeps_to_the_peers_window():
+    c, una, end = limited()
+    room = end - una >> 7
+    c.sends(ack=una, window=room)
+    for _ in range(2):
+        c.sends(ack=una, window=room)
+    c.expects_nothing()
+
+
+@pytest.mark.rfc("5681:3.2-NEW")
+def test_new_text_goes_in_recovery_as_the_window_lets_it():
+    """RFC 5681 section 3.2, step 5."""
+    c, una, _ = limited()
+    for _ in range(12):
+        c.sends(ack=una)
+    assert any(s.seq > una + 12 * MSS for s in c.receives())
+
+
+@pytest.mark.rfc("5681:4.3-TWICE")
+def test_a_loss_in_the_next_window_reduces_again():
+    """RFC 5681 section 4.3: of two windows of text each has lost something."""
+    c, una, _ = limited()
+    for _ in range(3):
+        c.sends(ack=una)
+    first = c.tcb["cc"]["ssthresh"]
+    c.receives()
+    c.sends(ack=c.heard)
+    sent = c.receives()
+    assert sent and not c.tcb["cc"]["dupacks"]
+    for _ in range(3):
+        c.sends(ack=sent[0].seq)
+    assert c.tcb["cc"]["ssthresh"] < first
+    assert sent[0].seq in [s.seq for s in c.receives()]
 
 
 @pytest.mark.rfc("5681:4.1-RESTART")

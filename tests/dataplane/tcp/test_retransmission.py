@@ -14,7 +14,7 @@ def gaps(moments: list[float]) -> list[float]:
     return [b - a for a, b in itertools.pairwise(moments)]
 
 
-@pytest.mark.rfc("9293:MUST-19")
+@pytest.mark.rfc("9293:MUST-19", "6298:5.4", "6298:5.5", "6298:5.6", "6298:5-EARLY")
 @pytest.mark.rfc("6298:5.1")
 def test_unacknowledged_data_is_sent_again_with_doubling_gaps():
     """Section 5: (5.4) the earliest segment, (5.5) the timeout doubled."""
@@ -31,6 +31,7 @@ def test_unacknowledged_data_is_sent_again_with_doubling_gaps():
         assert later == pytest.approx(2 * earlier, rel=0.05)
 
 
+@pytest.mark.rfc("6298:2.1")
 def test_first_timeout_without_a_measurement_is_a_second():
     """Section 2.1; a handshake without retransmission gives a measurement (2.2), so this needs a SYN-ACK sent twice."""
     lab = Lab()
@@ -50,6 +51,7 @@ def test_first_timeout_without_a_measurement_is_a_second():
     assert 2.5 <= again.at <= 4.5 + 0.01, "1 s, or 3 s as in section 5.7"
 
 
+@pytest.mark.rfc("6298:3-SAMPLE")
 def test_the_timeout_follows_the_measured_round_trip():
     """Section 2: RTO = SRTT + max(G, 4 * RTTVAR)."""
     lab = Lab()
@@ -80,7 +82,7 @@ def test_the_timeout_follows_the_measured_round_trip():
     assert c.expects("A", data=b"lost").at - sent == pytest.approx(tcb["rtt"]["rto"] / 1e6, rel=0.1)
 
 
-@pytest.mark.rfc("9293:MUST-18")
+@pytest.mark.rfc("9293:MUST-18", "6298:3-KARN")
 def test_karn_a_retransmitted_segment_is_never_measured():
     """Section 3."""
     lab = Lab()
@@ -116,7 +118,7 @@ def test_the_backoff_ends_with_new_data_acknowledged():
     assert c.expects("A", data=b"z").at - first <= 1.1
 
 
-@pytest.mark.rfc("6298:5.3")
+@pytest.mark.rfc("6298:5.3", "6298:5-EARLY")
 def test_an_ack_of_part_restarts_the_timer():
     """Section 5.3."""
     lab = Lab()
@@ -303,3 +305,18 @@ def test_the_time_counts_where_fewer_retransmissions_take_as_long():
     lab.wait(120)
     assert c.state == "CLOSED" and socket.error
     assert len(c.receives()) < 1 + 15 and c.lab.time - start < 1087
+
+
+@pytest.mark.rfc("5681:3.1-SSTHRESH-HELD")
+def test_only_the_first_timeout_of_a_segment_lowers_ssthresh():
+    """RFC 5681 section 3.1: later ones say nothing new about the flight."""
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"x" * 14600)
+    lab.run()
+    lab.wait(1.01)
+    held = c.tcb["cc"]["ssthresh"]
+    lab.wait(20)
+    assert c.tcb["snd"]["backoff"] > 3
+    assert c.tcb["cc"]["ssthresh"] == held
+    assert c.tcb["cc"]["cwnd"] == c.tcb["snd"]["mss"]

@@ -48,12 +48,14 @@ def test_a_syn_says_permitted_and_only_an_answer_to_one_that_did():
     assert 4 not in read_options(plain.expects("SA").options)
 
 
+@pytest.mark.rfc("2018:4-NOT-PERMITTED")
 def test_nothing_is_said_to_a_peer_that_did_not_permit_it():
     c = Lab().accepted()
     assert gives(c, 100, 200) == []
     assert gives(c, 100, 200) == []
 
 
+@pytest.mark.rfc("2018:4-NOT-PERMITTED")
 def test_nothing_is_said_by_a_peer_that_opened_without_it():
     c = Lab().connected()
     assert gives(c, 100, 200) == []
@@ -68,7 +70,7 @@ def test_the_peer_that_we_connect_to_may_permit_it():
     assert gives(c, 100, 200) == [(100, 200)]
 
 
-@pytest.mark.rfc("2018:4-MUST-1")
+@pytest.mark.rfc("2018:4-MUST-1", "2018:4-MANY", "2018:4-REPEAT", "2018:4-NEW")
 def test_the_first_block_is_what_came_last_and_the_others_follow_in_that_order():
     """RFC 2018 section 4."""
     c = accepted(Lab())
@@ -80,6 +82,7 @@ def test_the_first_block_is_what_came_last_and_the_others_follow_in_that_order()
     assert gives(c, 600, 700)[0] == (500, 700)  # the whole block that it belongs to
 
 
+@pytest.mark.rfc("2018:4-ALWAYS")
 def test_blocks_go_when_the_gap_is_filled():
     c = accepted(Lab())
     gives(c, 100, 200)
@@ -89,7 +92,7 @@ def test_blocks_go_when_the_gap_is_filled():
     assert c.socket.recv() == DATA[:400]
 
 
-@pytest.mark.rfc("2883:4-DUPLICATE")
+@pytest.mark.rfc("2883:4-DUPLICATE", "2883:4-ONCE", "2883:4-EDGES")
 def test_text_that_came_before_is_told_once():
     """RFC 2883 section 4.1.1, below the cumulative ACK."""
     lab = Lab()
@@ -101,6 +104,7 @@ def test_text_that_came_before_is_told_once():
     assert gives(c, 300, 400) == [(300, 400)]
 
 
+@pytest.mark.rfc("2883:4-EDGES", "2883:4-HOLDER")
 def test_a_duplicate_stands_before_the_block_that_holds_it():
     """RFC 2883 section 4.1.2, above the cumulative ACK."""
     c = accepted(Lab())
@@ -122,6 +126,7 @@ def test_the_old_part_of_new_text_is_a_duplicate():
     assert c.socket.recv() == DATA[:300]
 
 
+@pytest.mark.rfc("2018:4-ALWAYS")
 def test_a_program_that_sends_tells_it_too_while_there_is_room():
     lab = Lab()
     c = accepted(lab)
@@ -137,6 +142,7 @@ def test_a_program_that_sends_tells_it_too_while_there_is_room():
     assert blocks(c, segment) == []
 
 
+@pytest.mark.rfc("2018:8-HELD")
 @pytest.mark.parametrize("seed", range(20))
 def test_blocks_never_say_more_than_has_arrived(seed):
     """Any order of pieces, with overlaps: every block is true, and at the end all of it is there."""
@@ -166,3 +172,32 @@ def test_an_option_of_the_peer_changes_nothing():
     c.sends(ack=1, options=lie)
     c.sends(ack=4, options=lie)
     assert c.tcb["snd"]["una"] == c.tcb["snd"]["max"]
+
+
+@pytest.mark.rfc("2018:2-SYN-ONLY")
+def test_only_syns_say_permitted():
+    """RFC 2018 section 2."""
+    lab = Lab()
+    lab.captured = []
+    c = accepted(lab)
+    gives(c, 100, 200)
+    c.socket.send(DATA[:3000])
+    lab.run()
+    c.receives()
+    c.sends(ack=3001)
+    c.socket.close()
+    lab.run()
+    c.sends("R", seq=1)
+    said = {"S" in segment.flags for segment in lab.captured if 4 in read_options(segment.options)}
+    assert len(lab.captured) > 4
+    assert said == {True}
+
+
+@pytest.mark.rfc("2883:4.2-FIRST", "2883:4-OTHERS")
+def test_of_two_parts_that_came_before_the_first_is_told():
+    """RFC 2883 section 4.2.2, and the blocks of what lies beyond gaps behind it."""
+    c = accepted(Lab())
+    gives(c, 100, 200)
+    gives(c, 300, 400)
+    gives(c, 600, 700)
+    assert gives(c, 50, 450) == [(100, 200), (50, 450), (600, 700)]

@@ -19,10 +19,10 @@ def sack(c, *blocks: tuple[int, int]) -> bytes:
     return NOP + NOP + option(5, struct.pack(f"!{len(edges)}I", *edges))
 
 
-def sending(lab: Lab, segments: int = 10):
+def sending(lab: Lab, segments: int = 10, *, permitted: bytes = NOP + NOP + SACK_PERMITTED):
     """A connection on which the stack has sent so many segments; the window has room for that."""
     c = lab.connection(mss=MSS)
-    c.syn_options = mss(MSS) + NOP + NOP + SACK_PERMITTED
+    c.syn_options = mss(MSS) + permitted
     c.listener = lab.listening()
     c.sends("S", options=c.syn_options)
     c.expects("SA")
@@ -54,7 +54,7 @@ def acks(c, upto: int, *blocks: tuple[int, int]) -> list[int]:
     return sent(c)
 
 
-@pytest.mark.rfc("2018:3-MUST-1")
+@pytest.mark.rfc("2018:5-RECORD", "6675:4-NEXTSEG-NEW", "6675:4-NEXTSEG-NONE", "6675:5-FIRST", "2018:5.1-CONGESTION")
 @pytest.mark.rfc("6675:4-UPDATE")
 @pytest.mark.rfc("6675:4-PIPE")
 def test_one_hole_is_sent_again_and_nothing_else():
@@ -75,6 +75,7 @@ def test_several_holes_are_filled_in_one_round_trip():
     assert [n for n in again if n < 10] == [0, 2, 4]
 
 
+@pytest.mark.rfc("6675:5-ENTER")
 def test_three_pieces_mean_a_loss_however_small():
     """IsLost(): three discontiguous ranges."""
     c = sending(Lab())
@@ -123,6 +124,7 @@ def test_a_loss_that_nothing_tells_of_is_repaired_by_a_partial_acknowledgment():
     assert acks(c, 4)[:1] == [4]
 
 
+@pytest.mark.rfc("6675:5-END")
 def test_recovery_ends_when_all_that_was_sent_is_acknowledged():
     c = sending(Lab())
     acks(c, 0, (1, 4))
@@ -163,7 +165,7 @@ def test_blocks_that_cannot_be_are_not_believed(block):
     assert acks(c, 10) != []
 
 
-@pytest.mark.rfc("2018:8-SHOULD-1")
+@pytest.mark.rfc("2018:5-FORGET", "2018:5.1-IGNORE")
 def test_a_timeout_forgets_what_the_peer_has():
     """RFC 2018 section 8: it may have thrown it away."""
     lab = Lab()
@@ -204,3 +206,46 @@ def test_a_long_path_that_loses_one_in_a_hundred(seed):
     wire.until(done)
     assert bytes(got) == data
     assert wire.time - before < 6
+
+
+@pytest.mark.rfc("5681:3.2-LIMITED-SACK", "6675:2-DUPACK")
+def test_a_duplicate_without_news_is_none():
+    """RFC 5681 section 3.2, step 1; RFC 6675 section 2: who permits SACK and tells nothing by it has heard nothing."""
+    c = sending(Lab())
+    for _ in range(5):
+        assert acks(c, 0) == []
+    assert acks(c, 0, (1, 2)) == [10]
+    assert acks(c, 0, (1, 2)) == []
+    assert c.tcb["cc"]["dupacks"] == 0
+
+
+@pytest.mark.rfc("2018:5-LEFT-EDGE", "2018:8-KEPT", "6675:4-KEPT")
+def test_what_the_peer_takes_back_is_sent_again():
+    """RFC 2018 section 8: it had acknowledged the second segment selectively, and asks for it now."""
+    c = sending(Lab())
+    acks(c, 0, (1, 10))
+    acks(c, 1)
+    c.lab.wait(3)
+    again = [s for s in c.receives() if s.seq <= 1 + 9 * MSS]
+    assert again[0].seq == 1 + MSS
+    assert again[0].payload[:MSS] == DATA[MSS : 2 * MSS]
+
+
+@pytest.mark.rfc("6675:5.1-USE")
+def test_what_is_acknowledged_selectively_after_a_timeout_is_not_sent_again():
+    """RFC 6675 section 5.1."""
+    lab = Lab()
+    c = sending(lab)
+    lab.wait(1.5)
+    assert 0 in sent(c)
+    assert 5 not in acks(c, 1, (5, 6)) + acks(c, 5, (5, 6))
+
+
+@pytest.mark.rfc("6675:5-RESET")
+def test_an_acknowledgment_of_new_text_ends_the_counting_of_duplicates():
+    """RFC 6675 section 5: two, an advance, and one more are no three."""
+    c = sending(Lab())
+    assert 0 not in acks(c, 0, (2, 3))
+    assert 0 not in acks(c, 0, (2, 3), (4, 5))
+    assert 3 not in acks(c, 3, (4, 5))
+    assert 3 not in acks(c, 3, (4, 6))

@@ -104,6 +104,7 @@ def test_a_shift_above_14_counts_as_14():
     assert c.tcb["snd"]["wscale"] == 14
 
 
+@pytest.mark.rfc("5681:2-WINDOW")
 def test_the_peers_window_is_not_exceeded():
     lab = Lab()
     c = lab.accepted(window=3000)

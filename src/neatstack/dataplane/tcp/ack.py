@@ -97,7 +97,7 @@ def take(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const
             s.boards[i].dsack = 0
 
 
-# rfc: 6675:2-DUPACK
+# rfc: 6675:2-DUPACK, 5681:3.2-LIMITED-SACK
 @cython.cfunc
 @cython.inline
 @cython.nogil
@@ -105,7 +105,11 @@ def take(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const
 def selected(
     s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]], advanced: cython.bint
 ) -> cython.bint:
-    """What the ACK says selectively, or by its time: what is lost? True: duplicate ACKs need not be counted."""
+    """What the ACK says selectively, or by its time: what is lost? True: it says nothing by being a duplicate.
+
+    From who permits SACK only news on the board count (RFC 6675 section 2, RFC 5681 section 3.2): a copy of an ACK, or
+    a forged one, neither lets new text go nor means a loss.
+    """
     v: cython.pointer[View] = cython.address(s.views[i])
     blocks: cython.bint = take_selected(s, i, seg)
     if v.frto:
@@ -114,7 +118,7 @@ def selected(
         tlp.acknowledged(s, i, seg, advanced)
     if blocks:
         s.boards[i].dsack = 0
-    return blocks or v.sacked or v.mending
+    return s.tcbs[i].flags & TCB_SACK != 0
 
 
 @cython.cfunc
@@ -143,7 +147,7 @@ def is_duplicate(t: cython.pointer[Tcb], seg: cython.pointer[cython.const[Segmen
     )
 
 
-# rfc: 4821:7.7c
+# rfc: 4821:7.7c, 6675:5-RESET
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -191,7 +195,7 @@ def advance(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.co
     mark(s, i, NEWS_LINES | NEWS_OUTPUT)
 
 
-# rfc: 9293:MUST-18
+# rfc: 9293:MUST-18, 6298:3-KARN 3-SAMPLE
 def round_trip(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.void:
     """Take the round trip if `ack` covers the segment that is being timed (RFC 6298 section 3).
 

@@ -35,7 +35,7 @@ def choose(t: cython.pointer[Tcb], algorithm: uint8_t) -> cython.void:
         cubic.forget(t)
 
 
-# rfc: 5681:3.1-SSTHRESH-HIGH
+# rfc: 5681:3.1-SSTHRESH-HIGH 3.1-HANDSHAKE
 def start(t: cython.pointer[Tcb]) -> cython.void:
     """The connection is established. RFC 5681 section 3.1: ssthresh starts arbitrarily high."""
     t.cc.cwnd = initial_window(t)
@@ -45,7 +45,7 @@ def start(t: cython.pointer[Tcb]) -> cython.void:
     hystart.begin(t)
 
 
-# rfc: 9293:MUST-19, 5681:3.1-AVOIDANCE
+# rfc: 9293:MUST-19, 5681:3.1-AVOIDANCE 3-ALGORITHMS 3.1-USED 3.1-BY-BYTES 3.1-AVOIDANCE-GROWS
 def grow(t: cython.pointer[Tcb], now: uint64_t, acked: uint32_t, flight: uint32_t, round_trip: uint32_t) -> cython.void:
     """`acked` bytes are newly acknowledged, of `flight` that were on their way; there is no loss to repair.
 
@@ -87,7 +87,7 @@ def reduce(t: cython.pointer[Tcb], flight: uint32_t) -> cython.void:
     t.cc.acked = 0
 
 
-# rfc: 9438:4.8-timeout, 5681:3.1-LOSS-WINDOW
+# rfc: 9438:4.8-timeout, 5681:3.1-LOSS-WINDOW 3.1-SSTHRESH-HELD
 def timed_out(t: cython.pointer[Tcb], flight: uint32_t) -> cython.void:
     """The retransmission timer has fired (RFC 5681 section 3.1): one segment, the loss window.
 

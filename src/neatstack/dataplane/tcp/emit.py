@@ -44,7 +44,7 @@ LONGEST_HEADER = cython.declare(uint32_t, 60)  # of TCP, with options
 LEAST_MAXSEG = cython.declare(uint16_t, 88)  # bytes, as Linux's TCP_MAXSEG
 
 
-# rfc: 9293:MUST-65, 7323:3.2b, 3168:6.1.1-2 6.1.4-1 6.1.5-1 6.1.6-1
+# rfc: 9293:MUST-65, 7323:3.2b, 3168:6.1.1-2 6.1.4-1 6.1.5-1 6.1.6-1, 2018:4-NOT-PERMITTED 4-ALWAYS
 def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t, flags: uint8_t) -> cython.void:
     """Plan a segment of a synchronized connection with `length` bytes of the send ring.
 
@@ -142,7 +142,7 @@ def limit_mss(t: cython.pointer[Tcb], mss: uint16_t) -> cython.void:
         t.rcv.mss = mss if mss > LEAST_MAXSEG else LEAST_MAXSEG
 
 
-# rfc: 7323:2.2a 3.2a
+# rfc: 7323:2.2a 3.2a, 2018:2-SYN-ONLY
 def emit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     """Plan a SYN (SYN-SENT) or SYN-ACK (SYN-RECEIVED). False: the next hop is not known, nothing leaves."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])

@@ -148,7 +148,8 @@ def output_text(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     see_to_persist(s, i, end)
 
 
-# rfc: 9293:MUST-34 SHLD-15, 7323:2.4c
+# rfc: 9293:MUST-34 SHLD-15, 7323:2.4c, 5681:2-WINDOW 3.2-LIMITED 3.2-LIMITED-BOUND 3.2-LIMITED-CWND 3.2-NEW
+# rfc: 6675:4-NEXTSEG-NEW
 @cython.cfunc
 @cython.inline
 @cython.nogil
@@ -291,6 +292,7 @@ def resend_first(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython
     return True
 
 
+# rfc: 6675:5-SEND
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

@@ -34,7 +34,7 @@ def reached(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
     return t.snd.una + (s.boards[i].sacked if s.views[i].stretches else 0)
 
 
-# rfc: 6937:3-proportional 3-ssrb
+# rfc: 6937:3-proportional 3-ssrb, 5681:4.3-HALF
 def delivered(s: cython.pointer[Stack], i: uint32_t, more: uint32_t) -> cython.void:
     """An ACK in recovery says that `more` bytes have arrived: cwnd, so that sndcnt bytes may go."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
@@ -60,6 +60,7 @@ def delivered(s: cython.pointer[Stack], i: uint32_t, more: uint32_t) -> cython.v
     t.cc.cwnd = most(cython.cast(uint32_t, sndcnt) if sndcnt < LARGEST else LARGEST, most(t.snd.mss, 1))
 
 
+# rfc: 5681:4.3-AFTER 3.2-DEFLATE
 def leave(t: cython.pointer[Tcb]) -> cython.void:
     """Recovery is over, or given up: the window is ssthresh again."""
     if t.flags & TCB_RECOVERY:

@@ -123,7 +123,7 @@ def in_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.c
     mark(s, i, NEWS_LINES | NEWS_EVENT)
 
 
-# rfc: 9293:SHLD-18 MUST-40 SHLD-19, 5681:3.2-GAP-FILLED 4.2-DELAY 4.2-SECOND
+# rfc: 9293:SHLD-18 MUST-40 SHLD-19, 5681:3.2-GAP-FILLED 4.2-DELAY 4.2-SECOND 4.2-DELAYED 4.2-ONE
 @cython.cfunc
 @cython.inline
 @cython.nogil
@@ -154,7 +154,7 @@ def owe(s: cython.pointer[Stack], i: uint32_t, at_once: cython.bint) -> cython.v
 # ---- out of order ----
 
 
-# rfc: 9293:SHLD-31 MAY-13, 5681:3.2-OUT-OF-ORDER
+# rfc: 9293:SHLD-31 MAY-13, 5681:3.2-OUT-OF-ORDER, 6582:5, 2018:4-NEW
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

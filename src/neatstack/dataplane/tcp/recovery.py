@@ -28,6 +28,7 @@ THRESHOLD = cython.declare(uint32_t, 3)  # duplicate ACKs that mean a loss
 MOST_DUPLICATES = cython.declare(uint32_t, 1 << 14)  # counted: a peer may send as many as it likes
 
 
+# rfc: 6582:3.2-2
 def duplicate(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """A duplicate ACK: something has arrived beyond what is acknowledged."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
@@ -40,6 +41,7 @@ def duplicate(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     mark(s, i, NEWS_OUTPUT)
 
 
+# rfc: 5681:4.3-TWICE, 6582:3.2-2
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -56,7 +58,8 @@ def enter(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     rtt.stop_timing(t)
 
 
-# rfc: 6675:5-RECOVERY, 6675:5.1-MUST-1, 5681:3.2-FAST-RETRANSMIT 3.2-RETRANSMIT
+# rfc: 6675:5-RECOVERY 5.1-MUST-1 5-ENTER 5-HALF 5-FIRST, 5681:3.2-FAST-RETRANSMIT 3.2-RETRANSMIT 4.3-TWICE
+# rfc: 2018:5.1-CONGESTION
 def lost(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Something on the board was found to be lost (RFC 6675 section 5, step 4): recovery begins, if it has not.
 
@@ -85,7 +88,7 @@ def lost(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     restart(s, i)
 
 
-# rfc: 5681:3.2-DEFLATE
+# rfc: 5681:3.2-DEFLATE, 6582:3.2-3-FULL 3.2-3-PARTIAL, 6675:5-END
 def repaired(s: cython.pointer[Stack], i: uint32_t, acked: uint32_t) -> cython.void:
     """In recovery, `acked` bytes have been acknowledged, up to snd.una."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])

@@ -6,6 +6,7 @@ from cython.cimports.neatstack.dataplane.tcp.rtt import RTO_INITIAL, RTO_LEAST, 
 from cython.cimports.neatstack.dataplane.tcp.tcb import Tcb
 
 
+# rfc: 6298:2.1
 def start(t: cython.pointer[Tcb]) -> cython.void:
     """Nothing has been measured yet (2.1)."""
     t.rtt.srtt = 0
@@ -13,6 +14,7 @@ def start(t: cython.pointer[Tcb]) -> cython.void:
     t.rtt.rto = RTO_INITIAL
 
 
+# rfc: 6298:2.2 2.3 2.3-SHOULD 2.5 4-G
 def measured(t: cython.pointer[Tcb], round_trip: uint32_t) -> cython.void:
     """A round trip of so many microseconds has been measured."""
     error: int32_t

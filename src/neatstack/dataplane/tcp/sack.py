@@ -16,6 +16,7 @@ FRONT = cython.declare(uint32_t, 4)  # two NOPs, kind and length, so that blocks
 MOST_BLOCKS = cython.declare(uint32_t, 4)  # that fit into 40 bytes of options
 
 
+# rfc: 2883:4.2-FIRST
 def arrived(t: cython.pointer[Tcb], left: uint32_t, right: uint32_t) -> cython.void:
     """Text [left, right) has come beyond a gap, and is about to be remembered (RFC 2018 section 4).
 
@@ -32,7 +33,7 @@ def arrived(t: cython.pointer[Tcb], left: uint32_t, right: uint32_t) -> cython.v
         t.late.recent[0] = left
 
 
-# rfc: 2883:4-DUPLICATE
+# rfc: 2883:4-DUPLICATE 4-EDGES
 def came_again(t: cython.pointer[Tcb], left: uint32_t, right: uint32_t) -> cython.void:
     """Text [left, right) has come a second time; the next ACK says so, once."""
     if t.flags & TCB_SACK:
@@ -40,7 +41,7 @@ def came_again(t: cython.pointer[Tcb], left: uint32_t, right: uint32_t) -> cytho
         t.rcv.duplicate.right = right
 
 
-# rfc: 2018:4-MUST-1
+# rfc: 2018:4-MUST-1 4-MANY 4-REPEAT 8-HELD, 2883:4-ONCE 4-HOLDER 4-OTHERS
 def write_blocks(t: cython.pointer[Tcb], to: cython.pointer[uint8_t], room: uint32_t) -> uint32_t:
     """The SACK option (RFC 2018 section 3), the duplicate first, then what came last first, then the others."""
     count: uint32_t = 0

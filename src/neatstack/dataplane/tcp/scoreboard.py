@@ -203,7 +203,7 @@ def cut_out(s: cython.pointer[Stack], i: uint32_t, left: uint32_t, right: uint32
 # ---- what the peer says ----
 
 
-# rfc: 2018:3-MUST-1, 6675:4-UPDATE, 2883:5-DSACK
+# rfc: 2018:5-RECORD, 6675:4-UPDATE 5-EACH 5.1-USE, 2883:5-DSACK
 def take_blocks(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
     """Update() of RFC 6675 section 4: put the segment's blocks on the board. True: they say something new.
 
@@ -251,6 +251,7 @@ def read_block(
     block.right = get32(seg.options + options.sack_at + 8 * k + 4)
 
 
+# rfc: 6675:4-KEPT, 2018:8-KEPT
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -332,7 +333,7 @@ def mark_lost(s: cython.pointer[Stack], i: uint32_t, k: uint32_t) -> cython.void
     become(s, i, k, stretch(cython.address(s.boards[i]), k).flags & STRETCH_AGAIN | STRETCH_LOST)
 
 
-# rfc: 2018:8-SHOULD-1
+# rfc: 2018:5-FORGET 5.1-IGNORE
 def forget_selected(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """After a timeout (RFC 2018 section 8): the peer may have thrown away what it has acknowledged selectively."""
     k: uint32_t
@@ -369,7 +370,7 @@ def pipe(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
     return flight - away if flight > away else 0
 
 
-# rfc: 6675:4-NEXTSEG
+# rfc: 6675:4-NEXTSEG 4-NEXTSEG-NONE
 def next_lost(s: cython.pointer[Stack], i: uint32_t, hole: cython.pointer[Range]) -> cython.bint:
     """NextSeg(), rule 1 of RFC 6675: what is lost, and was not sent again. False: no such thing."""
     v: cython.pointer[View] = cython.address(s.views[i])
