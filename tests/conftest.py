@@ -62,8 +62,13 @@ class Pair:
         return self.server.address
 
     @property
+    def any(self) -> str:
+        """All addresses of the family of `address`."""
+        return "::" if ":" in self.address else "0.0.0.0"
+
+    @property
     def url(self) -> str:
-        return f"http://{self.address}:{self.port}"
+        return f"http://{bracketed(self.address)}:{self.port}"
 
     def serve(self, *argv: object) -> Process:
         """Start a server and wait until it accepts on the pair's port."""
@@ -72,12 +77,24 @@ class Pair:
         return process
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+def bracketed(address: str) -> str:
+    """An address as it stands before a port (RFC 3986 section 3.2.2)."""
+    return f"[{address}]" if ":" in address else address
+
+
+def also_over_ipv6(*places: str) -> pytest.MarkDecorator:
+    """The `pair` of a test is also made over IPv6 in these of PLACES; the stack must have `Stack.address6`."""
+    return pytest.mark.parametrize("pair", [*PLACES, *(f"{each} over IPv6" for each in places)], indirect=True)
+
+
+def laboratory() -> Iterator[Lab]:
     if os.geteuid():
         pytest.skip("needs root: makes network namespaces and TAP interfaces")
     with Lab() as made:
         yield made
+
+
+lab = pytest.fixture(scope="module", name="lab")(laboratory)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +111,10 @@ def port() -> int:
 @pytest.fixture(params=PLACES)
 def pair(request: pytest.FixtureRequest, stack: Stack, port: int) -> Iterator[Pair]:
     """Server and client: on the stack or on the kernel. What the test started ends with the test."""
-    places = {"stack": stack.programs, "kernel": stack.host}
-    server, client = (places[word] for word in request.param.split("-"))
+    places: dict[str, Side] = {"stack": stack.programs, "kernel": stack.host}
+    words, _, over_ipv6 = request.param.partition(" over ")
+    if over_ipv6:
+        places = {"stack": stack.programs.at(stack.address6), "kernel": stack.host.at(stack.host_address6)}
+    server, client = (places[word] for word in words.split("-"))
     with stack.lab.scope():
         yield Pair(server, client, port, stack.host)

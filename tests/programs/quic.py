@@ -7,6 +7,7 @@ quic.py client ADDRESS PORT BYTES        sends so many on each of three streams;
 import asyncio
 import datetime
 import random
+import socket
 import ssl
 import sys
 from pathlib import Path
@@ -71,9 +72,11 @@ async def client(address: str, port: int, length: int) -> None:
     configuration = QuicConfiguration(is_client=True, alpn_protocols=ALPN, verify_mode=ssl.CERT_NONE)
     loop = asyncio.get_running_loop()
     _, protocol = await loop.create_datagram_endpoint(
-        lambda: Client(QuicConnection(configuration=configuration)), local_addr=("0.0.0.0", 0)
+        lambda: Client(QuicConnection(configuration=configuration)),
+        local_addr=("::" if ":" in address else "0.0.0.0", 0),
     )
-    protocol.connect((address, port))
+    _, _, _, _, where = (await loop.getaddrinfo(address, port, type=socket.SOCK_DGRAM))[0]
+    protocol.connect(where)
     await asyncio.wait_for(protocol.ready, 10)
     sent = {}
     for number in range(3):

@@ -1,20 +1,18 @@
-"""dig and dnsmasq: an answer of one datagram, and one that is too long for it."""
+"""dig and dnsmasq, over UDP and TCP: short answers, and one that is too long for a datagram."""
 
 from __future__ import annotations
 
-import pytest
-
-from tests.conftest import Pair
+from tests.conftest import Pair, also_over_ipv6
 
 TEXT = "x" * 250
+SHORT = {"A": "192.0.2.7", "AAAA": "2001:db8::7"}
 
 
-@pytest.fixture
-def server(pair: Pair) -> Pair:
-    records = [f"--txt-record=long.test,{TEXT},{TEXT},{TEXT},{TEXT}", "--address=/short.test/192.0.2.7"]
-    options = ["--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root", *records]
-    pair.serve("dnsmasq", f"--port={pair.port}", *options)
-    return pair
+def serve(pair: Pair, *more: str) -> None:
+    records = [f"--txt-record=long.test,{TEXT},{TEXT},{TEXT},{TEXT}"]
+    records += [f"--address=/short.test/{address}" for address in SHORT.values()]
+    options = ["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root", *records]
+    pair.serve("dnsmasq", f"--port={pair.port}", *options, *more)
 
 
 def dig(pair: Pair, *what: str) -> str:
@@ -23,11 +21,21 @@ def dig(pair: Pair, *what: str) -> str:
     ).strip()
 
 
-def test_dns(server: Pair) -> None:
-    assert dig(server, "short.test") == "192.0.2.7"
-    assert dig(server, "-b", server.client.address, "short.test") == "192.0.2.7"
-    assert dig(server, "long.test", "TXT", "+bufsize=4000").count(TEXT) == 4
-    if (
-        server.server.label == "kernel"
-    ):  # on a stack dnsmasq finds no interface with the address, and closes TCP connections
-        assert dig(server, "long.test", "TXT", "+noedns").count(TEXT) == 4  # truncated, and asked for again over TCP
+@also_over_ipv6("stack-kernel", "kernel-stack")
+def test_over_udp(pair: Pair) -> None:
+    """The server is bound to any address, and answers from the one that was asked."""
+    serve(pair)
+    assert {kind: dig(pair, "short.test", kind) for kind in SHORT} == SHORT
+    assert dig(pair, "-b", pair.client.address, "short.test") == SHORT["A"]
+    assert dig(pair, "long.test", "TXT", "+bufsize=4000").count(TEXT) == 4
+
+
+@also_over_ipv6("stack-kernel", "stack-stack")
+def test_over_tcp(pair: Pair) -> None:
+    """A process of its own answers each connection.
+
+    The server is bound to its address: else it looks for an interface that has it, and those of a stack are unseen.
+    """
+    serve(pair, "--bind-interfaces", f"--listen-address={pair.address}")
+    assert {kind: dig(pair, "+tcp", "short.test", kind) for kind in SHORT} == SHORT
+    assert dig(pair, "long.test", "TXT", "+noedns").count(TEXT) == 4  # truncated, and asked for again over TCP

@@ -6,20 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Pair
+from tests.conftest import Pair, also_over_ipv6
 
 HERE = Path(__file__).parent
 
 
+@also_over_ipv6("stack-kernel", "kernel-stack")
 def test_echo(pair: Pair) -> None:
-    pair.serve("python3", HERE / "echo_server.py", "0.0.0.0", pair.port)
+    pair.serve("python3", HERE / "echo_server.py", pair.any, pair.port)
     told = pair.client.run("python3", HERE / "echo_client.py", pair.address, pair.port, 50, 200_000, 1)
     assert int(told) > 1_000_000
 
 
 @pytest.mark.parametrize("kind", ["fork", "inetd", "exec"])
 def test_fork_and_exec(pair: Pair, kind: str) -> None:
-    pair.serve("python3", HERE / "fork_server.py", kind, "0.0.0.0", pair.port)
+    pair.serve("python3", HERE / "fork_server.py", kind, pair.any, pair.port)
     told = pair.client.run("python3", HERE / "echo_client.py", pair.address, pair.port, 20, 100_000, 2)
     assert int(told) > 500_000
 
@@ -36,6 +37,6 @@ print(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read()).group(1))
 
 def test_a_program_that_locks_its_memory(pair: Pair) -> None:
     """What it shares with the stack is not made real to the last page."""
-    pair.serve("python3", HERE / "echo_server.py", "0.0.0.0", pair.port)
+    pair.serve("python3", HERE / "echo_server.py", pair.any, pair.port)
     kilobytes = pair.client.run("python3", "-c", LOCKED, pair.address, pair.port)
     assert int(kilobytes) < 1 << 20

@@ -11,6 +11,7 @@ Everything is removed when the block is left, also by an exception, Ctrl-C or SI
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import itertools
 import json
@@ -25,7 +26,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 CLONE_NEWNET = 0x40000000
 SOURCE = Path(__file__).resolve().parents[2]  # the directory that contains the package, installed or in a checkout
@@ -80,6 +81,12 @@ class Side:
 
     def __init__(self, lab: Lab, label: str, address: str, prefix: Sequence[str], env: dict[str, str]):
         self.lab, self.label, self.address, self.prefix, self.env = lab, label, address, list(prefix), env
+
+    def at(self, address: str) -> Self:
+        """The same place by another of its addresses."""
+        made = copy.copy(self)
+        made.address = address
+        return made
 
     def argv(self, *argv: object, cpu: int | str | None = None) -> list[str]:
         pin = [] if cpu is None else ["taskset", "-c", str(cpu)]
@@ -154,6 +161,7 @@ class Stack:
     """
 
     address, host_address, device = "10.77.0.2", "10.77.0.1", "neat0"
+    address6, host_address6 = "fd77::2", "fd77::1"  # of a stack that is given the first by --address
 
     def __init__(
         self, lab: Lab, replicas: int, config: str, cpu: int | str | None, options: Sequence[object], source: Path
