@@ -8,7 +8,7 @@ from neatstack.experiment.netns import Stack
 
 PYTHON = "/usr/bin/python3"  # Debian's, whose suite is a package of its own
 MODULES = (
-    "test_socket", "test_httplib", "test_poplib", "test_epoll",
+    "test_socket", "test_httplib", "test_poplib", "test_ftplib", "test_epoll",
     "test_asyncio.test_sock_lowlevel", "test_asyncio.test_streams", "test_asyncio.test_server",
     "test_asyncio.test_events", "test_asyncio.test_sendfile",
 )  # fmt: skip
