@@ -226,7 +226,7 @@ def test_contradictions_about_the_end(parts):
     assert lab.drops("overlap") == 1
 
 
-@pytest.mark.rfc("3168:5.3-fragments")
+@pytest.mark.rfc("3168:5.3-fragments", "3168:5.3-same")
 @pytest.mark.parametrize(
     ("codepoints", "result"), [((0, 0), 0), ((2, 3), 3), ((3, 1), 3), ((2, 2), 2), ((0, 3), None), ((2, 0), None)]
 )

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from tests.dataplane.tcp.test_cookies import timestamp, under_pressure
-from tests.support.lab import Connection, Lab
-from tests.support.packet import mss, read_options
+from tests.support.lab import PEER_MAC, STACK_MAC, Connection, Lab
+from tests.support.packet import build, mss, read_options
 
 PASSIVE, ACTIVE = 2, 1
 ECT, ECT_1, CE = 2, 1, 3
@@ -50,7 +50,7 @@ def full_flight() -> Connection:
 # ---- the handshake ----
 
 
-@pytest.mark.rfc("3168:6.1.1-1", "3168:6.1.1-3", "3168:6.1.1-4")
+@pytest.mark.rfc("3168:6.1.1-1", "3168:6.1.1-3", "3168:6.1.1-4", "3168:6.1.1-7", "3168:6.1.1-8")
 @pytest.mark.parametrize(("ecn", "flags", "answer"), [
     (PASSIVE, "SEC", "SAE"), (ACTIVE, "SEC", "SAE"), (0, "SEC", "SA"), (PASSIVE, "S", "SA"), (PASSIVE, "SE", "SA"),
     (PASSIVE, "SC", "SA"),
@@ -71,7 +71,7 @@ def test_a_syn_that_is_marked_itself_does_not_ask() -> None:
     c.expects("SA")
 
 
-@pytest.mark.rfc("3168:6.1.1-1")
+@pytest.mark.rfc("3168:6.1.1-1", "3168:6.1.1-8")
 @pytest.mark.parametrize(("answer", "agreed"), [("SAE", True), ("SAEC", False), ("SA", False), ("SAC", False)])
 def test_it_is_asked_for_and_the_answer_counts(answer: str, agreed: bool) -> None:
     lab = Lab(ecn=ACTIVE)
@@ -88,7 +88,7 @@ def test_it_is_not_asked_for_unless_wanted(ecn: int) -> None:
     Lab(ecn=ecn).connecting().expects("S", tos=0)
 
 
-@pytest.mark.rfc("3168:6.1.1.1-1")
+@pytest.mark.rfc("3168:6.1.1.1-1", "3168:6.1.1-5")
 def test_a_second_syn_does_not_ask() -> None:
     lab = Lab(ecn=ACTIVE)
     c = lab.connecting()
@@ -97,6 +97,22 @@ def test_a_second_syn_does_not_ask() -> None:
     c.expects("S")
     c.sends("SAE", seq=0, ack=1, options=c.syn_options)
     c.expects("A")
+    assert sends(c, b"text")[0].tos == 0
+
+
+@pytest.mark.rfc("3168:6.1.1-5")
+def test_a_repeated_syn_that_does_not_ask_ends_it() -> None:
+    """Section 6.1.1.1: our first answer was lost, or the peer believes that its first SYN was."""
+    lab = Lab(ecn=PASSIVE)
+    c = lab.connection()
+    c.listener = lab.listening()
+    c.sends("SEC", options=c.syn_options)
+    c.expects("SAE")
+    c.sends("S", seq=0, options=c.syn_options)
+    c.expects("SA")
+    c.sends(seq=1, ack=1)
+    c.socket = lab.program.accept(c.listener)
+    lab.run()
     assert sends(c, b"text")[0].tos == 0
 
 
@@ -134,7 +150,7 @@ def test_a_cookie_without_timestamps_has_no_place_for_it() -> None:
 # ---- what is capable ----
 
 
-@pytest.mark.rfc("3168:6.1.1-2", "3168:6.1.4-1")
+@pytest.mark.rfc("3168:6.1.1-2", "3168:6.1.4-1", "3168:5-ect0", "3168:5.2-detected")
 def test_only_text_is_capable() -> None:
     c = accepted()
     assert c.agreed
@@ -183,7 +199,7 @@ def test_probes_of_a_closed_window_are_not() -> None:
 # ---- the receiver ----
 
 
-@pytest.mark.rfc("3168:6.1.3-1", "3168:6.1.3-2")
+@pytest.mark.rfc("3168:6.1.3-1", "3168:6.1.3-2", "3168:6.1.1-6")
 def test_marks_are_echoed_until_the_sender_has_reduced() -> None:
     c = accepted()
     c.sends(data=b"a", tos=CE)
@@ -226,7 +242,7 @@ def test_a_mark_on_text_out_of_order_counts() -> None:
 # ---- the sender ----
 
 
-@pytest.mark.rfc("3168:6.1.2-1", "3168:6.1.2-2", "3168:6.1.2-3")
+@pytest.mark.rfc("3168:6.1.2-1", "3168:6.1.2-2", "3168:6.1.2-3", "3168:5-response", "3168:6.1.2-4")
 def test_an_echo_reduces_once_for_a_window() -> None:
     c = full_flight()
     before = lines(c).cwnd
@@ -258,6 +274,28 @@ def test_it_goes_down_in_proportion() -> None:
     assert max(sent) <= 2
 
 
+@pytest.mark.rfc("3168:6.1.3-3")
+def test_one_mark_counts_for_all_that_an_acknowledgment_covers() -> None:
+    c = accepted()
+    batch = [c.segment(data=b"x" * MSS, seq=1 + MSS * n, tos=CE if n == 1 else ECT) for n in range(4)]
+    for segment in batch:
+        c.lab.engine.input(build(segment, source_mac=PEER_MAC, destination_mac=STACK_MAC))
+    c.lab.run()
+    c.expects("AE", ack=1 + 4 * MSS)
+
+
+@pytest.mark.rfc("3168:6.1.2-5")
+def test_an_echo_does_not_open_the_window() -> None:
+    """Neither the one that reduces it, nor those that follow for the same window."""
+    c = full_flight()
+    windows = []
+    for number in range(1, 11):
+        c.sends("AE", ack=1 + number * MSS)
+        c.receives()
+        windows.append(lines(c).cwnd)
+    assert windows == sorted(windows, reverse=True) and windows[0] <= 10 * MSS
+
+
 def test_without_agreement_an_echo_says_nothing() -> None:
     c = accepted(flags="S")
     c.socket.send(DATA)
@@ -276,7 +314,7 @@ def test_an_echo_of_what_is_acknowledged_already_reduces_nothing() -> None:
     assert lines(c).ssthresh >= 1 << 30
 
 
-@pytest.mark.rfc("3168:6.1.2-3")
+@pytest.mark.rfc("3168:6.1.2-3", "3168:6.1.2-4")
 def test_a_loss_is_told_as_well() -> None:
     c = full_flight()
     for _ in range(3):

@@ -169,6 +169,43 @@ def test_a_reset_needs_none():
     assert c.state == "CLOSED"
 
 
+@pytest.mark.rfc("7323:3.2g")
+def test_on_a_connection_without_them_they_say_nothing():
+    """RFC 7323 section 3.2: the segment is taken as ever, however old it looks, and its echo is none."""
+    lab = Lab()
+    c = lab.accepted()
+    for value in (1000, 0, 0x80000000):
+        c.sends(data=b"x", options=stamps(value, 12345))
+    assert c.socket.recv() == b"xxx"
+    lab.wait(0.1)
+    assert all(read_options(s.options) == {} for s in c.receives())
+
+
+@pytest.mark.rfc("7323:3.2h")
+def test_the_echo_of_a_syn_says_nothing():
+    """RFC 7323 section 3.2: nothing has been sent that could be echoed."""
+    lab = Lab()
+    c = lab.connection()
+    lab.listening()
+    c.sends("S", options=mss(1460) + stamps(THEIRS, 12345))
+    c.expects("SA")
+    assert c.tcb["rtt"]["srtt"] == 0
+    assert c.tcb["rtt"]["rto"] == 1_000_000
+
+
+@pytest.mark.rfc("7323:5.2c")
+def test_a_reset_that_is_not_believed_does_not_move_the_echo():
+    """RFC 7323 section 5.2."""
+    lab = Lab()
+    c = accepted(lab)
+    c.sends("R", seq=100, options=stamps(THEIRS + 1000))
+    c.receives()
+    c.sends(data=b"abc", options=stamps(THEIRS + 1))
+    lab.wait(0.1)
+    assert c.socket.recv() == b"abc"
+    assert told(c.receives()[-1])[1] == THEIRS + 1
+
+
 @pytest.mark.rfc("9293:MUST-5")
 def test_they_may_stand_anywhere_among_the_options():
     lab = Lab()

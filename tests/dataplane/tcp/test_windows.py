@@ -88,6 +88,15 @@ def test_the_window_of_a_syn_is_never_scaled():
     assert c.expects("S").window == 65535
 
 
+@pytest.mark.rfc("7323:2.2c")
+def test_a_shift_behind_the_syn_says_nothing():
+    """RFC 7323 section 2.2: the option is the SYN's."""
+    c = Lab().accepted(window=1000, wscale=2)
+    c.sends(options=b"\x01\x03\x03\x09")
+    c.sends(data=b"x", window=2000, options=b"\x01\x03\x03\x09")
+    assert c.tcb["snd"]["wnd"] == 8000
+
+
 @pytest.mark.rfc("7323:2.3b")
 def test_a_shift_above_14_counts_as_14():
     """RFC 7323 section 2.3."""

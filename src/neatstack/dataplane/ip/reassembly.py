@@ -390,7 +390,7 @@ def gather(r: cython.pointer[Reassembly], now: uint64_t, f: cython.pointer[cytho
     return complete(r, p)
 
 
-# rfc: 3168:5.3-fragments
+# rfc: 3168:5.3-fragments 5.3-same
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

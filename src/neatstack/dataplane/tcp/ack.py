@@ -195,7 +195,7 @@ def advance(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.co
     mark(s, i, NEWS_LINES | NEWS_OUTPUT)
 
 
-# rfc: 9293:MUST-18, 6298:3-KARN 3-SAMPLE
+# rfc: 9293:MUST-18, 6298:3-KARN 3-SAMPLE, 7323:3.2h
 def round_trip(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.void:
     """Take the round trip if `ack` covers the segment that is being timed (RFC 6298 section 3).
 

@@ -23,7 +23,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
 from cython.cimports.neatstack.dataplane.wire.headers import ACK, CE, CWR, ECE, SYN, Segment
 
 
-# rfc: 3168:6.1.1-3 6.1.1-4
+# rfc: 3168:6.1.1-3 6.1.1-4 6.1.1-8
 def offered(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
     """Whether a SYN asks for it, and we grant it (section 6.1.1).
 
@@ -32,14 +32,14 @@ def offered(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Segment]]
     return s.page.ecn != 0 and seg.flags & (SYN | ECE | CWR) == SYN | ECE | CWR and not seg.marks
 
 
-# rfc: 3168:6.1.1-1
+# rfc: 3168:6.1.1-1 6.1.1-8
 def answered(t: cython.pointer[Tcb], seg: cython.pointer[cython.const[Segment]]) -> cython.void:
     """The answer to our SYN: a SYN-ACK agrees with ECE alone (both bits are only sent back), another SYN with both."""
     wanted: uint8_t = ECE if seg.flags & ACK else ECE | CWR
     t.ecn = ECN_OK if t.ecn & ECN_ASKED and seg.flags & (ECE | CWR) == wanted else 0
 
 
-# rfc: 3168:6.1.3-1 6.1.3-2 6.1.5-2
+# rfc: 3168:6.1.3-1 6.1.3-2 6.1.5-2 6.1.1-6 6.1.3-3
 def text_came(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.void:
     """Text within the window: has the peer reduced, is the segment marked (section 6.1.3)?"""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
@@ -54,7 +54,7 @@ def text_came(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.
         t.ecn |= ECN_DEMAND | ECN_SEEN
 
 
-# rfc: 3168:6.1.2-1 6.1.2-2
+# rfc: 3168:6.1.2-1 6.1.2-2 5-response
 def echoed(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """An ACK has ECE: reduce, unless that was done within this window, or for a loss."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])

@@ -88,7 +88,7 @@ def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t,
     commit(s, out, header, length, t.snd.mss if length > t.snd.mss else 0)
 
 
-# rfc: 3168:6.1.3-1 6.1.2-3
+# rfc: 3168:6.1.3-1 6.1.2-3 5-ect0 5.2-detected 6.1.2-4
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -142,7 +142,7 @@ def limit_mss(t: cython.pointer[Tcb], mss: uint16_t) -> cython.void:
         t.rcv.mss = mss if mss > LEAST_MAXSEG else LEAST_MAXSEG
 
 
-# rfc: 7323:2.2a 3.2a, 2018:2-SYN-ONLY
+# rfc: 7323:2.2a 3.2a 3.2f, 2018:2-SYN-ONLY
 def emit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     """Plan a SYN (SYN-SENT) or SYN-ACK (SYN-RECEIVED). False: the next hop is not known, nothing leaves."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
@@ -176,7 +176,7 @@ def emit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     return True
 
 
-# rfc: 3168:6.1.1-1 6.1.1.1-1
+# rfc: 3168:6.1.1-1 6.1.1.1-1 6.1.1-5 6.1.1-7
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

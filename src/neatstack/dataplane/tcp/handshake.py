@@ -63,6 +63,8 @@ from cython.cimports.neatstack.dataplane.tcp.tlp import restart
 from cython.cimports.neatstack.dataplane.tcp.window import LEAST_RECEIVE_BUFFER, receive_shift
 from cython.cimports.neatstack.dataplane.wire.headers import (
     ACK,
+    CWR,
+    ECE,
     FIN,
     IP_LONGEST,
     PROTOCOL_TCP,
@@ -416,6 +418,7 @@ def established(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.
 # ---- SYN-RECEIVED ----
 
 
+# rfc: 3168:6.1.1-5
 def repeated_syn(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]) -> cython.bint:
     """In SYN-RECEIVED, a segment whose SYN is the one that we know. True: that was all.
 
@@ -430,6 +433,8 @@ def repeated_syn(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segm
         seg.flags &= ~SYN
         t.flags |= TCB_ACK_NOW
         return False
+    if seg.flags & (ECE | CWR) != ECE | CWR:
+        t.ecn = 0  # who asked for ECN has given that up, and will pass over marks (RFC 3168 section 6.1.1)
     t.snd.nxt = t.snd.iss
     rtt.stop_timing(t)
     mark(s, i, NEWS_OUTPUT)

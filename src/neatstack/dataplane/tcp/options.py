@@ -20,7 +20,7 @@ TIMESTAMP = cython.declare(uint8_t, 8)
 FASTOPEN = cython.declare(uint8_t, 34)
 
 
-# rfc: 9293:MUST-6 MUST-7 MUST-4 MUST-64, 7323:2.3b, 5482:3.2, 7413:4.1.1a
+# rfc: 9293:MUST-6 MUST-7 MUST-4 MUST-64, 7323:2.3b 2.2c, 5482:3.2, 7413:4.1.1a
 def parse(
     data: cython.pointer[cython.const[uint8_t]], length: uint32_t, options: cython.pointer[Options]
 ) -> cython.void:

@@ -194,7 +194,7 @@ def heard(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     s.tcbs[i].keep_probes = 0
 
 
-# rfc: 9293:MUST-5 MUST-66, 7323:5.2b, 5961:4.2a 4.2b, 7413:4.1.1b
+# rfc: 9293:MUST-5 MUST-66, 7323:5.2b 3.2g 5.2c, 5961:4.2a 4.2b, 7413:4.1.1b
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
