@@ -120,6 +120,7 @@ class Mirror:
     def __init__(self, replicas: int = 2):
         self.replicas = replicas
         self.limit = 0  # bytes of each ring that may be used, as a replica tunes it; room is then what it was told of
+        self.window = 0  # bytes, of congestion and of the peer, as it is told
         self.directory = tempfile.TemporaryDirectory(prefix="neat-mirror-")
         self.server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.server.bind(f"{self.directory.name}/manager.sock")
@@ -446,6 +447,7 @@ class Mirror:
         lines.seen = end.eof * neat.SEEN_EOF | bool(end.error) * neat.SEEN_RESET | lines.seen & neat.SEEN_URGENT
         lines.error, lines.mss, lines.tcp_state = end.error, 1460, 7 if end.closed else 1
         lines.rx_limit = lines.send_most = self.limit
+        lines.cwnd = lines.peer_window = self.window
         lines.state = neat.STATE_CLOSED if end.closed else neat.STATE_OPEN
         lines.generation = end.channel.sockets[end.slot].program.generation
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from neatstack.experiment.netns import Lab, Side
-from tests.client import cork_table, options_table, urgent_table
+from tests.client import cork_table, options_table, urgent_table, waiting_table
 from tests.client.mirror import ADDRESS, Mirror
 
 
@@ -55,7 +55,7 @@ def sides(lab: Lab) -> Iterator[tuple[Side, Side]]:
         yield lab.stack().programs, lab.namespace("kernel")
 
 
-@pytest.mark.parametrize("table", [cork_table])
+@pytest.mark.parametrize("table", [cork_table, waiting_table])
 def test_each_step_is_the_kernels(sides: tuple[Side, Side], table: ModuleType) -> None:
     found, expected = (json.loads(side.run(sys.executable, "-m", table.__name__, "127.0.0.1")) for side in sides)
     assert found.keys() == expected.keys()

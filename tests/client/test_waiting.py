@@ -155,6 +155,33 @@ def test_limits_that_the_replica_tunes(mirror: Mirror) -> None:
 
 
 @on_stack
+def bounded_by_what_is_unsent() -> None:
+    client, _ = pair()
+    client.setsockopt(socket.IPPROTO_TCP, 25, 2000)  # TCP_NOTSENT_LOWAT
+    client.setblocking(False)
+    assert client.send(bytes(10_000)) == 7000
+
+
+def test_one_send_keeps_to_what_may_be_unsent(mirror: Mirror) -> None:
+    """Beyond what the windows have room for."""
+    mirror.window = 5000
+    bounded_by_what_is_unsent(mirror)
+
+
+@on_stack
+def test_a_low_water_mark_that_cannot_be_reached() -> None:
+    """The peer may send no more than the ring takes, and perhaps less."""
+    import select
+
+    client, server = pair()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1_000_000)
+    client.sendall(bytes(8000))
+    assert not select.select([server], [], [], 0.05)[0]
+    client.sendall(bytes(500))
+    assert select.select([server], [], [], 5)[0]
+
+
+@on_stack
 def test_a_larger_so_sndbuf_wakes_who_waits() -> None:
     import threading
 

@@ -275,7 +275,7 @@ static int accept_waiting(struct sock *listener, int flags, bool sharing, struct
         lock(&neat.lock);
         post_up_to(listener, sharing ? 1 : POSTS_PER_REPLICA);
         unlock(&neat.lock);
-        int error = wait_for(listener, EPOLLIN, deadline);
+        int error = wait_for(listener, EPOLLIN, 0, deadline);
         if (listener->file.serial != serial)
             return -EBADF;
         if (error && !(error == -EINTR && restarts(timeout)))

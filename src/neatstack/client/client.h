@@ -105,6 +105,7 @@ struct options { /* what setsockopt() has been told */
     bool v6only, want_info6, want_class, want_hops, want_destination6, want_errors6, whole, no_loop6;
     uint8_t mtu_discover6;
     bool reuse_address, reuse_port, linger, broadcast, oob_inline, dont_route, timestamp, slow_ack, fastopen_connect;
+    bool want_inq;
     int linger_s, priority, mark, fastopen;
     int64_t receive_timeout_ns, send_timeout_ns; /* 0: none */
 };
@@ -485,6 +486,8 @@ uint32_t stream_limit(const struct sock *s);
 int send_buffer_told(const struct sock *s);
 uint32_t unsent_bytes(const struct sock *s);
 uint32_t fresh_bytes(const struct sock *s);
+uint32_t held_bytes(const struct sock *s);
+uint32_t offered_bytes(const struct sock *s);
 bool urgent_ahead(const struct sock *s, uint32_t *distance);
 bool urgent_taken(const struct sock *s, uint32_t distance);
 ssize_t sock_receive(struct sock *s, const struct iovec *iov, int count, int flags);
@@ -531,15 +534,10 @@ void datagram_keep_error(struct sock *s, const struct sock *leg, const struct ne
 struct sock *datagram_find_error(struct sock *s, struct neat_datagram *d, uint32_t *at);
 void take_bytes(uint8_t *to, const struct sock *leg, uint32_t offset, size_t length);
 size_t scatter(const uint8_t *from, size_t length, const struct iovec *iov, size_t count);
-int datagram_join(struct sock *s, struct neat_address group, bool leave);
 void add_control(struct writer *w, int level, int type, const void *data, size_t length);
 ssize_t datagram_receive_error(struct sock *s, struct msghdr *message);
-int datagram_set_option(struct sock *s, int level, int name, const void *value, socklen_t length);
-int datagram_get_option(struct sock *s, int level, int name, int *value);
 
 /* ---- ipv6.c ---- */
-int ipv6_set_option(struct sock *s, struct options *o, int name, const void *value, socklen_t length);
-int ipv6_get_option(struct sock *s, int name, int *value);
 int ipv6_read_control(const struct cmsghdr *c, struct sending *how);
 void ipv6_write_control(const struct sock *s, struct writer *w, const struct neat_datagram *d);
 
@@ -562,7 +560,7 @@ int64_t deadline_after(int64_t timeout_ns);
 struct timespec *remaining(int64_t deadline, struct timespec *out);
 void sleeper_link(struct sleeper *sleeper, struct sock *s, struct place *place);
 void sleeper_unlink(struct sleeper *sleeper);
-int wait_for(struct sock *s, uint32_t events, int64_t deadline);
+int wait_for(struct sock *s, uint32_t events, uint32_t least, int64_t deadline);
 bool restarts(int64_t timeout_ns);
 
 /* ---- poll.c, epoll.c ---- */

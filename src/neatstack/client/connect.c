@@ -175,7 +175,7 @@ static int await_connect(struct sock *s, int64_t timeout_ns, const struct text *
     while (s->phase == PHASE_CONNECTING) {
         struct flow f = flow_under_way(s);
         sock_unlock(s);
-        int error = wait_for(s, EPOLLOUT, deadline);
+        int error = wait_for(s, EPOLLOUT, 0, deadline);
         int gone = sock_relock(s, serial);
         if (gone)
             return gone;

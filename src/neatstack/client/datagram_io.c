@@ -179,7 +179,7 @@ static int await_room(struct sock *s, uint32_t serial, int flags, int64_t *deadl
         *deadline = deadline_after(timeout ? timeout : -1);
     bool ready = datagram_readiness(s) & EPOLLOUT; /* but this one is too large */
     sock_unlock(s);
-    int error = ready ? 0 : wait_for(s, EPOLLOUT, *deadline);
+    int error = ready ? 0 : wait_for(s, EPOLLOUT, 0, *deadline);
     if (ready)
         syscall(SYS_nanosleep, &(struct timespec){.tv_nsec = NO_ROOM_NS}, NULL);
     if (ready && *deadline != FOREVER && now_ns() >= *deadline)
@@ -477,7 +477,7 @@ ssize_t datagram_receive(struct sock *s, struct msghdr *message, int flags)
             if (!deadline)
                 deadline = deadline_after(timeout ? timeout : -1);
             sock_unlock(s);
-            int error = wait_for(s, EPOLLIN, deadline);
+            int error = wait_for(s, EPOLLIN, 0, deadline);
             if (sock_relock(s, serial))
                 return -EBADF;
             if (error && !(error == -EINTR && restarts(timeout))) {

@@ -2,7 +2,7 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
-#include "client.h"
+#include "options.h"
 
 #include <linux/errqueue.h>
 #include <netinet/udp.h>
@@ -296,11 +296,6 @@ static int set_group(struct sock *s, const void *value, socklen_t length, bool l
 }
 
 /* ---- options ---- */
-
-static int within(int value, int least, int most)
-{
-    return value >= least && value <= most ? 0 : -EINVAL;
-}
 
 static int set_ip(struct datagrams *u, int name, int value)
 {

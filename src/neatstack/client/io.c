@@ -139,17 +139,23 @@ uint32_t readable_bytes(const struct sock *s)
     return waiting;
 }
 
-/* The replica offers window as room appears by itself when it next acknowledges something; it must be told only if so much
- * was waiting that the peer may have stopped. */
-static void took(struct sock *s, uint32_t tail, uint32_t was_waiting)
+/* How many bytes the peer may send before any are read. */
+uint32_t offered_bytes(const struct sock *s)
 {
     uint32_t size = s->rx_mask + 1;
     uint32_t limit = s->program->receive_buffer, offered = load_relaxed(&s->remote->rx_limit);
 
     if (offered && offered < size)
         size = offered;
+    return limit && limit < size ? limit : size;
+}
+
+/* The replica offers window as room appears by itself when it next acknowledges something; it must be told only if so much
+ * was waiting that the peer may have stopped. */
+static void took(struct sock *s, uint32_t tail, uint32_t was_waiting)
+{
     store_release(&s->program->rx_tail, tail);
-    if (was_waiting > (limit && limit < size ? limit : size) / 4)
+    if (was_waiting > offered_bytes(s) / 4)
         tell(s);
 }
 
@@ -237,7 +243,7 @@ ssize_t sock_receive(struct sock *s, const struct iovec *iov, int count, int fla
     if (s->udp)
         return datagram_receive(s, &(struct msghdr){.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count}, flags);
     struct cursor at = {iov, count, 0};
-    size_t wanted = total_length(iov, count), done = 0;
+    size_t wanted = total_length(iov, count), done = 0, target = wanted;
     int64_t deadline = 0;
     ssize_t n;
 
@@ -249,14 +255,16 @@ ssize_t sock_receive(struct sock *s, const struct iovec *iov, int count, int fla
         sock_unlock(s);
         return n;
     }
-    uint32_t serial = s->file.serial;
+    uint32_t serial = s->file.serial, low_water = s->options.low_water;
+    if (!(flags & MSG_WAITALL) && low_water < wanted)
+        target = low_water;
     for (;;) {
         n = receive_now(s, &at, wanted - done, flags, flags & MSG_PEEK ? (uint32_t)done : 0, done != 0);
         if (n > 0)
             done += (size_t)n;
         if (n == 0 || (n < 0 && n != -EAGAIN) || (n > 0 && done == wanted))
             break;
-        if (done && (!(flags & MSG_WAITALL) || at_mark(s)))
+        if (done && (done >= target || at_mark(s)))
             break;
         if (n > 0)
             continue;
@@ -265,8 +273,9 @@ ssize_t sock_receive(struct sock *s, const struct iovec *iov, int count, int fla
         int64_t timeout = s->options.receive_timeout_ns;
         if (!deadline)
             deadline = deadline_after(timeout ? timeout : -1);
+        uint32_t least = target - done < low_water ? (uint32_t)(target - done) : low_water;
         sock_unlock(s);
-        int error = done && (flags & MSG_PEEK) ? wait_for_more(deadline) : wait_for(s, EPOLLIN, deadline);
+        int error = done && (flags & MSG_PEEK) ? wait_for_more(deadline) : wait_for(s, EPOLLIN, least, deadline);
         if (sock_relock(s, serial))
             return done ? (ssize_t)done : -EBADF;
         if (error && !(error == -EINTR && restarts(timeout))) {
@@ -309,10 +318,28 @@ uint32_t unsent_bytes(const struct sock *s)
     return s->program && answered(s) ? load_relaxed(&s->program->tx_head) - load_acquire(&s->remote->tx_tail) : 0;
 }
 
-/* Those of them that were never sent: what TCP_NOTSENT_LOWAT limits. */
+/* Those of them that were never sent. */
 uint32_t fresh_bytes(const struct sock *s)
 {
     return s->program && answered(s) ? load_relaxed(&s->program->tx_head) - load_acquire(&s->remote->tx_sent) : 0;
+}
+
+/* How many of these the windows have room for. */
+static uint32_t sendable_bytes(const struct sock *s)
+{
+    uint32_t window = load_relaxed(&s->remote->peer_window), cwnd = load_relaxed(&s->remote->cwnd);
+    uint32_t tail = load_acquire(&s->remote->tx_tail), in_flight = load_acquire(&s->remote->tx_sent) - tail;
+
+    if (cwnd < window)
+        window = cwnd;
+    return window > in_flight ? window - in_flight : 0;
+}
+
+/* Those that a window holds back: what TCP_NOTSENT_LOWAT limits. */
+uint32_t held_bytes(const struct sock *s)
+{
+    uint32_t fresh = fresh_bytes(s), sendable = sendable_bytes(s);
+    return fresh > sendable ? fresh - sendable : 0;
 }
 
 /* Why nothing can be sent, or 0 when something can. */
@@ -344,11 +371,16 @@ static uint32_t send_room(struct sock *s)
     uint32_t limit = stream_limit(s);
     if (used >= limit)
         s->space_edges++;
-    if (unlikely(s->options.unsent_most) && fresh_bytes(s) >= s->options.unsent_most) {
-        s->space_edges++;
-        return 0;
+    uint32_t room = used < limit ? limit - used : 0;
+    if (unlikely(s->options.unsent_most)) {
+        uint64_t most = (uint64_t)s->options.unsent_most + sendable_bytes(s), fresh = fresh_bytes(s);
+        uint64_t left = fresh < most ? most - fresh : 0;
+        if (room > left)
+            room = (uint32_t)left;
+        if (!room)
+            s->space_edges++;
     }
-    return used < limit ? limit - used : 0;
+    return room;
 }
 
 /* `length` bytes more are in the ring. MSG_MORE holds back a last small segment as TCP_CORK does. */
@@ -402,7 +434,7 @@ static int await_room(struct sock *s, uint32_t serial, int flags, int64_t *deadl
     if (!*deadline)
         *deadline = deadline_after(timeout ? timeout : -1);
     sock_unlock(s);
-    int error = wait_for(s, EPOLLOUT, *deadline);
+    int error = wait_for(s, EPOLLOUT, 0, *deadline);
     if (sock_relock(s, serial))
         return -EBADF;
     return error == -EINTR && restarts(timeout) ? 0 : error;
@@ -476,7 +508,7 @@ ssize_t sock_send_to(struct sock *s, const struct iovec *iov, int count, int fla
         return -EOPNOTSUPP;
     }
     int error = sock_connect_with(s, address, length, &text, !(flags & MSG_DONTWAIT));
-    if (error && error != -EINPROGRESS)
+    if (error && (error != -EINPROGRESS || !wanted))
         return error;
     first = send_limit(s); /* a send that is cut short is completed by the caller, as ever */
     return (ssize_t)(wanted < first ? wanted : first);

@@ -2,7 +2,7 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
-#include "client.h"
+#include "options.h"
 
 #include <linux/in6.h>
 
@@ -10,11 +10,6 @@
 #define IPV6_RECVORIGDSTADDR 74
 #endif
 #define DEFAULT_HOPS 64
-
-static int within(int value, int least, int most)
-{
-    return value >= least && value <= most ? 0 : -EINVAL;
-}
 
 /* ---- setting ---- */
 

@@ -4,12 +4,29 @@
  */
 #include "client.h"
 
+#include <netinet/tcp.h>
+
 /* send() on a connection that is over: the signal first, as the kernel does. */
 ssize_t sent_result(ssize_t result, int flags)
 {
     if (unlikely(result == -EPIPE) && !(flags & MSG_NOSIGNAL))
         raise(SIGPIPE);
     return result;
+}
+
+/* Of a stream: how much waits (TCP_INQ), the end as a byte. */
+static void write_control(struct sock *s, struct msghdr *message)
+{
+    struct writer w = {message, 0};
+
+    if (unlikely(s->options.want_inq)) {
+        sock_lock(s);
+        bool ended = s->program && answered(s) && (load_acquire(&s->remote->seen) & NEAT_SEEN_EOF);
+        int waiting = (int)waiting_bytes(s) + ended;
+        sock_unlock(s);
+        add_control(&w, IPPROTO_TCP, TCP_CM_INQ, &waiting, sizeof waiting);
+    }
+    message->msg_controllen = w.used;
 }
 
 ssize_t sock_receive_message(struct sock *s, struct msghdr *message, int flags)
@@ -21,8 +38,8 @@ ssize_t sock_receive_message(struct sock *s, struct msghdr *message, int flags)
     ssize_t n = sock_receive(s, message->msg_iov, (int)message->msg_iovlen, flags);
     if (n >= 0) {
         message->msg_namelen = 0;
-        message->msg_controllen = 0;
-        message->msg_flags = 0;
+        message->msg_flags = flags & MSG_OOB;
+        write_control(s, message);
     }
     return n;
 }

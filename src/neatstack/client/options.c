@@ -2,29 +2,14 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
-#include "client.h"
+#include "options.h"
 
 #include <netinet/tcp.h>
 
 #define DEFAULT_RECEIVE_BUFFER 131072 /* Linux's tcp_rmem */
-#define LEAST_WINDOW 1152              /* half of Linux's SOCK_MIN_RCVBUF */
-#define DEFAULT_KEEP_IDLE_S 7200
-#define DEFAULT_KEEP_INTERVAL_S 75
-#define DEFAULT_KEEP_COUNT 9
-#define DEFAULT_SYN_RETRIES 6
-#define DEFAULT_FIN_WAIT_S 60
-#define MOST_FIN_WAIT_S 120
-#define FIRST_RTO_S 1 /* of a SYN-ACK */
-#define MOST_RTO_S 120
-#define CONGESTION_NAME 16 /* TCP_CA_NAME_MAX */
-#define MOST_FASTOPEN 4096 /* Linux: somaxconn */
+#define MOST_LOW_WATER (1 << 24) /* half of the largest that Linux's tcp_rmem allows */
 
 /* ---- setting ---- */
-
-static void flag(struct options *o, unsigned bit, int on)
-{
-    o->flags = (uint16_t)(on ? o->flags | bit : o->flags & ~bit);
-}
 
 static int set_timeout(int64_t *timeout_ns, const void *value, socklen_t length)
 {
@@ -48,34 +33,6 @@ static int set_linger(struct options *o, const void *value, socklen_t length)
     if (linger.l_onoff)
         o->linger_s = linger.l_linger;
     return 0;
-}
-
-/* TCP_DEFER_ACCEPT: how many times a SYN-ACK is sent until so many seconds have passed, and back. */
-static uint8_t seconds_to_tries(int seconds)
-{
-    int period = FIRST_RTO_S, timeout = FIRST_RTO_S;
-    uint8_t tries = 1;
-
-    if (seconds <= 0)
-        return 0;
-    while (seconds > period && tries < 255) {
-        tries++;
-        timeout = 2 * timeout > MOST_RTO_S ? MOST_RTO_S : 2 * timeout;
-        period += timeout;
-    }
-    return tries;
-}
-
-static int tries_to_seconds(uint8_t tries)
-{
-    int period = tries ? FIRST_RTO_S : 0, timeout = FIRST_RTO_S;
-
-    while (tries > 1) {
-        tries--;
-        timeout = 2 * timeout > MOST_RTO_S ? MOST_RTO_S : 2 * timeout;
-        period += timeout;
-    }
-    return period;
 }
 
 /* SO_SNDBUF and the like: what the kernel makes of them, which doubles the value, within its limits (wmem_max, rmem_max), and knows
@@ -122,17 +79,17 @@ static int set_socket_int(struct options *o, int name, int value)
         o->reuse_port = value;
         return 0;
     case SO_KEEPALIVE:
-        flag(o, NEAT_FLAG_KEEPALIVE, value);
+        option_flag(o, NEAT_FLAG_KEEPALIVE, value);
         return 0;
     case SO_RCVBUF:
     case SO_RCVBUFFORCE:
         return set_buffer(name, value, &o->receive_buffer);
     case SO_SNDBUF:
     case SO_SNDBUFFORCE:
-        flag(o, NEAT_FLAG_SEND_BUFFER, true);
+        option_flag(o, NEAT_FLAG_SEND_BUFFER, true);
         return set_buffer(name, value, &o->send_buffer);
     case SO_RCVLOWAT:
-        o->low_water = (uint32_t)value;
+        o->low_water = value < 0 ? INT_MAX : (uint32_t)value;
         return 0;
     case SO_BROADCAST:
         o->broadcast = value;
@@ -161,66 +118,6 @@ static int set_socket_int(struct options *o, int name, int value)
     }
 }
 
-static int within(int value, int least, int most)
-{
-    return value >= least && value <= most ? 0 : -EINVAL;
-}
-
-static int set_tcp_int(struct options *o, int name, int value)
-{
-    switch (name) {
-    case TCP_NODELAY:
-        flag(o, NEAT_FLAG_NODELAY, value);
-        return 0;
-    case TCP_CORK:
-        flag(o, NEAT_FLAG_CORK, value);
-        return 0;
-    case TCP_QUICKACK:
-        flag(o, NEAT_FLAG_QUICKACK, value);
-        o->slow_ack = !value;
-        return 0;
-    case TCP_KEEPIDLE:
-        o->keep_idle_s = (uint32_t)value;
-        return within(value, 1, 32767);
-    case TCP_KEEPINTVL:
-        o->keep_interval_s = (uint32_t)value;
-        return within(value, 1, 32767);
-    case TCP_KEEPCNT:
-        o->keep_count = (uint32_t)value;
-        return within(value, 1, 127);
-    case TCP_MAXSEG:
-        o->mss = (uint16_t)value;
-        return value == 0 ? 0 : within(value, 88, 32767);
-    case TCP_USER_TIMEOUT:
-        o->user_timeout_ms = (uint32_t)value;
-        return within(value, 0, INT_MAX);
-    case TCP_DEFER_ACCEPT:
-        o->defer = seconds_to_tries(value);
-        return 0;
-    case TCP_FASTOPEN:
-        o->fastopen = value < MOST_FASTOPEN ? value : MOST_FASTOPEN;
-        return within(value, 0, INT_MAX);
-    case TCP_SYNCNT:
-        o->syn_retries = (uint8_t)value;
-        return within(value, 1, 127);
-    case TCP_LINGER2:
-        o->fin_wait_s = (uint8_t)(value < 0 ? NEAT_NO_FIN_WAIT : value > MOST_FIN_WAIT_S ? MOST_FIN_WAIT_S : value);
-        return 0;
-    case TCP_WINDOW_CLAMP: /* 0 only of a socket in CLOSED: see option_set() */
-        o->window_clamp = value == 0 ? 0 : value < LEAST_WINDOW ? LEAST_WINDOW : (uint32_t)value;
-        return 0;
-    case TCP_NOTSENT_LOWAT:
-        o->unsent_most = (uint32_t)value;
-        flag(o, NEAT_FLAG_UNSENT_MOST, value);
-        return 0;
-    case TCP_FASTOPEN_CONNECT: /* only before connect(): see option_set() */
-        o->fastopen_connect = value;
-        return within(value, 0, 1);
-    default:
-        return -ENOPROTOOPT;
-    }
-}
-
 static int set_ip_int(struct options *o, int name, int value)
 {
     switch (name) {
@@ -240,21 +137,10 @@ static int set_ip_int(struct options *o, int name, int value)
     }
 }
 
-static const char *const algorithms[] = {[NEAT_CUBIC] = "cubic", [NEAT_RENO] = "reno"};
-
-static int set_congestion(struct options *o, const void *value, socklen_t length)
+/* More than half of what is taken in might never be there. */
+static uint32_t most_low_water(const struct options *o)
 {
-    char name[CONGESTION_NAME] = "";
-
-    if (length < 1)
-        return -EINVAL;
-    memcpy(name, value, length < sizeof name ? length : sizeof name - 1);
-    for (uint8_t n = 0; n < sizeof algorithms / sizeof *algorithms; n++)
-        if (!strcmp(name, algorithms[n])) {
-            o->congestion = n;
-            return 0;
-        }
-    return -ENOENT;
+    return o->receive_buffer ? o->receive_buffer / 2 : MOST_LOW_WATER;
 }
 
 static int set_option(struct options *o, int level, int name, const void *value, socklen_t length)
@@ -268,7 +154,7 @@ static int set_option(struct options *o, int level, int name, const void *value,
     if (level == SOL_SOCKET && name == SO_MAX_PACING_RATE)
         return set_pacing(o, value, length);
     if (level == IPPROTO_TCP && name == TCP_CONGESTION)
-        return set_congestion(o, value, length);
+        return tcp_set_congestion(o, value, length);
     if (level == IPPROTO_IP && length >= 1 && length < sizeof number)
         number = *(const uint8_t *)value;
     else if (length < sizeof number)
@@ -279,7 +165,7 @@ static int set_option(struct options *o, int level, int name, const void *value,
     case SOL_SOCKET:
         return set_socket_int(o, name, number);
     case IPPROTO_TCP:
-        return set_tcp_int(o, name, number);
+        return tcp_set_option(o, name, number);
     case IPPROTO_IP:
         return set_ip_int(o, name, number);
     default:
@@ -303,6 +189,8 @@ int option_set(struct sock *s, int level, int name, const void *value, socklen_t
         error = -EINVAL;
     if (!s->udp)
         changed.tos &= (uint8_t)~3; /* the last two bits are TCP's own (RFC 3168) */
+    if (!s->udp && level == SOL_SOCKET && name == SO_RCVLOWAT && changed.low_water > most_low_water(&changed))
+        changed.low_water = most_low_water(&changed);
     bool differs = !error && memcmp(&changed, &s->options, sizeof changed);
     bool flushes = !error && level == IPPROTO_TCP && name == TCP_NODELAY && (changed.flags & NEAT_FLAG_NODELAY);
     bool listens = s->phase == PHASE_LISTENING &&
@@ -323,7 +211,7 @@ int option_set(struct sock *s, int level, int name, const void *value, socklen_t
             store_relaxed(&s->program->flags, (uint16_t)(s->program->flags & ~NEAT_FLAG_CORK));
         tell(s);
     }
-    if (differs && level == SOL_SOCKET) { /* there may be more room now */
+    if (differs) { /* it may be ready now */
         lock(&neat.lock);
         wake_socket(s);
         unlock(&neat.lock);
@@ -334,20 +222,13 @@ int option_set(struct sock *s, int level, int name, const void *value, socklen_t
 
 /* ---- getting ---- */
 
-static int give(void *value, socklen_t *length, const void *from, size_t size)
+/* As much of an answer as the caller has room for. */
+int give(void *value, socklen_t *length, const void *from, size_t size)
 {
     if (*length > size)
         *length = (socklen_t)size;
     memcpy(value, from, *length);
     return 0;
-}
-
-static int give_congestion(const struct options *o, void *value, socklen_t *length)
-{
-    char name[CONGESTION_NAME] = "";
-
-    strcpy(name, algorithms[o->congestion]);
-    return give(value, length, name, sizeof name);
 }
 
 static int give_pacing(const struct options *o, void *value, socklen_t *length)
@@ -431,67 +312,6 @@ static int get_socket_int(struct sock *s, int name, int *value)
     }
 }
 
-static int get_mss(struct sock *s)
-{
-    if (s->program && answered(s) && s->remote->mss)
-        return (int)s->remote->mss;
-    return s->options.mss ? s->options.mss : 536; /* RFC 9293 section 3.7.1: before a connection says otherwise */
-}
-
-static int get_tcp_int(struct sock *s, int name, int *value)
-{
-    const struct options *o = &s->options;
-    switch (name) {
-    case TCP_NODELAY:
-        *value = !!(o->flags & NEAT_FLAG_NODELAY);
-        return 0;
-    case TCP_CORK:
-        *value = !!(o->flags & NEAT_FLAG_CORK);
-        return 0;
-    case TCP_QUICKACK:
-        *value = !o->slow_ack;
-        return 0;
-    case TCP_KEEPIDLE:
-        *value = o->keep_idle_s ? (int)o->keep_idle_s : DEFAULT_KEEP_IDLE_S;
-        return 0;
-    case TCP_KEEPINTVL:
-        *value = o->keep_interval_s ? (int)o->keep_interval_s : DEFAULT_KEEP_INTERVAL_S;
-        return 0;
-    case TCP_KEEPCNT:
-        *value = o->keep_count ? (int)o->keep_count : DEFAULT_KEEP_COUNT;
-        return 0;
-    case TCP_MAXSEG:
-        *value = get_mss(s);
-        return 0;
-    case TCP_USER_TIMEOUT:
-        *value = (int)o->user_timeout_ms;
-        return 0;
-    case TCP_DEFER_ACCEPT:
-        *value = tries_to_seconds(o->defer);
-        return 0;
-    case TCP_SYNCNT:
-        *value = o->syn_retries ? o->syn_retries : DEFAULT_SYN_RETRIES;
-        return 0;
-    case TCP_LINGER2:
-        *value = o->fin_wait_s == NEAT_NO_FIN_WAIT ? -1 : o->fin_wait_s ? o->fin_wait_s : DEFAULT_FIN_WAIT_S;
-        return 0;
-    case TCP_WINDOW_CLAMP:
-        *value = (int)o->window_clamp;
-        return 0;
-    case TCP_NOTSENT_LOWAT:
-        *value = (int)o->unsent_most;
-        return 0;
-    case TCP_FASTOPEN_CONNECT:
-        *value = o->fastopen_connect;
-        return 0;
-    case TCP_FASTOPEN:
-        *value = o->fastopen;
-        return 0;
-    default:
-        return -ENOPROTOOPT;
-    }
-}
-
 static int get_ip_int(struct sock *s, int name, int *value)
 {
     switch (name) {
@@ -555,7 +375,7 @@ static int get_option(struct sock *s, int level, int name, void *value, socklen_
     if (level == SOL_SOCKET && name == SO_MAX_PACING_RATE)
         return give_pacing(&s->options, value, length);
     if (level == IPPROTO_TCP && name == TCP_CONGESTION)
-        return give_congestion(&s->options, value, length);
+        return tcp_give_congestion(&s->options, value, length);
     if (level == IPPROTO_TCP && name == TCP_INFO)
         return give_tcp_info(s, value, length);
     error = s->udp ? datagram_get_option(s, level, name, &number) : OPTION_COMMON;
@@ -564,7 +384,7 @@ static int get_option(struct sock *s, int level, int name, void *value, socklen_
     else if (level == SOL_SOCKET)
         error = get_socket_int(s, name, &number);
     else if (level == IPPROTO_TCP)
-        error = get_tcp_int(s, name, &number);
+        error = tcp_get_option(s, name, &number);
     else if (level == IPPROTO_IP)
         error = get_ip_int(s, name, &number);
     else if (level == IPPROTO_IPV6)

@@ -21,31 +21,35 @@ static uint32_t readiness_unconnected(const struct sock *s)
     return events;
 }
 
-/* Linux calls a socket writable when a third of its buffer is free. */
+/* Linux calls a socket writable when a third of its buffer is free, and half of what TCP_NOTSENT_LOWAT allows. */
 static bool roomy(const struct sock *s)
 {
     uint32_t used = load_relaxed(&s->program->tx_head) - load_acquire(&s->remote->tx_tail);
-    if (unlikely(s->options.unsent_most) && fresh_bytes(s) >= s->options.unsent_most)
+    if (unlikely(s->options.unsent_most) && 2 * (uint64_t)held_bytes(s) >= s->options.unsent_most)
         return false;
     uint32_t limit = stream_limit(s);
     return used <= limit - limit / 3;
 }
 
-/* EPOLLPRI while the urgent byte waits to be taken apart; it alone is nothing to read. */
-static uint32_t readiness_urgent(const struct sock *s, uint32_t events)
+/* EPOLLPRI while the urgent byte waits to be taken apart; it is nothing to read. */
+static uint32_t readiness_urgent(const struct sock *s, uint32_t *waiting)
 {
-    uint32_t distance, waiting = load_acquire(&s->remote->rx_head) - load_relaxed(&s->program->rx_tail);
+    uint32_t distance;
 
-    if (!urgent_ahead(s, &distance) || distance >= waiting)
-        return events;
-    if (!urgent_taken(s, distance))
-        events |= EPOLLPRI;
-    if (distance == 0 && waiting == 1 && !s->options.oob_inline && !(events & EPOLLRDHUP))
-        events &= ~(uint32_t)(EPOLLIN | EPOLLRDNORM);
-    return events;
+    if (!urgent_ahead(s, &distance) || distance >= *waiting)
+        return 0;
+    if (distance == 0 && !s->options.oob_inline)
+        *waiting -= 1;
+    return urgent_taken(s, distance) ? 0 : EPOLLPRI;
 }
 
-static uint32_t readiness_connected(struct sock *s)
+/* Half of what the peer may send is enough in any case: more of it may not come before that was read. */
+static bool enough(const struct sock *s, uint32_t waiting, uint32_t least)
+{
+    return waiting && (likely(waiting >= least) || waiting >= offered_bytes(s) / 2);
+}
+
+static uint32_t readiness_connected(struct sock *s, uint32_t least)
 {
     if (!answered(s))
         return 0;
@@ -61,12 +65,13 @@ static uint32_t readiness_connected(struct sock *s)
         events |= EPOLLERR;
     bool in_shut = over || (seen & NEAT_SEEN_EOF) || (shut & NEAT_SHUT_READ);
     bool out_shut = over || (shut & NEAT_SHUT_WRITE);
+    uint32_t waiting = load_acquire(&s->remote->rx_head) - load_relaxed(&s->program->rx_tail);
+    if (unlikely(seen & NEAT_SEEN_URGENT))
+        events |= readiness_urgent(s, &waiting);
     if (in_shut)
         events |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;
-    else if (load_acquire(&s->remote->rx_head) != load_relaxed(&s->program->rx_tail))
+    else if (enough(s, waiting, least))
         events |= EPOLLIN | EPOLLRDNORM;
-    if (unlikely(seen & NEAT_SEEN_URGENT))
-        events = readiness_urgent(s, events);
     if (in_shut && out_shut)
         events |= EPOLLHUP;
     if (out_shut || roomy(s))
@@ -74,20 +79,25 @@ static uint32_t readiness_connected(struct sock *s)
     return events;
 }
 
-/* EPOLLIN and so on, as tcp_poll() of Linux computes it. Takes no lock. */
-uint32_t readiness(struct sock *s)
+/* EPOLLIN and so on, as tcp_poll() of Linux computes it; of a stream EPOLLIN when `least` bytes wait. Takes no lock. */
+static uint32_t readiness_for(struct sock *s, uint32_t least)
 {
     if (s->udp)
         return datagram_readiness(s);
     switch (s->phase) {
     case PHASE_CONNECTING:
     case PHASE_OPEN:
-        return s->program ? readiness_connected(s) : 0;
+        return s->program ? readiness_connected(s, least) : 0;
     case PHASE_LISTENING:
         return s->arrived ? EPOLLIN | EPOLLRDNORM : 0;
     default:
         return readiness_unconnected(s);
     }
+}
+
+uint32_t readiness(struct sock *s)
+{
+    return readiness_for(s, s->options.low_water);
 }
 
 /* ---- events ---- */
@@ -194,20 +204,20 @@ void sleeper_unlink(struct sleeper *sleeper)
 }
 
 /* Sleep once, unless there is something to see already. 0 or -EINTR. */
-static int sleep_once(struct sock *s, uint32_t serial, uint32_t wanted, struct place *place, int64_t deadline)
+static int sleep_once(struct sock *s, uint32_t serial, uint32_t wanted, uint32_t least, struct place *place, int64_t deadline)
 {
     int result = 0;
 
     sleep_begin();
-    if (!events_waiting() && !(readiness(s) & wanted) && s->file.serial == serial)
+    if (!events_waiting() && !(readiness_for(s, least) & wanted) && s->file.serial == serial)
         result = place_wait(place, deadline, NULL);
     sleep_end();
     return result;
 }
 
-/* Block until the socket is ready for one of `events` (or has failed). 0; -EAGAIN when time is up; -EINTR; -EBADF when
- * another thread has closed it. No lock is held. */
-int wait_for(struct sock *s, uint32_t events, int64_t deadline)
+/* Block until the socket is ready for one of `events` (or has failed), EPOLLIN of a stream with `least` bytes. 0; -EAGAIN when
+ * time is up; -EINTR; -EBADF when another thread has closed it. No lock is held. */
+int wait_for(struct sock *s, uint32_t events, uint32_t least, int64_t deadline)
 {
     uint32_t wanted = events | EPOLLERR | EPOLLHUP;
     uint32_t serial = s->file.serial;
@@ -215,7 +225,7 @@ int wait_for(struct sock *s, uint32_t events, int64_t deadline)
     int result = -EAGAIN;
 
     drain();
-    if (readiness(s) & wanted)
+    if (readiness_for(s, least) & wanted)
         return 0;
     struct place *place = my_place();
     if (!place)
@@ -224,11 +234,11 @@ int wait_for(struct sock *s, uint32_t events, int64_t deadline)
     sleeper_link(&sleeper, s, place);
     unlock(&neat.lock);
     while (deadline == FOREVER || now_ns() < deadline) {
-        int error = sleep_once(s, serial, wanted, place, deadline);
+        int error = sleep_once(s, serial, wanted, least, place, deadline);
         drain();
         if (s->file.serial != serial)
             result = -EBADF;
-        else if (readiness(s) & wanted)
+        else if (readiness_for(s, least) & wanted)
             result = 0;
         else if (error)
             result = error;

@@ -1,0 +1,34 @@
+/* Socket options: what the files that set and get them share.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef NEAT_OPTIONS_H
+#define NEAT_OPTIONS_H
+
+#include "client.h"
+
+/* ---- options.c, tcp_options.c ---- */
+static inline int within(int value, int least, int most)
+{
+    return value >= least && value <= most ? 0 : -EINVAL;
+}
+static inline void option_flag(struct options *o, unsigned bit, int on)
+{
+    o->flags = (uint16_t)(on ? o->flags | bit : o->flags & ~bit);
+}
+int give(void *value, socklen_t *length, const void *from, size_t size);
+int tcp_set_option(struct options *o, int name, int value);
+int tcp_get_option(struct sock *s, int name, int *value);
+int tcp_set_congestion(struct options *o, const void *value, socklen_t length);
+int tcp_give_congestion(const struct options *o, void *value, socklen_t *length);
+
+/* ---- datagram_options.c ---- */
+int datagram_set_option(struct sock *s, int level, int name, const void *value, socklen_t length);
+int datagram_get_option(struct sock *s, int level, int name, int *value);
+int datagram_join(struct sock *s, struct neat_address group, bool leave);
+
+/* ---- ipv6.c ---- */
+int ipv6_set_option(struct sock *s, struct options *o, int name, const void *value, socklen_t length);
+int ipv6_get_option(struct sock *s, int name, int *value);
+
+#endif
