@@ -22,6 +22,7 @@ STATUSES = ("", "not", "partly", "n/a")
 COMPARED = {
     "whole": "compared with the whole text of the RFC",
     "extracts": "compared with extracts that hold the RFC's requirements, not with its whole text",
+    "forerunner": "compared with what the RFC has replaced, a draft of it or an earlier RFC, and with extracts",
     "": "written from knowledge of the RFC: it may lack requirements",
 }
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -173,7 +173,7 @@ def test_damage(rough: Rough) -> None:
     assert 0 < seen.kernel["InCsumErrors"] <= seen.to_kernel["corrupted"]
 
 
-@pytest.mark.rfc("8985:7.3-MUST-1", "8985:7.4-MUST-1")
+@pytest.mark.rfc("8985:7.3-PROBE", "8985:7.4-MUST-1")
 @pytest.mark.parametrize("sender", SIDES)
 def test_a_lost_tail(rough: Rough, sender: str) -> None:
     """RFC 8985: a probe comes before any timeout could, whoever sends.

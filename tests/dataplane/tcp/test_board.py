@@ -1,5 +1,6 @@
 """The board of what is on its way, against a model that has every byte (hypothesis)."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,6 +76,7 @@ def check(m: Model, iss: int, *, exact: bool) -> None:
         assert len(set(m.sent[left:])) == 1
 
 
+@pytest.mark.rfc("8985:4-TIME", "8985:6.1")
 @settings(max_examples=150, deadline=None)
 @given(data=st.data(), iss=st.sampled_from([0, 0xFFFFFFC0, 0x7FFFFFF0]))
 def test_the_board_knows_what_happened_to_every_byte(data, iss):

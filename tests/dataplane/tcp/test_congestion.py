@@ -52,7 +52,9 @@ def by_formula(steps: list, srtt: float) -> float:
     return cwnd
 
 
-@pytest.mark.rfc("9438:4.2-k", "9438:4.2-w-cubic", "9438:4.3-reno-friendly", "9438:4.4-target", "9438:4.6-beta")
+@pytest.mark.rfc(
+    "9438:4.2-k", "9438:4.2-w-cubic", "9438:4.3-reno-friendly", "9438:4.4-target", "9438:4.6-beta", "9438:4.3-alpha"
+)
 @pytest.mark.parametrize("srtt", [10, 100, 300])
 @pytest.mark.parametrize("lost", [20, 100, 1000])
 def test_cubic_grows_as_the_formula_says(lost: int, srtt: int):
@@ -138,6 +140,29 @@ def test_after_a_loss_slow_start_goes_to_ssthresh_whatever_the_round_trip():
     assert (state["ssthresh"], state["css_rounds"]) == (700 * MSS, 0)
 
 
+@pytest.mark.rfc("9406:4.3-constants")
+@pytest.mark.parametrize(("before", "threshold"), [(8, 4), (40, 5), (100, 12), (1000, 16)])
+def test_how_much_longer_a_round_trip_must_be(before: int, threshold: int):
+    """RFC 9406 section 4.3: an eighth, but from 4 to 16 ms; by eight of them, and no fewer."""
+    assert window_after(MSS, slow_start(before, before, before + threshold - 1))["css_rounds"] == 0
+    assert window_after(MSS, slow_start(before, before, before + threshold))["css_rounds"] == 2
+    few = [*slow_start(before, before), *round_of(before + threshold, 20_000 * MSS, 7)]
+    assert window_after(MSS, few)["css_rounds"] == 0
+
+
+@pytest.mark.rfc("9406:4.2-loss")
+def test_a_loss_ends_conservative_slow_start():
+    state = window_after(MSS, [*slow_start(100, 100, 120), ("lost", 100 * MSS), *round_of(120, 30_000 * MSS)])
+    assert state["ssthresh"] == 70 * MSS
+
+
+@pytest.mark.rfc("9438:4.10-hystart")
+def test_cubic_begins_where_slow_start_has_ended():
+    """RFC 9438 section 4.10: without a loss K is 0, and W_max the window then."""
+    state = window_after(MSS, slow_start(100, 100, *[120] * 7))
+    assert (state["epoch"], state["k"], state["w_max"]) == (1, 0, state["ssthresh"])
+
+
 # ---- whatever comes ----
 
 NUMBER = st.one_of(
@@ -168,7 +193,18 @@ def sndcnt(delivered: int, ssthresh: int, flight: int, pipe: int, out: int, last
     return min(ssthresh - pipe, max(delivered - out, last) + MSS)
 
 
-@pytest.mark.rfc("6937:3-begin", "6937:3-proportional", "5681:4.3-HALF", "6675:5-HALF", "6675:5-SEND", "6675:5-EACH")
+@pytest.mark.rfc(
+    "6937:3-begin",
+    "6937:3-proportional",
+    "5681:4.3-HALF",
+    "6675:5-HALF",
+    "6675:5-SEND",
+    "6675:5-EACH",
+    "8985:9.3-WINDOW",
+    "8985:9.3-PRR",
+    "6937:3-delivered",
+    "6937:3-out",
+)
 def test_what_goes_in_recovery_is_proportional_to_what_arrives():
     """7 segments leave for 10 that have arrived or are lost, spread over the ACKs."""
     lab = Lab()
@@ -217,6 +253,7 @@ def test_the_window_after_recovery_is_ssthresh():
     assert c.tcb["cc"]["cwnd"] == c.tcb["cc"]["ssthresh"]
 
 
+@pytest.mark.rfc("6937:3-delivered")
 def test_without_selective_acknowledgments_a_duplicate_stands_for_a_segment_that_has_arrived():
     c = sending(Lab(), permitted=b"")
     for _ in range(3):

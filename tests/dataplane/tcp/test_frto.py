@@ -16,9 +16,9 @@ def late(lab: Lab):
     return c, window
 
 
-@pytest.mark.rfc("5682:3.1-STEP-1")
+@pytest.mark.rfc("5682:3.1-STEP-1", "4015:2-DETECTION", "4015:3.1-RESUME")
 @pytest.mark.rfc("5682:3.1-STEP-3")
-@pytest.mark.rfc("4015:3.2-RESTORE")
+@pytest.mark.rfc("4015:3.1-RESTORE")
 def test_a_timeout_after_which_the_first_sending_is_acknowledged_is_undone():
     c, window = late(Lab())
     assert acks(c, 1) == [11, 12]  # new text
@@ -36,6 +36,7 @@ def test_a_selective_acknowledgment_of_it_tells_as_well():
     assert c.tcb["cc"]["cwnd"] >= window
 
 
+@pytest.mark.rfc("9438:4.9-restore")
 def test_what_cubic_aims_at_is_restored_too():
     """RFC 9438 section 4.9.2: the window of the last loss that was one."""
     c = sending(Lab())
@@ -59,7 +60,7 @@ def test_a_duplicate_first_says_that_the_timeout_was_needed():
     assert c.tcb["cc"]["cwnd"] < window
 
 
-@pytest.mark.rfc("5682:3.1-STEP-3")
+@pytest.mark.rfc("5682:3.1-STEP-3", "5682:3.1-STEP-3A")
 def test_if_only_new_text_arrives_what_was_lost_is_sent_again():
     c, window = late(Lab())
     assert acks(c, 1) == [11, 12]
@@ -75,7 +76,7 @@ def test_an_acknowledgment_of_everything_says_nothing():
     assert c.tcb["cc"]["ssthresh"] < window
 
 
-@pytest.mark.rfc("5682:3.1-STEP-1")
+@pytest.mark.rfc("5682:3.1-STEP-1", "4015:3.1-ONCE")
 def test_a_second_timeout_is_not_undone():
     lab = Lab()
     c, window = late(lab)
@@ -84,6 +85,50 @@ def test_a_second_timeout_is_not_undone():
     acks(c, 1)
     acks(c, 2)
     assert c.tcb["cc"]["ssthresh"] < window
+
+
+@pytest.mark.rfc("5682:3.1-IN-RECOVERY")
+def test_a_timeout_during_recovery_is_not_undone():
+    lab = Lab()
+    c = sending(lab)
+    assert 0 in acks(c, 0, (1, 4))
+    reduced = c.tcb["cc"]["ssthresh"]
+    lab.wait(1)
+    assert sent(c)[-1] == 0
+    acks(c, 1)
+    acks(c, 4)
+    assert c.tcb["cc"]["ssthresh"] <= reduced
+
+
+@pytest.mark.rfc("5682:3.1-NO-TEXT")
+def test_without_room_for_new_text_nothing_tells():
+    """RFC 5682 section 3.1, step 2: what was sent goes again then, and an ACK of it may be of either sending.
+
+    The window ends where it did: its program does not read.
+    """
+    c, window = late(Lab())
+    c.window = 10 * MSS
+    assert acks(c, 1)[:1] == [1]
+    acks(c, 2)
+    assert c.tcb["cc"]["ssthresh"] < window
+
+
+@pytest.mark.rfc("4015:3.1-ECE", "4015:3.1-RESUME")
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_mark_keeps_the_window_small_though_the_timeout_was_not_needed(marked: bool):
+    """RFC 4015 section 3.4; what was on its way does not go again all the same."""
+    lab = Lab(ecn=2)
+    c = sending(lab, flags="SEC")
+    window = c.tcb["cc"]["cwnd"]
+    lab.wait(0.4)
+    assert sent(c) == [10, 0]
+    acks(c, 1)
+    c.lab.wait(0.001)
+    c.sends("AE" if marked else "A", ack=1 + 2 * MSS, seq=1)
+    assert [n for n in sent(c) if n < 11] == []
+    assert (c.tcb["cc"]["ssthresh"] >= window) == (not marked)
+    assert (c.tcb["cc"]["cwnd"] >= window) == (not marked)
+    assert [n for n in acks(c, 4) if n < 11] == []
 
 
 @pytest.mark.rfc("6298:5.7")

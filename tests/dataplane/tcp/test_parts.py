@@ -119,7 +119,12 @@ def test_the_initial_window():
 
 
 @pytest.mark.rfc(
-    "9293:MUST-19", "5681:3.1-AVOIDANCE", "5681:3.1-SSTHRESH", "5681:3.1-BY-BYTES", "5681:3.1-AVOIDANCE-GROWS"
+    "9293:MUST-19",
+    "5681:3.1-AVOIDANCE",
+    "5681:3.1-SSTHRESH",
+    "5681:3.1-BY-BYTES",
+    "5681:3.1-AVOIDANCE-GROWS",
+    "9438:4.10-slow-start",
 )
 def test_slow_start_doubles_and_avoidance_adds_a_segment():
     assert window_after(1000, [("grow", 10_000, 10_000)])["cwnd"] == 20_000
@@ -131,6 +136,7 @@ def test_slow_start_doubles_and_avoidance_adds_a_segment():
     assert window_after(1000, start + window, reno)["cwnd"] == 21_000
 
 
+@pytest.mark.rfc("9438:5.8-unused")
 def test_an_unused_window_does_not_grow():
     assert window_after(1000, [("grow", 1000, 1000)] * 100)["cwnd"] == 10_000
 

@@ -16,7 +16,7 @@ def timestamps(value: int, echo: int) -> bytes:
     return option(8, struct.pack("!2I", value, echo))
 
 
-@pytest.mark.rfc("8985:6.2-STEP-5")
+@pytest.mark.rfc("8985:6.2-STEP-5", "8985:6.2-TIMER")
 @pytest.mark.rfc("8985:6.2-STEP-1")
 def test_one_segment_beyond_a_hole_is_enough_after_a_quarter_of_a_round_trip():
     """Three would have to come to tell without the time."""
@@ -79,7 +79,33 @@ def test_what_was_sent_again_in_vain_widens_the_window():
     assert first in sent(c)
 
 
-@pytest.mark.rfc("8985:6.2-STEP-2")
+@pytest.mark.rfc("8985:3.3.2-BOUND", "8985:4-DSACK")
+@pytest.mark.parametrize(("rounds", "quarters"), [(0, 1), (1, 2), (2, 3), (12, 4)])
+def test_the_window_never_grows_beyond_a_round_trip(rounds: int, quarters: int):
+    """However often the peer tells of what came twice, also when it has acknowledged everything."""
+    lab = Lab()
+    c = sending(lab)
+    acks(c, 0, (1, 2))
+    lab.wait(0.005)
+    acks(c, 2)  # there is reordering
+    upto = 2
+    for _ in range(rounds):
+        lab.wait(ROUND_TRIP)
+        edges = [(c.irs + 1 + MSS * n) & 0xFFFFFFFF for n in (upto - 1, upto)]
+        upto = (c.tcb["snd"]["max"] - c.irs - 1 & 0xFFFFFFFF) // MSS
+        c.sends(ack=1 + upto * MSS, seq=1, options=NOP + NOP + option(5, struct.pack("!2I", *edges)))
+        c.socket.send(DATA[: 10 * MSS])
+        lab.run()
+        c.receives()
+    lab.wait(ROUND_TRIP)
+    acks(c, upto, (upto + 1, upto + 3))
+    lab.wait(quarters * ROUND_TRIP / 4 - 0.002)
+    assert upto not in sent(c)
+    lab.wait(0.006)
+    assert upto in sent(c)
+
+
+@pytest.mark.rfc("8985:6.2-STEP-2", "8985:9.2-LOST-AGAIN")
 def test_a_retransmission_that_is_lost_is_found():
     """Something that was sent after it has arrived; without the time only a timeout would tell."""
     lab = Lab()

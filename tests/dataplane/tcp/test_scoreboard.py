@@ -19,13 +19,13 @@ def sack(c, *blocks: tuple[int, int]) -> bytes:
     return NOP + NOP + option(5, struct.pack(f"!{len(edges)}I", *edges))
 
 
-def sending(lab: Lab, segments: int = 10, *, permitted: bytes = NOP + NOP + SACK_PERMITTED):
+def sending(lab: Lab, segments: int = 10, *, permitted: bytes = NOP + NOP + SACK_PERMITTED, flags: str = "S"):
     """A connection on which the stack has sent so many segments; the window has room for that."""
     c = lab.connection(mss=MSS)
     c.syn_options = mss(MSS) + permitted
     c.listener = lab.listening()
-    c.sends("S", options=c.syn_options)
-    c.expects("SA")
+    c.sends(flags, options=c.syn_options)
+    c.expects(seq=0)
     lab.wait(ROUND_TRIP)
     c.sends("A", seq=1)
     c.socket = lab.program.accept(c.listener)
@@ -54,7 +54,9 @@ def acks(c, upto: int, *blocks: tuple[int, int]) -> list[int]:
     return sent(c)
 
 
-@pytest.mark.rfc("2018:5-RECORD", "6675:4-NEXTSEG-NEW", "6675:4-NEXTSEG-NONE", "6675:5-FIRST", "2018:5.1-CONGESTION")
+@pytest.mark.rfc(
+    "2018:5-RECORD", "6675:4-NEXTSEG-NEW", "6675:4-NEXTSEG-NONE", "6675:5-FIRST", "2018:5.1-CONGESTION", "8985:4-SACK"
+)
 @pytest.mark.rfc("6675:4-UPDATE")
 @pytest.mark.rfc("6675:4-PIPE")
 def test_one_hole_is_sent_again_and_nothing_else():

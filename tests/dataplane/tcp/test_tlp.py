@@ -22,9 +22,9 @@ def all_sent(lab: Lab):
     return c
 
 
-@pytest.mark.rfc("8985:7.2-SHOULD-1")
+@pytest.mark.rfc("8985:7.2-SHOULD-1", "8985:7.1", "8985:7.3-RACK")
 @pytest.mark.rfc("8985:7.2-PTO")
-@pytest.mark.rfc("8985:7.3-MUST-1")
+@pytest.mark.rfc("8985:7.3-PROBE")
 def test_the_last_segment_is_sent_again_after_two_round_trips():
     lab = Lab()
     c = all_sent(lab)
@@ -39,7 +39,7 @@ def test_the_last_segment_is_sent_again_after_two_round_trips():
     assert c.tcb["cc"]["cwnd"] < window
 
 
-@pytest.mark.rfc("8985:7.3-MUST-1")
+@pytest.mark.rfc("8985:7.3-PROBE")
 def test_new_text_is_the_better_probe():
     """The congestion window does not matter, the peer's does."""
     lab = Lab()
@@ -48,7 +48,7 @@ def test_new_text_is_the_better_probe():
     assert sent(c) == [10]
 
 
-@pytest.mark.rfc("8985:7.3-MUST-2")
+@pytest.mark.rfc("8985:7.3-MUST-2", "8985:8-ONE")
 @pytest.mark.rfc("8985:7.3-MUST-3")
 @pytest.mark.rfc("8985:7.3-MUST-4")
 def test_there_is_one_probe_then_a_timeout():
@@ -71,7 +71,7 @@ def probed(lab: Lab):
     return c
 
 
-@pytest.mark.rfc("8985:7.4-MUST-1")
+@pytest.mark.rfc("8985:7.4-MUST-1", "8985:7.4-RESPONSE")
 def test_a_loss_that_the_probe_has_repaired_reduces_the_window():
     """Nothing tells that both the segment and the probe came: so one was lost."""
     lab = Lab()

@@ -113,7 +113,7 @@ def selected(
     v: cython.pointer[View] = cython.address(s.views[i])
     blocks: cython.bint = take_selected(s, i, seg)
     if v.frto:
-        answer(s, i, advanced)
+        answer(s, i, seg, advanced)
     if v.probe & PROBE_OUT:
         tlp.acknowledged(s, i, seg, advanced)
     if blocks:
@@ -131,7 +131,7 @@ def take_selected(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cyt
     blocks: cython.bint = s.tcbs[i].flags & TCB_SACK and more_than_stamps(seg)
     if blocks and take_blocks(s, i, seg):
         mark(s, i, NEWS_OUTPUT)
-    if v.stretches and (v.sacked or v.mending or s.boards[i].dsack):
+    if (v.stretches and (v.sacked or v.mending)) or (blocks and v.racked and s.boards[i].dsack):
         rack.detect(s, i)
     return blocks
 

@@ -45,7 +45,8 @@ def start(t: cython.pointer[Tcb]) -> cython.void:
     hystart.begin(t)
 
 
-# rfc: 9293:MUST-19, 5681:3.1-AVOIDANCE 3-ALGORITHMS 3.1-USED 3.1-BY-BYTES 3.1-AVOIDANCE-GROWS
+# rfc: 9293:MUST-19, 5681:3.1-AVOIDANCE 3-ALGORITHMS 3.1-USED 3.1-BY-BYTES 3.1-AVOIDANCE-GROWS, 9438:4.10-slow-start
+# rfc: 9438:5.8-unused
 def grow(t: cython.pointer[Tcb], now: uint64_t, acked: uint32_t, flight: uint32_t, round_trip: uint32_t) -> cython.void:
     """`acked` bytes are newly acknowledged, of `flight` that were on their way; there is no loss to repair.
 
@@ -69,7 +70,7 @@ def grow(t: cython.pointer[Tcb], now: uint64_t, acked: uint32_t, flight: uint32_
             t.cc.cwnd = least(t.cc.cwnd + t.snd.mss, LARGEST)
 
 
-# rfc: 9438:4.6-ssthresh, 3168:6.1.2-3, 5681:3.1-SSTHRESH 3.2-SSTHRESH
+# rfc: 9438:4.6-ssthresh, 3168:6.1.2-3, 5681:3.1-SSTHRESH 3.2-SSTHRESH, 9406:4.2-loss
 def reduce(t: cython.pointer[Tcb], flight: uint32_t) -> cython.void:
     """A segment is lost: ssthresh by RFC 5681 equation 4, or RFC 9438 section 4.6; cwnd is the recovery's business.
 

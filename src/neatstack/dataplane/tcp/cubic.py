@@ -36,7 +36,7 @@ def cube_root(of: uint64_t) -> uint32_t:
     return cython.cast(uint32_t, root)
 
 
-# rfc: 9438:4.2-k
+# rfc: 9438:4.2-k 4.10-hystart
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -94,6 +94,7 @@ def avoid(t: cython.pointer[Tcb], now: uint32_t, acked: uint32_t) -> uint32_t:
     return cython.cast(uint32_t, cwnd + least(cython.cast(uint32_t, credit // cwnd), target - cwnd))
 
 
+# rfc: 9438:4.3-alpha
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

@@ -6,4 +6,4 @@ from neatstack.dataplane.stack cimport Stack
 from neatstack.dataplane.wire.headers cimport Segment
 
 cdef void timer_fires(Stack *s, uint32_t i) noexcept nogil
-cdef void answer(Stack *s, uint32_t i, bint advanced) noexcept nogil
+cdef void answer(Stack *s, uint32_t i, const Segment *seg, bint advanced) noexcept nogil

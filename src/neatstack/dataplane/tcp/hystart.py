@@ -41,7 +41,7 @@ def acknowledged(t: cython.pointer[Tcb], acked: uint32_t, round_trip: uint32_t) 
     return acked // CSS_GROWTH_DIVISOR if t.cc.css_rounds else acked
 
 
-# rfc: 9406:4.2-enter-css
+# rfc: 9406:4.2-enter-css 4.3-constants
 @cython.cfunc
 @cython.inline
 @cython.nogil

@@ -235,7 +235,7 @@ def fin_follows(t: cython.pointer[cython.const[Tcb]], at: uint32_t, end: uint32_
     return t.flags & TCB_FIN_QUEUED and at == end and t.snd.wnd != 0 and t.state != State.SYN_RECEIVED
 
 
-# rfc: 9293:MUST-61
+# rfc: 9293:MUST-61, 8985:7.3-RACK, 6937:3-out
 def send(
     s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t, fin: uint8_t, end: uint32_t
 ) -> cython.void:
@@ -292,7 +292,7 @@ def resend_first(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython
     return True
 
 
-# rfc: 6675:5-SEND
+# rfc: 6675:5-SEND, 8985:9.3-WINDOW
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

@@ -34,7 +34,7 @@ def reached(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
     return t.snd.una + (s.boards[i].sacked if s.views[i].stretches else 0)
 
 
-# rfc: 6937:3-proportional 3-ssrb, 5681:4.3-HALF
+# rfc: 6937:3-proportional 3-ssrb 3-delivered, 5681:4.3-HALF, 8985:9.3-PRR
 def delivered(s: cython.pointer[Stack], i: uint32_t, more: uint32_t) -> cython.void:
     """An ACK in recovery says that `more` bytes have arrived: cwnd, so that sndcnt bytes may go."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])

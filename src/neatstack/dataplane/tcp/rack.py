@@ -114,7 +114,7 @@ def recovered(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         b.reo_wnd_mult = 0
 
 
-# rfc: 8985:6.2-STEP-4, 8985:4-REORDER
+# rfc: 8985:6.2-STEP-4 4-REORDER 3.3.2-BOUND
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -131,7 +131,7 @@ def reordering_window(s: cython.pointer[Stack], i: uint32_t) -> uint64_t:
     return 1000 * cython.cast(uint64_t, least((b.reo_wnd_mult + 1) * (shortest // 4), t.rtt.srtt))
 
 
-# rfc: 8985:6.2-STEP-5, 6675:4-ISLOST
+# rfc: 8985:6.2-STEP-5 6.2-TIMER 9.2-LOST-AGAIN, 6675:4-ISLOST
 def detect(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Steps 4 and 5, after an ACK or when the reordering timer has fired: what is lost? And when to look again?"""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])

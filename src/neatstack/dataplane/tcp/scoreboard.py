@@ -50,6 +50,7 @@ def begin(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     b.sacked = b.lost = 0
 
 
+# rfc: 8985:4-SACK 4-TIME
 def close_stretch(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """What was sent last is put on the board: what follows has another time, or something happens to it."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
@@ -310,6 +311,7 @@ def prune(
 # ---- what is sent and lost ----
 
 
+# rfc: 8985:6.1
 def resent(s: cython.pointer[Stack], i: uint32_t, left: uint32_t, right: uint32_t) -> cython.void:
     """[left, right), which was sent before, leaves once more."""
     v: cython.pointer[View] = cython.address(s.views[i])

@@ -191,7 +191,7 @@ def deferred(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
     return listener.defer if listener != cython.NULL else 0
 
 
-# rfc: 9293:MUST-19, 4821:7.7b, 6582:3.2-4, 6298:5.4 5.5 5.6, 2018:5-LEFT-EDGE
+# rfc: 9293:MUST-19, 4821:7.7b, 6582:3.2-4, 6298:5.4 5.5 5.6, 2018:5-LEFT-EDGE, 8985:7.1
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

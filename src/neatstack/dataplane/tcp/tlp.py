@@ -50,7 +50,7 @@ def stop(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     clear_timer(s, i, TIMER_RETRANSMIT)
 
 
-# rfc: 8985:7.2-SHOULD-1, 8985:7.2-PTO
+# rfc: 8985:7.2-SHOULD-1 7.2-PTO 8-ONE
 def schedule(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Set the timer for a probe where there may be one (RFC 8985 section 7.2), else for the retransmission."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
@@ -93,7 +93,7 @@ def probe_timeout(t: cython.pointer[cython.const[Tcb]]) -> uint64_t:
     return pto if pto > LEAST * MILLISECOND else LEAST * MILLISECOND
 
 
-# rfc: 8985:7.3-MUST-1, 8985:7.3-MUST-2, 8985:7.3-MUST-3, 8985:7.3-MUST-4
+# rfc: 8985:7.3-PROBE, 8985:7.3-MUST-2, 8985:7.3-MUST-3, 8985:7.3-MUST-4
 def probe(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """The probe timer has fired (section 7.3): send new text, or the last segment again, whatever the window for it.
 
@@ -129,7 +129,7 @@ def probe(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     restart(s, i)
 
 
-# rfc: 8985:7.4-MUST-1, 8985:7.4-MUST-2
+# rfc: 8985:7.4-MUST-1 7.4-MUST-2 7.4-RESPONSE
 def acknowledged(
     s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]], advanced: cython.bint
 ) -> cython.void:
