@@ -253,6 +253,7 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
     uint8_t reset_sent       # 1: in this batch; 2: in an earlier one
     uint8_t soft_error       # errno of the last ICMP error since the peer has acknowledged something
     uint16_t full_mss        # snd.mss before the path was thought to swallow large segments; 0: it is not
+    uint16_t keep_idle_s     # the program's, when keepalive was last thought about
     uint32_t min_rtt         # us: RACK.min_RTT; 0: not measured yet
     uint32_t min_rtt_at      # s: when it was
     uint64_t rto_at          # ns: when the retransmission timer expires, also while a shorter wait has its place

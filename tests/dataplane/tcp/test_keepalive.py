@@ -74,6 +74,22 @@ def test_it_can_be_switched_on_later_and_off_again():
     c.expects_nothing()
 
 
+@pytest.mark.rfc("9293:MUST-27")
+def test_the_idle_time_may_change_when_it_is_on():
+    """As with Linux, what counts is when the peer was last heard: most programs set SO_KEEPALIVE first."""
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.set(flags=c.socket.flags | neat.FLAG_KEEPALIVE)
+    lab.run()
+    lab.wait(3)
+    c.socket.set(keep_idle_s=5)
+    lab.run()
+    lab.wait(1.5)
+    c.expects_nothing()
+    lab.wait(1)
+    c.expects("A", seq=0)
+
+
 @pytest.mark.rfc("9293:MUST-26")
 def test_data_postpones_the_probe():
     lab = Lab()

@@ -310,7 +310,9 @@ def copy_options(v: cython.pointer[View]) -> cython.bint:
     limit: uint32_t = load32(cython.address(v.program.receive_buffer))
     limit = receive_buffer(limit, v.rx_size) if limit else v.rx_limit
     pacing: uint32_t = load32(cython.address(v.program.pacing_rate))
-    if flags == v.options and tos == v.tos and ttl == v.ttl and limit == v.rx_limit and pacing == v.pacing_rate:
+    idle: uint16_t = load16(cython.address(v.program.keep_idle_s))
+    same: cython.bint = flags == v.options and tos == v.tos and ttl == v.ttl and idle == v.keep_idle_s
+    if same and limit == v.rx_limit and pacing == v.pacing_rate:
         return False
     v.options = flags
     v.tos = tos
@@ -318,6 +320,7 @@ def copy_options(v: cython.pointer[View]) -> cython.bint:
     if limit != v.rx_limit:
         set_limit(v, limit)
     v.pacing_rate = pacing
+    v.keep_idle_s = idle
     return True
 
 
