@@ -102,6 +102,7 @@ def test_resolves_what_replicas_want(wire: Wire) -> None:
     assert wire.sent() == []
 
 
+@pytest.mark.rfc("1122:arp-flood")
 def test_gives_up_after_three_and_tries_again_when_asked(wire: Wire) -> None:
     wire.link.want(HOST)
     assert [len(wire.sent()), *(len(wire.pass_time(1.0)) for _ in range(3))] == [1, 1, 1, 0]
@@ -110,6 +111,7 @@ def test_gives_up_after_three_and_tries_again_when_asked(wire: Wire) -> None:
     assert len(wire.sent()) == 1
 
 
+@pytest.mark.rfc("1122:arp-flush", "1122:dead-gateway", "1122:no-pings")
 def test_refreshes_and_notices_that_a_neighbour_has_gone(wire: Wire) -> None:
     wire.arp(frames.REQUEST, PEER, HOST, bytes(6), ADDRESS)
     assert wire.pass_time(59.0) == []
@@ -143,6 +145,7 @@ def test_defends_its_address(wire: Wire, capsys: pytest.CaptureFixture[str]) -> 
     assert wire.arp(frames.REQUEST, OTHER, ADDRESS, bytes(6), ADDRESS) == []
 
 
+@pytest.mark.rfc("1122:echo")
 def test_answers_ping(wire: Wire) -> None:
     (frame,) = wire.deliver(echo())
     assert frame[:12] == PEER + OURS
@@ -152,6 +155,7 @@ def test_answers_ping(wire: Wire) -> None:
     assert frame[42:] == bytes(range(56))
 
 
+@pytest.mark.rfc("1122:echo-group")
 @pytest.mark.parametrize("frame", [
     echo(destination=THIRD), echo(source=bytes(4)), echo(source=b"\xff" * 4), echo(source=ADDRESS),
     echo(kind=frames.ECHO_REPLY), echo()[:-1], echo()[:40], echo()[:-2] + b"zz", frames.VNET, b"",
@@ -235,6 +239,18 @@ def test_other_protocols_are_unreachable(wire: Wire) -> None:
 def test_what_no_error_is_sent_about(wire: Wire, frame: bytes) -> None:
     wire.arp(frames.REQUEST, PEER, HOST, bytes(6), ADDRESS)
     assert wire.deliver(frame) == []
+
+
+@pytest.mark.rfc("1122:icmp-unknown", "1122:mask", "1122:information", "1122:redirect-ignored")
+@pytest.mark.parametrize("kind", [4, 5, 9, 10, 13, 15, 17, 30, 200])
+def test_nothing_else_of_icmp_is_answered(wire: Wire, kind: int) -> None:
+    """RFC 1122 sections 3.2.2 and 3.2.2.7 to 3.2.2.9; nor is a redirect of router discovery's kin believed."""
+    wire.arp(frames.REQUEST, PEER, HOST, bytes(6), ADDRESS)
+    message = bytes((kind, 0, 0, 0)) + OTHER[:4] + bytes(40)
+    message = message[:2] + frames.checksum(message).to_bytes(2, "big") + message[4:]
+    table = bytes(wire.memory)
+    assert wire.deliver(datagram(frames.ICMP, message)) == []
+    assert bytes(wire.memory) == table
 
 
 def test_errors_are_bounded(wire: Wire) -> None:

@@ -53,6 +53,7 @@ def error(request: bytes, kind: int, code: int, quoted: int = 28) -> bytes:
     return reply(request, message=message, source=HOST)
 
 
+@pytest.mark.rfc("1122:echo-client")
 def test_a_request_as_it_should_be_and_its_reply(pinging: Pinging) -> None:
     pinging.know()
     (request,) = pinging.ask("10.77.0.1", size=300, sequence=7)

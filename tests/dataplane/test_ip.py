@@ -47,6 +47,7 @@ def c(lab: Lab) -> Connection:
     return lab.accepted()
 
 
+@pytest.mark.rfc("1122:ethernet")
 def test_the_good_packet_is_good(lab, c):
     lab.inject_frame(ethernet(ip(c)))
     assert c.socket.recv() == b"bytes"
@@ -65,6 +66,7 @@ def test_other_ethertypes(lab, c, ethertype):
     refused(lab, c, ethernet(ip(c), ethertype=ethertype), "ethertype")
 
 
+@pytest.mark.rfc("1122:link-group")
 @pytest.mark.parametrize("destination", [bytes.fromhex("020000000099"), bytes.fromhex("01005e000001"), BROADCAST])
 def test_frames_to_others(lab, c, destination):
     """RFC 1122 section 4.2.3.10: a TCP segment to a broadcast or multicast address is silently dropped."""
@@ -80,11 +82,13 @@ def test_padding_after_the_packet_is_ignored(lab, c):
 # ---- IPv4 ----
 
 
+@pytest.mark.rfc("1122:destination")
 @pytest.mark.parametrize("destination", ["10.0.0.3", "10.0.0.255", "255.255.255.255", "224.0.0.1", "0.0.0.0"])
 def test_packets_to_others(lab, c, destination):
     refused(lab, c, ethernet(ip(c, destination=destination)), "not_ours")
 
 
+@pytest.mark.rfc("1122:version")
 @pytest.mark.parametrize("version", [0, 5, 6, 15])
 def test_other_versions(lab, c, version):
     refused(lab, c, ethernet(ip(c, version=version)), "ip_header")
@@ -112,6 +116,7 @@ def test_total_lengths_that_cannot_be(lab, c, total):
         assert after == before + 1
 
 
+@pytest.mark.rfc("1122:checksum")
 def test_header_checksum(lab, c):
     packet = bytearray(ip(c))
     packet[8] ^= 1  # TTL
@@ -133,7 +138,7 @@ def test_other_protocols(lab, c, protocol):
 @pytest.mark.parametrize(
     "source", ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "10.0.0.255", STACK, "240.0.0.1"]
 )
-@pytest.mark.rfc("9293:MUST-63")
+@pytest.mark.rfc("9293:MUST-63", "1122:bad-source")
 def test_source_addresses_that_cannot_be(lab, c, source):
     """RFC 1122 section 3.2.1.3; and our own address from outside (RFC 2827: nobody else has it)."""
     segment = c.segment("S")
@@ -155,7 +160,7 @@ def test_loopback_destination_from_outside(lab, c):
     assert lab.left == []
 
 
-@pytest.mark.rfc("9293:MUST-50")
+@pytest.mark.rfc("9293:MUST-50", "1122:options-unknown")
 @pytest.mark.parametrize(
     "options",
     [
@@ -173,6 +178,7 @@ def test_options_are_skipped(lab, c, options):
     assert c.socket.recv() == b"bytes"
 
 
+@pytest.mark.rfc("1122:ttl-short")
 def test_ttl_of_zero_and_one_are_ours(lab, c):
     """RFC 1122 section 3.2.1.7: a host must not drop a datagram just because its TTL is below 2."""
     lab.inject_frame(ethernet(ip(c, ttl=1)))
@@ -299,6 +305,7 @@ def test_every_combination_of_flags(lab, c, bits):
 # ---- counting ----
 
 
+@pytest.mark.rfc("1122:counted")
 def test_every_frame_is_counted(lab, c):
     before = lab.engine.counters()
     frames = [ethernet(ip(c)), ethernet(ip(c))[:10], ethernet(ip(c), ethertype=1)]

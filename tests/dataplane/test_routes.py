@@ -1,6 +1,7 @@
 """Where packets go: the network, the gateway, neighbours not known yet; flows that belong to another replica."""
 
 import errno
+from dataclasses import replace
 
 import pytest
 
@@ -8,7 +9,7 @@ from neatstack.dataplane.engine import Engine
 from tests.dataplane.tcp.test_numbers import flow_hash, stack_page
 from tests.support.lab import PEER, PEER_MAC, STACK, STACK_MAC, START, Lab
 from tests.support.layout import neat
-from tests.support.packet import Segment, build, parse
+from tests.support.packet import Segment, address, build, parse
 
 GATEWAY, GATEWAY_MAC = "10.0.0.254", bytes.fromhex("0200000000fe")
 
@@ -19,11 +20,13 @@ def frames_of_connect(lab: Lab, address: str) -> list[bytes]:
     return [frame for frame, _ in lab.engine.output()]
 
 
+@pytest.mark.rfc("1122:subnet")
 def test_a_neighbour_is_sent_to_directly():
     (frame,) = frames_of_connect(Lab(gateway=GATEWAY), PEER)
     assert frame[:6] == PEER_MAC
 
 
+@pytest.mark.rfc("1122:subnet", "1122:configured")
 def test_others_are_sent_to_the_gateway():
     """RFC 1122 section 3.3.1.1."""
     lab = Lab(gateway=GATEWAY)
@@ -33,6 +36,7 @@ def test_others_are_sent_to_the_gateway():
     assert parse(frame).destination == "192.0.2.7"
 
 
+@pytest.mark.rfc("1122:arp-no-error")
 def test_a_connection_waits_for_the_hardware_address():
     lab = Lab()
     address = "10.0.0.9"
@@ -69,7 +73,7 @@ def test_many_neighbours():
     assert sorted(int.from_bytes(frame[:6], "big") for frame in frames) == list(range(500))
 
 
-@pytest.mark.rfc("9293:MUST-48", "9293:SHLD-21", "9293:SHLD-22", "9293:MUST-49")
+@pytest.mark.rfc("9293:MUST-48", "9293:SHLD-21", "9293:SHLD-22", "9293:MUST-49", "1122:tos", "1122:ttl")
 def test_tos_and_ttl_of_the_socket():
     """IP_TOS and IP_TTL."""
     lab = Lab()
@@ -102,3 +106,20 @@ def test_a_stray_segment_of_another_replicas_flow_is_not_answered(flags):
     assert answers[True] > 5
     assert answers[False] == 0
     assert engine.counters()["drop_moved"] == 100 - answers[True]
+
+
+@pytest.mark.rfc("1122:reply-source")
+def test_who_is_answered_hears_from_the_address_that_he_has_spoken_to():
+    """RFC 1122 section 3.3.4.2: of two addresses of ours, by TCP, and by an error about a datagram."""
+    second = "10.0.0.9"
+    lab = Lab(addresses=[f"{second}/24"])
+    lab.listening(80)
+    for destination in (STACK, second):
+        for port in (80, 81):
+            syn = lab.connection(port).segment("S")
+            lab.inject(replace(syn, destination=destination))
+            [answer] = lab.left
+            lab.left = []
+            assert (answer.source, answer.source_port) == (destination, port)
+        lab.inject_datagram(b"x", 99, destination=destination)
+        assert lab.other_frames.pop()[26:30] == address(destination)

@@ -160,6 +160,7 @@ class Options(BaseModel):
         return Addressing(self.address, self.gateway, self.host_address)
 
 
+# rfc: 1122:configured
 def load(file: Path | None, given: dict[str, Any]) -> Settings:
     """The settings from `file` (TOML; None: no file) and from `given`, the options of the command line, which win.
 

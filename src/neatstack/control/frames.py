@@ -72,6 +72,7 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
+# rfc: 1122:echo mask information echo-group
 def answer_echo(frame: bytes, mac: bytes, address: bytes) -> bytes | None:
     """The packet of an echo reply (RFC 1122 section 3.2.2.6) to an echo request for us; else None."""
     message = _echo_request(frame, mac, address)

@@ -106,7 +106,7 @@ class Neighbourhood:
         due_times = [enquiry.next_at for enquiry in self.enquiries.values()] + list(self.refresh_at.values())
         return min(due_times, default=None)
 
-    # rfc: 4861:7.3.3-1
+    # rfc: 4861:7.3.3-1, 1122:arp-flush arp-flood dead-gateway no-pings
     def _ask_again(self, address: bytes, enquiry: Enquiry, now: float) -> None:
         """The neighbour itself while we believe to know it, else everybody; or give up."""
         if enquiry.asked >= ASK_MOST:

@@ -54,6 +54,7 @@ class Pings:
         self.ident = int.from_bytes(os.urandom(2), "big")
         self.under_way: dict[int, Echo] = {}  # by the sequence number on the wire
 
+    # rfc: 1122:echo-client
     def start(self, message: dict[str, Any], done: Done) -> None:
         """`done` gets the answer, perhaps at once. Raises ValueError for what cannot be sent."""
         destination = ip_address(message["address"])

@@ -55,6 +55,19 @@ def test_syn_is_retransmitted_with_backoff_until_etimedout():
     assert c.state == "CLOSED"
 
 
+@pytest.mark.rfc("9293:MUST-23")
+@pytest.mark.parametrize(("syn_retries", "least", "most"), [(0, 120, 130), (7, 180, 260)])
+def test_how_long_a_syn_is_tried(syn_retries: int, least: int, most: int):
+    """RFC 9293 section 3.8.3, R2: three minutes are there for who asks for them (TCP_SYNCNT)."""
+    lab = Lab()
+    c = lab.connecting(lines={"syn_retries": syn_retries})
+    c.expects("S")
+    lab.until(least)
+    assert c.socket.state == neat.STATE_CONNECTING
+    lab.until(most)
+    assert c.socket.state == neat.STATE_CLOSED and c.socket.error == errno.ETIMEDOUT
+
+
 def test_a_retransmitted_syn_is_the_same_syn():
     lab = Lab()
     c = lab.connecting()
@@ -194,7 +207,7 @@ def test_connect_without_a_route():
     assert socket.error == errno.ENETUNREACH
 
 
-@pytest.mark.rfc("9293:MUST-43")
+@pytest.mark.rfc("9293:MUST-43", "1122:own-source", "1122:choose-source")
 def test_connect_from_an_address_that_is_not_ours():
     lab = Lab()
     socket = lab.program.connect(PEER, 80, local="10.0.0.77")

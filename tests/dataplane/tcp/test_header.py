@@ -139,7 +139,7 @@ def test_what_was_sent_in_pieces_leaves_in_full_segments():
     assert [(len(s.payload), s.flags) for s in c.receives()] == [(1460, "A"), (1460, "A"), (80, "PA")]
 
 
-@pytest.mark.rfc("9293:MUST-44", "9293:MUST-45")
+@pytest.mark.rfc("9293:MUST-44", "9293:MUST-45", "1122:own-source", "1122:broadcast-source")
 def test_a_connection_is_opened_from_our_address_and_keeps_it():
     lab = Lab()
     lab.captured = []

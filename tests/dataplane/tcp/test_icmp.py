@@ -54,7 +54,14 @@ def error(
         (PARAMETER, 0, errno.EPROTO),
     ],
 )
-@pytest.mark.rfc("9293:MUST-54", "9293:SHLD-26")
+@pytest.mark.rfc(
+    "9293:MUST-54",
+    "9293:SHLD-26",
+    "1122:unreachable-told",
+    "1122:unreachable-port-tcp",
+    "1122:time-exceeded",
+    "1122:parameter",
+)
 def test_an_error_ends_a_connection_that_is_being_opened(kind, code, number):
     """RFC 5461 section 3.1: nobody has to wait for the SYN's timeouts. As Linux translates it."""
     lab = Lab()
@@ -67,7 +74,7 @@ def test_an_error_ends_a_connection_that_is_being_opened(kind, code, number):
 
 
 @pytest.mark.parametrize("kind, code", [(QUENCH, 0), (REDIRECT, 1), (8, 0), (200, 9)])
-@pytest.mark.rfc("9293:MUST-55", "5927:6.1")
+@pytest.mark.rfc("9293:MUST-55", "5927:6.1", "1122:icmp-unknown", "1122:quench-ignored")
 def test_what_is_no_error_is_ignored(kind, code):
     """Source quench above all: RFC 6633 section 3."""
     lab = Lab()
@@ -103,7 +110,39 @@ def test_what_does_not_quote_a_segment_on_its_way_is_not_believed(lie):
     assert lab.drops("icmp") == 1
 
 
+@pytest.mark.rfc("9293:MUST-56")
+@pytest.mark.parametrize("kind, code", [(UNREACHABLE, 0), (UNREACHABLE, 1), (UNREACHABLE, 5), (EXCEEDED, 0)])
+def test_soft_errors_end_no_connection_that_a_peer_is_opening(kind, code):
+    """Nor do they keep it from being opened: the next SYN-ACK may get through."""
+    lab = Lab()
+    c = lab.connection()
+    c.listener = lab.listening()
+    c.sends("S", options=c.syn_options)
+    c.expects("SA")
+    error(lab, c, kind, code)
+    assert c.state == "SYN_RECEIVED"
+    c.sends("A", seq=1)
+    assert lab.program.accept(c.listener) is not None
+
+
 # ---- established ----
+
+
+@pytest.mark.rfc("9293:MUST-55", "1122:quench-ignored", "1122:redirect-ignored", "1122:redirect-sent")
+@pytest.mark.parametrize("kind, code", [(QUENCH, 0), *((REDIRECT, code) for code in range(4))])
+def test_neither_quench_nor_redirect_changes_a_connection(kind, code):
+    """Source quench is ignored (RFC 6633 section 3); a redirect could take our packets to whom an attacker likes."""
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"x" * 20 * 1460)
+    lab.run()
+    sent = c.receives()
+    before = c.tcb
+    error(lab, c, kind, code, seq=1, mtu=0)
+    assert lab.drops("icmp") == 1 and lab.left == [] and lab.other_frames == []
+    assert c.tcb["cc"] == before["cc"] and c.tcb["snd"] == before["snd"] and c.state == "ESTABLISHED"
+    c.sends(ack=1 + len(sent) * 1460)
+    assert c.receives(), "and what goes on goes to the same hardware address: Lab looks at each frame's"
 
 
 @pytest.mark.rfc("5927:5.2")
@@ -149,7 +188,7 @@ def test_with_nothing_on_its_way_nothing_is_believed():
 # ---- path MTU ----
 
 
-@pytest.mark.rfc("1191:3b", "1191:6.5")
+@pytest.mark.rfc("1191:3b", "1191:6.5", "1122:longest-sent")
 def test_fragmentation_needed_makes_segments_smaller():
     """RFC 1191 section 6.5: what was dropped goes again at once, and the congestion window stays."""
     lab = Lab()
@@ -227,7 +266,7 @@ def test_short_segments_that_are_lost_are_no_black_hole():
     assert c.tcb["snd"]["mss"] == 1460
 
 
-@pytest.mark.rfc("9293:MUST-56")
+@pytest.mark.rfc("9293:MUST-56", "1122:unreachable-hint")
 @pytest.mark.parametrize(
     "kind, code", [(UNREACHABLE, 0), (UNREACHABLE, 1), (UNREACHABLE, 5), (EXCEEDED, 0), (PARAMETER, 0)]
 )

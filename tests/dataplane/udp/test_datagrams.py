@@ -14,6 +14,7 @@ from tests.support.packet import Datagram, address, build_datagram, build_ethern
 from tests.support.program import Program
 
 
+@pytest.mark.rfc("1122:tos-up", "1122:udp-destination")
 def test_a_datagram_arrives_with_all_that_is_known_of_it():
     lab = Lab()
     s = lab.datagram_socket(53)
@@ -27,6 +28,7 @@ def test_a_datagram_arrives_with_all_that_is_known_of_it():
     assert s.recv() is None
 
 
+@pytest.mark.rfc("1122:udp-service", "1122:tos", "1122:ttl-zero")
 def test_a_datagram_leaves_as_it_was_asked_for():
     lab = Lab()
     s = lab.datagram_socket(53)
@@ -54,6 +56,7 @@ def test_every_size_both_ways(size):
     assert [d.payload for d in lab.datagrams] == [data] * 200
 
 
+@pytest.mark.rfc("1122:udp-checksum")
 def test_checksums():
     """RFC 1122 section 4.1.3.4: a wrong one is dropped silently, none is accepted, and ours is there (is_sound)."""
     lab = Lab()
@@ -251,6 +254,7 @@ def test_to_ourselves(where):
     assert not lab.datagrams and not lab.other_frames
 
 
+@pytest.mark.rfc("1122:own-source", "1122:choose-source", "1122:broadcast-source", "1122:udp-source-told")
 def test_the_source_that_was_asked_for_must_be_ours():
     lab = Lab()
     s = lab.datagram_socket(7)
@@ -263,6 +267,7 @@ def test_the_source_that_was_asked_for_must_be_ours():
     assert lab.drops("udp_send") == 3
 
 
+@pytest.mark.rfc("1122:multicast", "1122:broadcast-formats")
 def test_broadcast_and_multicast():
     lab = Lab()
     first, second = lab.datagram_socket(5353), lab.datagram_socket(5353, flags=neat.BIND_REUSEADDR)
@@ -299,6 +304,7 @@ def test_a_tcp_segment_to_a_group_is_none_of_ours():
     assert s.recv() is None and lab.drops("not_ours") == 2
 
 
+@pytest.mark.rfc("1122:arp-queue", "1122:arp-no-error")
 def test_a_neighbour_that_is_not_known_yet():
     """RFC 1122 section 2.3.2.2: the datagrams wait for it, in order, while others go."""
     lab = Lab()

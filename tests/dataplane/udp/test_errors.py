@@ -47,6 +47,38 @@ def test_no_error_is_sent_to_or_about_a_group_nor_for_what_is_damaged():
     assert not lab.other_frames
 
 
+@pytest.mark.rfc("1122:no-error-nobody", "1122:udp-bad-source", "1122:bad-source")
+@pytest.mark.parametrize("source", ["0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255",
+                                    "10.0.0.255", "10.0.0.0", STACK])  # fmt: skip
+@pytest.mark.parametrize("port", [7, 99])
+def test_who_is_no_single_host_is_neither_heard_nor_answered(source: str, port: int):
+    """RFC 1122 sections 3.2.1.3, 3.2.2 and 4.1.3.6."""
+    lab = Lab()
+    s = lab.datagram_socket(7)
+    lab.inject_datagram(b"x", port, source=source)
+    assert s.recv() is None and lab.other_frames == [] and lab.drops("martian") == 1
+
+
+@pytest.mark.rfc("1122:error-tos")
+def test_an_error_has_no_type_of_service():
+    """RFC 1122 section 3.2.2; its precedence is that of network control (RFC 1812 section 4.3.2.5)."""
+    lab = Lab()
+    lab.inject_datagram(b"x", 99, tos=0x10)
+    [frame] = lab.other_frames
+    assert frame[15] & 0x1F == 0
+
+
+@pytest.mark.rfc("1122:broadcast-link")
+@pytest.mark.parametrize("mac", [b"\xff" * 6, bytes.fromhex("01005e000001")])
+def test_a_broadcast_of_the_link_to_one_host_is_dropped(mac: bytes):
+    lab = Lab()
+    s = lab.datagram_socket(7)
+    for port in (7, 99):
+        d = Datagram(source=PEER, destination=STACK, source_port=9, destination_port=port, payload=b"x")
+        lab.inject_frame(build_datagram(d, source_mac=PEER_MAC, destination_mac=mac))
+    assert s.recv() is None and lab.other_frames == [] and lab.drops("not_ours") == 2
+
+
 def test_errors_are_limited():
     lab = Lab()
     for _ in range(1000):
@@ -73,7 +105,14 @@ def reports(lab: Lab, kind: int, code: int, quoted: bytes, *, rest: int = 0, dam
     lab.inject_frame(build_ethernet(packet, source=PEER_MAC, destination=STACK_MAC))
 
 
-@pytest.mark.rfc("1122:errors-told")
+@pytest.mark.rfc(
+    "1122:errors-told",
+    "1122:unreachable-told",
+    "1122:unreachable-hint",
+    "1122:time-exceeded",
+    "1122:parameter",
+    "1122:udp-errors",
+)
 @pytest.mark.parametrize(("kind", "code", "number", "final"), [
     (3, 0, errno.ENETUNREACH, False), (3, 1, errno.EHOSTUNREACH, False), (3, 2, errno.ENOPROTOOPT, True),
     (3, 3, errno.ECONNREFUSED, True), (3, 4, errno.EMSGSIZE, True), (3, 10, errno.EHOSTUNREACH, True),
@@ -128,7 +167,7 @@ def fields(frame: bytes) -> tuple[int, bool, bool, int]:
     return total, bool(place & 0x4000), bool(place & 0x2000), (place & 0x1FFF) * 8
 
 
-@pytest.mark.rfc("1191:3b", "1191:3f", "1191:3e")
+@pytest.mark.rfc("1191:3b", "1191:3f", "1191:3e", "1122:longest-sent")
 @pytest.mark.parametrize(
     ("flags", "size", "left"),
     [

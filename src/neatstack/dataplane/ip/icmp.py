@@ -33,7 +33,7 @@ SECOND = cython.declare(uint32_t, 1000000000)  # ns
 MOST_A_SECOND = cython.declare(uint32_t, 200)  # RFC 1122 section 3.2.2.1 and RFC 1812 section 4.3.2.8: limited
 
 
-# rfc: 1122:errors-told
+# rfc: 1122:errors-told icmp-unknown unreachable-told time-exceeded parameter redirect-ignored quench-ignored
 def error_arrives(
     s: cython.pointer[Stack], packet: cython.pointer[cython.const[uint8_t]], length: uint32_t
 ) -> cython.void:
@@ -85,7 +85,7 @@ def may_send(s: cython.pointer[Stack]) -> cython.bint:
     return s.errors_sent <= MOST_A_SECOND
 
 
-# rfc: 1122:no-error-about-error error-quotes
+# rfc: 1122:no-error-about-error error-quotes error-tos reply-source
 def send_error(
     s: cython.pointer[Stack],
     packet: cython.pointer[cython.const[uint8_t]],

@@ -32,7 +32,7 @@ from cython.cimports.neatstack.dataplane.wire.headers import (
 )
 
 
-# rfc: 9293:MUST-57
+# rfc: 9293:MUST-57, 1122:ethernet link-group broadcast-link counted
 def frame_arrives(s: cython.pointer[Stack], frame: cython.pointer[Frame]) -> cython.void:
     """Take one frame from the device; it is not needed afterwards."""
     s.counters.packets_in += 1
@@ -123,7 +123,7 @@ def loopback_arrives(s: cython.pointer[Stack], frame: cython.pointer[Frame]) -> 
         datagram_arrives(s, packet, header, length, True, True)
 
 
-# rfc: 9293:MUST-50
+# rfc: 9293:MUST-50, 1122:version checksum ttl-short options-unknown
 @cython.cfunc
 @cython.inline
 @cython.nogil
@@ -139,7 +139,7 @@ def refuse_header(packet: cython.pointer[cython.const[uint8_t]], length: uint32_
     return -1
 
 
-# rfc: 9293:MUST-57 MUST-63
+# rfc: 9293:MUST-57 MUST-63, 1122:destination bad-source no-error-nobody udp-bad-source broadcast-formats
 @cython.cfunc
 @cython.inline
 @cython.nogil

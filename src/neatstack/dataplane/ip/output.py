@@ -54,6 +54,7 @@ def next_hop(s: cython.pointer[Stack], remote_be: Address) -> Address:
     return find_way(s, remote_be)
 
 
+# rfc: 1122:subnet
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -82,6 +83,7 @@ def find_way(s: cython.pointer[Stack], remote_be: Address) -> Address:
     return s.page.gateway6
 
 
+# rfc: 1122:own-source choose-source broadcast-source
 def source_for(s: cython.pointer[Stack], remote_be: Address) -> Address:
     """The source address of what goes there (RFC 6724 section 5, rules 1, 2, 3 and 8); no address: there is none."""
     best: Address = no_address()
@@ -226,6 +228,7 @@ def headers(
     out.second_length = 0
 
 
+# rfc: 1122:tos ttl ttl-zero udp-service
 def set_class(out: cython.pointer[Outgoing], tos: uint8_t, ttl: uint8_t) -> cython.void:
     """Type of service and time to live, or traffic class and hop limit (0: the default)."""
     ip: cython.pointer[uint8_t] = out.header + ETHERNET_HEADER

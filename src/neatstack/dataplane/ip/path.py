@@ -56,7 +56,7 @@ def plateau(length: uint32_t) -> uint32_t:
     return 1006 if length > 1006 else LEAST_MTU
 
 
-# rfc: 1191:3b 3d 3e, 8201:4-reduce 4-least
+# rfc: 1191:3b 3d 3e, 8201:4-reduce 4-least, 1122:longest-sent
 def learn_path(s: cython.pointer[Stack], remote_be: Address, mtu: uint32_t, length: uint32_t) -> uint32_t:
     """A router says that a packet of `length` bytes was too long for its next link, which takes `mtu` (0: it does not
     say). What is believed of it; 0: nothing, for no router of ours says so."""

@@ -45,7 +45,8 @@ EHOSTDOWN = cython.declare(cython.int, 112)  # which Cython does not know
 ENONET = cython.declare(cython.int, 64)
 
 
-# rfc: 9293:MUST-47 SHLD-25 MUST-54 MUST-56 SHLD-26, 5927:4.1 5.2
+# rfc: 9293:MUST-47 SHLD-25 MUST-54 MUST-56 SHLD-26, 5927:4.1 5.2, 1122:unreachable-told unreachable-hint
+# rfc: 1122:unreachable-port-tcp redirect-sent
 def error_told(
     s: cython.pointer[Stack],
     kind: uint8_t,

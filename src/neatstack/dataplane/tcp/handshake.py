@@ -217,6 +217,7 @@ def passive_open(
         take_text_of_syn(s, i, seg)
 
 
+# rfc: 1122:reply-source
 def new_connection(
     s: cython.pointer[Stack],
     t: cython.pointer[Tcb],

@@ -78,6 +78,7 @@ def output_reset(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     s.views[i].reset_sent = 1  # owed still, until it has left: see publish.py
 
 
+# rfc: 1122:arp-no-error
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

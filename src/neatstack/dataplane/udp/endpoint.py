@@ -354,6 +354,7 @@ def joined(s: cython.pointer[Stack], group_be: Address) -> cython.bint:
     return group_at(s.udp, group_be) < s.udp.group_count
 
 
+# rfc: 1122:multicast
 def join_group(s: cython.pointer[Stack], group_be: Address) -> cython.int:
     """One more socket is a member. 0, or -ENOBUFS: too many groups."""
     u: cython.pointer[Datagrams] = s.udp

@@ -87,6 +87,7 @@ def is_final6(kind: uint8_t, code: uint8_t) -> cython.bint:
     return kind == 4 or (kind == 1 and code in (1, 4, 5, 6))
 
 
+# rfc: 1122:udp-errors unreachable-hint
 def datagram_failed(
     s: cython.pointer[Stack],
     packet: cython.pointer[cython.const[uint8_t]],

@@ -90,6 +90,7 @@ def map_group(
     mac[5] = group[15]
 
 
+# rfc: 1122:choose-source udp-bad-source udp-source-told
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -258,6 +259,7 @@ def finish(
     depart(s, out, transport)
 
 
+# rfc: 1122:udp-checksum
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

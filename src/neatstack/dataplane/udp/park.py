@@ -19,6 +19,7 @@ AGAIN = cython.declare(
 )  # ns; link answers by writing the table of neighbours, which nobody is told of
 
 
+# rfc: 1122:arp-queue arp-no-error
 def park(
     s: cython.pointer[Stack],
     e: cython.pointer[cython.const[Endpoint]],
