@@ -63,8 +63,7 @@ class Pair:
 
     @property
     def any(self) -> str:
-        """All addresses of the family of `address`."""
-        return "::" if ":" in self.address else "0.0.0.0"
+        return every(self.address)
 
     @property
     def url(self) -> str:
@@ -75,6 +74,11 @@ class Pair:
         process = self.server.spawn(*argv)
         self.host.wait_port(self.address, self.port, process=process)
         return process
+
+
+def every(address: str) -> str:
+    """All addresses of the family of this one, to be bound to."""
+    return "::" if ":" in address else "0.0.0.0"
 
 
 def bracketed(address: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from neatstack.control.errors import NeatError
 from neatstack.experiment.link import Direction, Shape
 from neatstack.experiment.netns import Lab
 from neatstack.experiment.path import Flow, Link, Results, Route, jain, measure
+from tests.support.packet import Segment, build
 
 FRAME = bytes(1250)  # 10,000 bits
 MS = 1_000_000
@@ -73,6 +74,53 @@ def test_frames_come_twice_late_and_damaged(ends: tuple[socket.socket, socket.so
     assert len(direction.under_way) + len(direction.late) == 2000 + passed.duplicated
     changed = [frame for _, frame in (*direction.under_way, *direction.late) if frame != packet]
     assert len(changed) >= passed.corrupted and all(frame[:14] == packet[:14] for frame in changed)
+
+
+ECT_0, ECT_1, CE = 2, 1, 3
+
+
+def packet(tos: int, payload: bytes = bytes(300)) -> bytes:
+    ends = {"source": "10.0.0.1", "destination": "10.0.0.2", "source_port": 1, "destination_port": 2}
+    return build(Segment(**ends, seq=3, payload=payload, tos=tos), source_mac=bytes(6), destination_mac=bytes(6))
+
+
+def packet6(traffic_class: int) -> bytes:
+    header = (6 << 28 | traffic_class << 20 | 0x12345).to_bytes(4) + bytes(36)
+    return bytes(12) + b"\x86\xdd" + header + bytes(300)
+
+
+@pytest.mark.parametrize("made", [packet, packet6])
+def test_what_may_be_marked_is(ends: tuple[socket.socket, socket.socket], made: Callable[[int], bytes]) -> None:
+    """The rest of the type of service stays, and the checksum of the header is right."""
+    direction = Direction(*ends, Shape(marking=1.0), seed=1)
+    for ecn in (0, ECT_1, ECT_0, CE):
+        direction.frame(made(0xB8 | ecn), 0)
+    assert [frame for _, frame in direction.under_way] == [made(0xB8 | ecn) for ecn in (0, CE, CE, CE)]
+    assert direction.passed.marked == 2
+
+
+def test_marks_by_chance_and_by_number(ends: tuple[socket.socket, socket.socket]) -> None:
+    """Only frames with text have numbers."""
+    by_chance = Direction(*ends, Shape(marking=0.1), seed=1)
+    by_number = Direction(*ends, Shape(mark=(1, 2)), seed=1)
+    for _ in range(2000):
+        by_chance.frame(packet(ECT_0), 0)
+    assert 150 < by_chance.passed.marked < 250
+    sent = [packet(ECT_0), packet(ECT_0, b""), packet(ECT_0), packet(0), packet(ECT_0)]
+    for frame in sent:
+        by_number.frame(frame, 0)
+    sent[2] = packet(CE)
+    assert [frame for _, frame in by_number.under_way] == sent and by_number.passed.marked == 1
+
+
+def test_marks_at_a_threshold_of_the_queue(ends: tuple[socket.socket, socket.socket]) -> None:
+    length = len(packet(0))
+    direction = Direction(*ends, Shape(rate_mbit=10, mark_bytes=3 * length), seed=1)
+    for _ in range(5):
+        direction.frame(packet(ECT_0), 0)
+    assert [frame[15] for _, frame in direction.under_way] == [ECT_0] * 3 + [CE] * 2
+    direction.frame(packet(ECT_0), 1 * MS)
+    assert direction.under_way[-1][1] == packet(ECT_0), "the queue is short again"
 
 
 def test_what_is_due_leaves(ends: tuple[socket.socket, socket.socket]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neatstack.experiment.netns import Namespace
+from tests.conftest import every
 from tests.support.puppet import Puppet, Remote, digest
 
 SYSCTLS = Path("/proc/sys/net/ipv4")
@@ -31,14 +32,17 @@ def switched(kernel: Namespace, settings: Mapping[str, object]) -> Iterator[None
 
 
 def counted(kernel: Namespace) -> dict[str, int]:
-    """What the kernel has counted in a namespace of TCP (`nstat`)."""
-    found = {}
+    """What the kernel has counted in a namespace of IP and TCP (`nstat`)."""
     with kernel.entered():
-        for file, protocol in (("netstat", "TcpExt:"), ("snmp", "Tcp:")):
-            lines = Path("/proc/thread-self/net", file).read_text().splitlines()
-            names, values = (line.split()[1:] for line in lines if line.startswith(protocol))
+        found = {name: int(value) for name, value in map(str.split, read("snmp6"))}
+        for file, protocol in (("netstat", "IpExt:"), ("netstat", "TcpExt:"), ("snmp", "Tcp:")):
+            names, values = (line.split()[1:] for line in read(file) if line.startswith(protocol))
             found |= dict(zip(names, map(int, values), strict=True))
     return found
+
+
+def read(file: str) -> list[str]:
+    return Path("/proc/thread-self/net", file).read_text().splitlines()
 
 
 @dataclass
@@ -57,13 +61,13 @@ class Peers:
         """
         opener, server = (self.stack, self.kernel) if connects == "stack" else (self.kernel, self.stack)
         address = self.kernel_address if connects == "stack" else self.stack_address
-        listener = server.listen("0.0.0.0", port)
+        listener = server.listen(every(address), port)
         if text:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 16)
-        client = opener.socket()
+        client = opener.socket(address)
         if source:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            client.bind(("0.0.0.0", source))
+            client.bind((every(address), source))
         try:
             client.sendto(text, socket.MSG_FASTOPEN, (address, port)) if text else client.connect((address, port))
         except OSError as error:

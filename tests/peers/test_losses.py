@@ -5,128 +5,22 @@ stack ── TAP ── host (forwards) ── near ══ link ══ far: the 
 
 from __future__ import annotations
 
-import itertools
 import socket
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
 from neatstack.experiment.link import Shape
 from neatstack.experiment.netns import Lab
-from neatstack.experiment.path import FAR, Route
-from tests.peers.endings import LINGER_RESET
-from tests.peers.switches import Peers, counted, exchange, switched
-from tests.support.puppet import Puppet, Remote, digest
-from tests.support.trace import capturing, complaints, ended, fields, window_violations
+from tests.peers.rough import DELAY, MSS, SIDES, Rough, transfer
+from tests.peers.switches import exchange
 
-SIDES = "stack", "kernel"
-DELAY = 10.0  # ms one way
 TIMEOUT = 0.2  # seconds: no retransmission timeout is shorter, of either end
-MSS = 1448
-ports = itertools.count(7000)
-ACCEPTED = (
-    "This frame is a (suspected)",
-    "This frame initiates the connection closing",
-    "This frame undergoes the connection closing",
-    "Previous segment(s) not captured",
-    "ACKed segment that wasn't captured",
-    "Duplicate ACK",
-    "D-SACK Sequence",
-    "TCP window specified by the receiver is now completely full",
-    "TCP Zero Window",
-    "TCP window update",
-    "TCP keep-alive segment",
-    "ACK to a TCP keep-alive segment",
-    "ACK to a TCP Zero Window Probe",
-)
-
-
-@dataclass
-class Seen:
-    """What has happened in a block: by the link, by both ends, and in the trace."""
-
-    to_kernel: dict[str, int] = field(default_factory=dict)
-    to_stack: dict[str, int] = field(default_factory=dict)
-    kernel: dict[str, int] = field(default_factory=dict)
-    stack: dict[str, int] = field(default_factory=dict)
-    trace: Path = Path()
-
-    def again(self) -> list[float]:
-        """Seconds from the first to the last time that the stack has sent text, of what it has sent more than once."""
-        times: dict[str, list[float]] = {}
-        for at, sequence in fields(
-            self.trace, "frame.time_relative", "tcp.seq", only=f"tcp.len > 0 && ip.dst == {FAR}"
-        ):
-            times.setdefault(sequence, []).append(float(at))
-        return [seen[-1] - seen[0] for seen in times.values() if len(seen) > 1]
-
-
-class Rough:
-    """The stack and the kernel, with a link between them that can be made anew."""
-
-    def __init__(self, lab: Lab, directory: Path) -> None:
-        self.route = Route(lab, Shape())
-        self.route.end_link()
-        self.directory, self.numbers = directory, itertools.count()
-        self.pairs: list[tuple[Remote, Remote]] = []
-        stack, far = self.route.stack, self.route.far
-        self.peers = Peers(Puppet(stack.programs), Puppet(far), stack.address, FAR)
-
-    @contextmanager
-    def link(self, shape: Shape, settings: dict[str, object] | None = None, traced: bool = True) -> Iterator[Seen]:
-        """A link of this shape, and a trace of what crosses it, which must be as it should."""
-        seen = Seen(trace=self.directory / f"{next(self.numbers)}.pcapng")
-        self.route.start_link(shape)
-        before = counted(self.route.far)
-        with switched(self.route.far, settings or {}):
-            if traced:
-                with capturing(self.route.stack, "-w", seen.trace, "--buffer", 64, "tcp") as process:
-                    yield seen
-                    time.sleep(3 * DELAY / 1000)
-                    _, said = ended(process)
-                assert "missed" not in said
-                assert complaints(seen.trace, ACCEPTED) == []
-                assert window_violations(seen.trace) == []
-            else:
-                yield seen
-        self.forget()
-        seen.to_kernel, seen.to_stack = self.route.end_link()
-        seen.kernel = {name: value - before.get(name, 0) for name, value in counted(self.route.far).items()}
-
-    def counters(self) -> dict[str, int]:
-        return self.route.stack.replicas()[0]["counters"]
-
-    def pair(self, connects: str = "stack") -> tuple[Remote, Remote]:
-        """A connection that ends with the block: the stack's end and the kernel's."""
-        self.pairs.append(self.peers.connected(connects, next(ports)))
-        return self.pairs[-1]
-
-    def connected(self, sender: str) -> tuple[Remote, Remote]:
-        """A connection: the end that sends, and the one that receives."""
-        ours, kernels = self.pair()
-        return (ours, kernels) if sender == "stack" else (kernels, ours)
-
-    def forget(self) -> None:
-        """What has been lost last is not sent again later."""
-        for end in itertools.chain.from_iterable(self.pairs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
-            end.close()
-        self.pairs.clear()
 
 
 @pytest.fixture(scope="module")
 def rough(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Rough:
     return Rough(lab, tmp_path_factory.mktemp("losses"))
-
-
-def transfer(sender: Remote, receiver: Remote, length: int) -> None:
-    sending = sender.begin("send_stream", 5, length)
-    assert receiver.receive_stream(length) == (length, digest(5, length))
-    assert sending.result(5) == length
 
 
 SWITCHES: list[dict[str, object]] = [

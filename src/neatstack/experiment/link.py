@@ -5,6 +5,8 @@
 Frames that come in at one interface leave at the other, the same both ways. Prints `ready`, and at SIGTERM what has
 passed, as JSON, so that what the link did can be checked against what it was told to do. The neighbours' segmentation
 and checksum offloads must be off (`plain`): a frame here is what would be on a wire.
+
+It can mark packets, too, as a router with explicit congestion notification does (RFC 3168): those that may be marked.
 """
 
 from __future__ import annotations
@@ -23,13 +25,16 @@ import time
 from collections import deque
 from dataclasses import asdict, dataclass
 
+from neatstack.experiment.frames import sum_header
+
 ETH_P_ALL = 3
 SOL_PACKET, PACKET_STATISTICS, PACKET_IGNORE_OUTGOING = 263, 6, 23
 SO_RCVBUFFORCE = 33
 BUFFER = 16 << 20  # bytes that may wait for this process: a burst while it does not run
 AT_ONCE = 64  # frames of one direction, before the other is looked at
 LONGEST_FRAME = 1 << 16
-ETHERNET, IPV4 = 14, b"\x08\x00"  # bytes of its header, and what they end with
+ETHERNET, IPV4, IPV6 = 14, b"\x08\x00", b"\x86\xdd"  # bytes of its header, and what they end with
+CE = 3  # both bits of the field: congestion; one of them: it may be marked (RFC 3168 section 5)
 TEXT = 200  # bytes of a frame that has text in it: no mere SYN or ACK
 SIOCETHTOOL = 0x8946
 OFFLOADS = {"checksum": 0x17, "scatter": 0x19, "tso": 0x1F, "gso": 0x24, "gro": 0x2C}  # ETHTOOL_S…
@@ -49,6 +54,9 @@ class Shape:
     reorder_ms: float = 2.0
     corrupt: float = 0.0  # share of the frames of which one bit is changed: of those that have checksums, IPv4
     lose: tuple[int, ...] = ()  # which of the frames with text are lost, from 0
+    marking: float = 0.0  # share of the frames that are marked, if they may be
+    mark: tuple[int, ...] = ()  # which of the frames with text are
+    mark_bytes: int = 0  # that wait for the link, from which on all are; 0: never
     hold: int | None = None  # with which of the frames with text the link stands still, for `hold_ms`
     hold_ms: float = 0.0
     seed: int = 0
@@ -65,6 +73,7 @@ class Passed:
     duplicated: int = 0
     reordered: int = 0
     corrupted: int = 0
+    marked: int = 0
     overrun: int = 0  # by this process, which was too slow: no part of the emulation
     late_ns: int = 0  # how late the latest frame left
     late_total_ns: int = 0
@@ -78,12 +87,15 @@ class Direction:
         self.delay = round(shape.delay_ms * 1_000_000)
         self.ns_per_byte = 8_000 / shape.rate_mbit if shape.rate_mbit else 0.0
         self.most_ns = shape.queue_bytes * self.ns_per_byte if shape.queue_bytes else float("inf")
+        self.mark_ns = shape.mark_bytes * self.ns_per_byte if shape.mark_bytes else float("inf")
         self.random = random.Random(seed)
         self.chance = self.random.random
         self.free_at = 0.0  # ns: when the link has sent all that waits
         self.under_way: deque[tuple[float, bytes]] = deque()
         self.late: deque[tuple[float, bytes]] = deque()  # what others may overtake
-        self.rough = bool(shape.duplicate or shape.reorder or shape.corrupt or shape.lose or shape.hold is not None)
+        self.rough = bool(
+            shape.duplicate or shape.reorder or shape.corrupt or shape.lose or shape.mark or shape.hold is not None
+        )
         self.texts = 0
         self.passed = Passed()
 
@@ -110,6 +122,8 @@ class Direction:
         if self.shape.loss and self.chance() < self.shape.loss:
             passed.lost += 1
             return
+        if self.free_at - now > self.mark_ns or (self.shape.marking and self.chance() < self.shape.marking):
+            frame = self.marked(frame)
         if self.rough:
             self.damage(frame)
         else:
@@ -123,6 +137,8 @@ class Direction:
             if number in shape.lose:
                 passed.lost += 1
                 return
+            if number in shape.mark:
+                frame = self.marked(frame)
             if number == shape.hold:
                 self.free_at += shape.hold_ms * 1_000_000
         if self.chance() < shape.corrupt and frame[ETHERNET - 2 : ETHERNET] == IPV4:
@@ -138,6 +154,12 @@ class Direction:
             self.late.append((at + shape.reorder_ms * 1_000_000, frame))
         else:
             self.under_way.append((at, frame))
+
+    def marked(self, frame: bytes) -> bytes:
+        """The frame with a mark, or as it is if its packet may have none."""
+        made = congested(frame)
+        self.passed.marked += made != frame
+        return made
 
     def give(self) -> float:
         """Send what is due; when (ns) the next frame is."""
@@ -163,6 +185,18 @@ class Direction:
         _, dropped = struct.unpack("II", self.source.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
         self.passed.overrun += dropped
         return asdict(self.passed)
+
+
+def congested(frame: bytes) -> bytes:
+    """The frame with the packet's field CE, if it says that this may be done."""
+    shift = {IPV4: 0, IPV6: 4}.get(frame[ETHERNET - 2 : ETHERNET])  # where the field is in the packet's second byte
+    if shift is None or frame[ETHERNET + 1] >> shift & CE in (0, CE):
+        return frame
+    made = bytearray(frame)
+    made[ETHERNET + 1] |= CE << shift
+    if shift == 0:
+        sum_header(made)
+    return bytes(made)
 
 
 def open_interface(name: str) -> socket.socket:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from neatstack.experiment.stage import module
 from neatstack.experiment.tables import Columns, Files
 
 FAR, NEAR = "10.79.1.2", "10.79.1.1"
+FAR6, NEAR6 = "fd79:1::2", "fd79:1::1"
 SENDER, ROUTER = "10.79.2.2", "10.79.2.1"
 PORTS = {"kernel": 5301, "stack": 5302}
 BUFFERS = 4 << 20  # bytes of a receive and of a send buffer of the stack: the product of rate and delay fits
@@ -56,11 +58,11 @@ class Link:
 
 
 class Route:
-    """The namespaces and the link between them, made in a lab."""
+    """The namespaces and the link between them, made in a lab; `options` are more for `neat up`."""
 
-    def __init__(self, lab: Lab, shape: Shape, replicas: int = 1) -> None:
+    def __init__(self, lab: Lab, shape: Shape, replicas: int = 1, options: Sequence[object] = ()) -> None:
         self.lab = lab
-        self.stack = self.start_stack(lab, replicas)
+        self.stack = self.start_stack(lab, replicas, options)
         self.host, self.kernel = self.stack.host, lab.namespace("kernel")
         self.far, self.between = lab.namespace("far"), lab.namespace("link")
         lab.veth(self.host, f"{ROUTER}/24", self.kernel, f"{SENDER}/24")
@@ -72,9 +74,9 @@ class Route:
         self.start_link(shape)
 
     @staticmethod
-    def start_stack(lab: Lab, replicas: int) -> Stack:
+    def start_stack(lab: Lab, replicas: int, options: Sequence[object]) -> Stack:
         config = f"receive_buffer = {BUFFERS}\nsend_buffer = {BUFFERS}\nsockets = 64\n"
-        return lab.stack(replicas=replicas, config=config, options=["--gateway", Stack.host_address])
+        return lab.stack(replicas=replicas, config=config, options=["--gateway", Stack.host_address, *options])
 
     def join(self, place: Namespace, name: str, address: str, other: str) -> None:
         """A veth pair from a place into the link's namespace, both ends without offloads."""
@@ -102,6 +104,14 @@ class Route:
                 link.plain(what)
             where.ip("link", "set", what, "up")
         place.ip("address", "add", f"{address}/24", "dev", name)
+
+    def speak_ipv6(self) -> None:
+        """Also between the stack, which must have been given an address, and the far side."""
+        for place, name, address in ((self.host, "near", NEAR6), (self.far, "far", FAR6)):
+            self.sysctl(place, f"ipv6/conf/{name}/disable_ipv6", "0")
+            place.ip("address", "add", f"{address}/64", "dev", name, "nodad")
+        self.sysctl(self.host, "ipv6/conf/all/forwarding", "1")
+        self.far.ip("route", "add", "default", "via", NEAR6)
 
     @staticmethod
     def sysctl(place: Namespace, name: str, value: str) -> None:
