@@ -37,6 +37,7 @@ from tests.support.layout import (
     ReplicaPage,
     Socket,
     StackPage,
+    TcpInfo,
     neat,
 )
 
@@ -348,6 +349,8 @@ class Mirror:
                 self._free(channel, slot)
             return
         end.read = program.rx_tail
+        if program.info_asked != end.lines.info_answered:
+            self._inform(end)
         if program.flags & neat.FLAG_TAKEN:
             end.taken = True
         if op == neat.OP_DETACH:
@@ -361,6 +364,15 @@ class Mirror:
             self._requeue(end)
         elif program.shut & neat.SHUT_ABORT:
             self._shut(end, errno.ECONNRESET)
+
+    @staticmethod
+    def _inform(end: End) -> None:
+        """Something of which a test can tell whether the library has asked."""
+        assert end.channel
+        at = end.channel.header.infos_at + end.slot * ctypes.sizeof(TcpInfo)
+        info = TcpInfo.from_buffer(end.channel.memory, at)
+        info.tcp_state, info.segs_in = end.lines.tcp_state, end.program.info_asked
+        end.lines.info_answered = end.program.info_asked
 
     def _free(self, channel: Channel, slot: int) -> None:
         channel.ends[slot] = None

@@ -209,7 +209,16 @@ def test_options() -> None:
     assert client.getsockopt(*algorithm, 16).rstrip(b"\0") == b"reno"
     with raises(errno.ENOENT):
         client.setsockopt(*algorithm, b"bic")
-    assert struct.unpack_from("B", server.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104))[0] == 1
+    for times in (1, 2):
+        info = server.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        assert len(info) == 240 and info[0] == 1 and struct.unpack_from("I", info, 140)[0] == times, "asked each time"
+    assert len(server.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 3)) == 3
+    assert client.getsockopt(socket.IPPROTO_TCP, 26, 64) == b"", "TCP_CC_INFO: CUBIC has none"
+    server.send(b"12345")
+    client.recv(1)
+    used, size, _, send_size, *_ = struct.unpack("9I", client.getsockopt(socket.SOL_SOCKET, 55, 64))  # SO_MEMINFO
+    assert used == 4 and size == client.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    assert send_size == client.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     for unknown in (9999, 60):  # SO_ZEROCOPY, of which a program would wait to be told
         with raises(errno.ENOPROTOOPT):
             client.setsockopt(socket.SOL_SOCKET, unknown, 1)

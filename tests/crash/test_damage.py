@@ -41,8 +41,8 @@ def test_no_wrong_byte_and_service_goes_on(part: str) -> None:
 
 
 def test_a_damaged_connection_is_found_before_it_is_used() -> None:
-    size, late = sizes()["Tcb"], sizes()["Late"]
-    for byte in random.Random(1).sample(range(size - late - 8), 12):
+    size, unchecked = sizes()["Tcb"], sizes()["Late"] + sizes()["Tally"]
+    for byte in random.Random(1).sample(range(size - unchecked - 8), 12):
         ended, successors = try_bit("region: connections", size + byte, 0)
         assert ended == DETECTED, byte
         assert successors == [("suspect", FINE)], byte
@@ -50,7 +50,7 @@ def test_a_damaged_connection_is_found_before_it_is_used() -> None:
 
 @pytest.mark.parametrize("waits", [True, False])
 def test_what_is_known_of_text_out_of_order_is_checked_while_there_is_some(waits: bool) -> None:
-    case, (size, late) = Case(), (sizes()["Tcb"], sizes()["Late"])
+    case, (size, late) = Case(), (sizes()["Tcb"], sizes()["Late"] + sizes()["Tally"])
     wire, (client, server) = case.wire, case.pairs[0]
     wire.b.engine.die_at("finished", 2**31)
     if waits:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neatstack.dataplane.channel.create import channel_size, create_channel
-from tests.support.layout import ChannelHeader, ChannelProgram, ChannelReplica, Entry, neat
+from tests.support.layout import ChannelHeader, ChannelProgram, ChannelReplica, Entry, TcpInfo, neat
 from tests.support.layout import Socket as SocketLines
 from tests.support.layout import address as address_of
 
@@ -230,6 +230,17 @@ class Socket:
 
     def look(self) -> None:
         self.program.command(neat.OP_LOOK, self.number)
+
+    def ask(self) -> None:
+        """getsockopt(TCP_INFO): the replica is to write `info`."""
+        self.mine.info_asked = (self.replica.info_answered + 1) & 0xFFFFFFFF
+        self.look()
+
+    @property
+    def info(self) -> Any:
+        """What the replica has answered last: a copy of struct neat_tcp_info."""
+        at = self.program.header.infos_at + self.number * ctypes.sizeof(TcpInfo)
+        return TcpInfo.from_buffer_copy(self.program.memory, at)
 
     def set(self, **lines: int) -> None:
         """setsockopt: fields of neat_socket_program."""

@@ -418,6 +418,7 @@ uint32_t tell_detach(unsigned replica, uint16_t channel, uint32_t slot);
 bool replica_runs(unsigned replica);
 void await_commands(int64_t most_ns);
 bool slot_take(struct sock *s, unsigned replica);
+const struct neat_tcp_info *slot_info(const struct sock *s);
 void slot_attach(struct sock *s, uint16_t channel, unsigned replica, uint32_t slot);
 void slot_start(struct sock *s, unsigned role);
 void slot_start_quietly(struct sock *s, unsigned role);

@@ -337,32 +337,7 @@ static int get_ip_int(struct sock *s, int name, int *value)
     }
 }
 
-static int give_tcp_info(struct sock *s, void *value, socklen_t *length)
-{
-    struct tcp_info info = {.tcpi_state = s->phase == PHASE_LISTENING ? TCP_LISTEN : TCP_CLOSE};
-
-    if (s->program && answered(s)) {
-        const struct neat_socket_replica *r = s->remote;
-        uint32_t mss = r->mss ? r->mss : 536;
-        info.tcpi_state = r->tcp_state;
-        info.tcpi_options = r->snd_wscale || r->rcv_wscale ? TCPI_OPT_WSCALE : 0;
-        info.tcpi_snd_wscale = r->snd_wscale & 15;
-        info.tcpi_rcv_wscale = r->rcv_wscale & 15;
-        info.tcpi_rto = r->rto_us;
-        info.tcpi_rtt = r->rtt_us;
-        info.tcpi_rttvar = r->rttvar_us;
-        info.tcpi_snd_mss = info.tcpi_rcv_mss = info.tcpi_advmss = mss;
-        info.tcpi_snd_cwnd = r->cwnd / mss; /* segments, as Linux counts */
-        info.tcpi_snd_ssthresh = r->ssthresh / mss;
-        info.tcpi_unacked = (unsent_bytes(s) + mss - 1) / mss;
-        info.tcpi_pmtu = neat.page->mtu;
-        info.tcpi_rcv_space = s->rx_mask + 1;
-        info.tcpi_total_retrans = r->retransmits;
-    }
-    return give(value, length, &info, sizeof info);
-}
-
-static int get_option(struct sock *s, int level, int name, void *value, socklen_t *length)
+int get_option(struct sock *s, int level, int name, void *value, socklen_t *length)
 {
     int number = 0, error;
 
@@ -376,8 +351,14 @@ static int get_option(struct sock *s, int level, int name, void *value, socklen_
         return give_pacing(&s->options, value, length);
     if (level == IPPROTO_TCP && name == TCP_CONGESTION)
         return tcp_give_congestion(&s->options, value, length);
-    if (level == IPPROTO_TCP && name == TCP_INFO)
+    if (level == SOL_SOCKET && name == SO_MEMINFO)
+        return give_memory(s, value, length);
+    if (level == IPPROTO_TCP && !s->udp && name == TCP_INFO)
         return give_tcp_info(s, value, length);
+    if (level == IPPROTO_TCP && !s->udp && name == TCP_CC_INFO) { /* neither CUBIC nor Reno has something to tell on Linux */
+        *length = 0;
+        return 0;
+    }
     error = s->udp ? datagram_get_option(s, level, name, &number) : OPTION_COMMON;
     if (error != OPTION_COMMON)
         ;

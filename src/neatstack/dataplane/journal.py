@@ -27,7 +27,7 @@ from cython.cimports.neatstack.dataplane.journal import (
     point,
 )
 from cython.cimports.neatstack.dataplane.stack import UNDO, RegionHeader, Stack, View
-from cython.cimports.neatstack.dataplane.tcp.tcb import Late, Tcb
+from cython.cimports.neatstack.dataplane.tcp.tcb import Late, Tally, Tcb
 from cython.cimports.neatstack.dataplane.wire.crc import crc32c
 
 # ---- checksums ----
@@ -40,7 +40,7 @@ def checksum_of_tcb(t: cython.pointer[cython.const[Tcb]]) -> uint32_t:
     b: uint64_t = 2
     c: uint64_t = 3
     d: uint64_t = 4
-    words: cython.int = (cython.sizeof(Tcb) - cython.sizeof(Late) - 8) // 8  # up to the checksum
+    words: cython.int = (cython.sizeof(Tcb) - cython.sizeof(Late) - cython.sizeof(Tally) - 8) // 8  # up to the checksum
     k: cython.int = 0
     while k + 4 <= words:
         a = crc32c(a, word[k])
@@ -77,8 +77,8 @@ def checksum_of_view(v: cython.pointer[cython.const[View]]) -> uint32_t:
 
 
 def copy_tcb(to: cython.pointer[Tcb], t: cython.pointer[cython.const[Tcb]]) -> cython.void:
-    """All of it that means something."""
-    memcpy(to, t, cython.sizeof(Tcb) - cython.sizeof(Late))
+    """All of it that means something, and is not only counted."""
+    memcpy(to, t, cython.sizeof(Tcb) - cython.sizeof(Late) - cython.sizeof(Tally))
     if cython.unlikely(t.rcv.ranges != 0):
         to.late = t.late
 

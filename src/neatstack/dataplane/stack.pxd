@@ -8,7 +8,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from neatstack.dataplane.channel.address cimport Address
 from neatstack.dataplane.channel.layout cimport (ChannelHeader, ChannelProgram, ChannelReplica, Datagram, Entry, ReplicaPage, Socket,
-                                                 SocketProgram, SocketReplica, StackPage)
+                                                 SocketProgram, SocketReplica, StackPage, TcpInfo)
 from neatstack.dataplane.driver.device cimport OUTBOX, Device, Inbox, Outgoing
 from neatstack.dataplane.driver.maps cimport SteerFlow
 from neatstack.dataplane.tcp.tcb cimport Range, Tcb
@@ -307,6 +307,7 @@ cdef struct Channel:         # private; what is known of one program's channel. 
     Entry *commands          # C
     Entry *events            # C
     Socket *sockets          # C
+    TcpInfo *infos           # C
     uint8_t *buffers         # C
     uint32_t *tcb_of         # socket -> TCB index, 0 none
     Post *posts              # by socket

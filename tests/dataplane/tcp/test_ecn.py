@@ -1,7 +1,5 @@
 """Explicit congestion notification (RFC 3168): agreed on, echoed, answered."""
 
-from typing import Any
-
 import pytest
 
 from tests.dataplane.tcp.test_cookies import timestamp, under_pressure
@@ -31,11 +29,6 @@ def sends(c: Connection, data: bytes) -> list:
     c.socket.send(data)
     c.lab.run()
     return c.receives()
-
-
-def lines(c: Connection) -> Any:
-    """What the replica tells of the connection."""
-    return c.socket.replica
 
 
 def full_flight() -> Connection:
@@ -245,20 +238,20 @@ def test_a_mark_on_text_out_of_order_counts() -> None:
 @pytest.mark.rfc("3168:6.1.2-1", "3168:6.1.2-2", "3168:6.1.2-3", "3168:5-response", "3168:6.1.2-4")
 def test_an_echo_reduces_once_for_a_window() -> None:
     c = full_flight()
-    before = lines(c).cwnd
+    before = c.tcb["cc"]["cwnd"]
     flight = 10 * MSS
     new = []
     for number in range(1, 11):
         c.sends("AE", ack=1 + number * MSS)
         new += c.receives()
-    reduced = lines(c).ssthresh
+    reduced = c.tcb["cc"]["ssthresh"]
     assert reduced == before * 7 // 10
-    assert abs(lines(c).cwnd - reduced) <= MSS
+    assert abs(c.tcb["cc"]["cwnd"] - reduced) <= MSS
     assert all(s.seq >= 1 + flight for s in new), "nothing is sent again"
     assert ["C" in s.flags for s in new] == [True] + [False] * (len(new) - 1)
     assert {s.tos for s in new} == {ECT}
     c.sends("AE", ack=1 + flight + MSS)  # of the next window: the peer has not had our CWR, or has seen another mark
-    assert lines(c).ssthresh < reduced
+    assert c.tcb["cc"]["ssthresh"] < reduced
     again = c.receives()
     assert [("C" in s.flags) for s in again][:1] in ([True], [])
 
@@ -292,7 +285,7 @@ def test_an_echo_does_not_open_the_window() -> None:
     for number in range(1, 11):
         c.sends("AE", ack=1 + number * MSS)
         c.receives()
-        windows.append(lines(c).cwnd)
+        windows.append(c.tcb["cc"]["cwnd"])
     assert windows == sorted(windows, reverse=True) and windows[0] <= 10 * MSS
 
 
@@ -302,7 +295,7 @@ def test_without_agreement_an_echo_says_nothing() -> None:
     c.lab.run()
     c.receives()
     c.sends("AE", ack=1 + MSS)
-    assert lines(c).ssthresh >= 1 << 30
+    assert c.tcb["cc"]["ssthresh"] >= 1 << 30
     assert all("C" not in s.flags and not s.tos for s in c.receives())
 
 
@@ -311,7 +304,7 @@ def test_an_echo_of_what_is_acknowledged_already_reduces_nothing() -> None:
     sends(c, b"text")
     c.sends(ack=5)
     c.sends("AE", ack=5)
-    assert lines(c).ssthresh >= 1 << 30
+    assert c.tcb["cc"]["ssthresh"] >= 1 << 30
 
 
 @pytest.mark.rfc("3168:6.1.2-3", "3168:6.1.2-4")
@@ -319,11 +312,11 @@ def test_a_loss_is_told_as_well() -> None:
     c = full_flight()
     for _ in range(3):
         c.sends(ack=1)
-    reduced = lines(c).ssthresh
+    reduced = c.tcb["cc"]["ssthresh"]
     (again,) = (s for s in c.receives() if s.seq == 1)
     assert "C" not in again.flags and not again.tos
     c.sends("AE", ack=1 + 12 * MSS)  # two of them by limited transmit
-    assert lines(c).ssthresh == reduced, "not for both"
+    assert c.tcb["cc"]["ssthresh"] == reduced, "not for both"
     new = c.receives()
     assert "C" in new[0].flags and new[0].tos == ECT
 
@@ -332,13 +325,13 @@ def test_a_loss_is_told_as_well() -> None:
 def test_a_loss_in_the_window_of_a_mark_reduces_no_more_and_is_repaired() -> None:
     c = full_flight()
     c.sends("AE", ack=1 + MSS)
-    reduced = lines(c).ssthresh
+    reduced = c.tcb["cc"]["ssthresh"]
     for _ in range(3):
         c.sends("AE", ack=1 + MSS)
-    assert lines(c).ssthresh == reduced
+    assert c.tcb["cc"]["ssthresh"] == reduced
     assert 1 + MSS in [s.seq for s in c.receives()]
     c.sends(ack=1 + 10 * MSS)
-    assert abs(lines(c).cwnd - reduced) <= MSS
+    assert abs(c.tcb["cc"]["cwnd"] - reduced) <= MSS
 
 
 def test_a_timeout_ends_it() -> None:
@@ -346,6 +339,6 @@ def test_a_timeout_ends_it() -> None:
     c.sends("AE", ack=1 + MSS)
     c.receives()
     c.lab.wait(2)
-    assert lines(c).cwnd <= 2 * MSS
+    assert c.tcb["cc"]["cwnd"] <= 2 * MSS
     c.sends(ack=1 + 10 * MSS)
-    assert lines(c).cwnd == lines(c).ssthresh
+    assert c.tcb["cc"]["cwnd"] == c.tcb["cc"]["ssthresh"]

@@ -32,7 +32,7 @@ def test_it_grows_with_the_congestion_window_and_never_beyond_the_ring():
     for _ in range(8):
         acknowledge(lab, c)
         sizes.append(int(c.socket.replica.send_most))
-        assert sizes[-1] == min(RING, max(INITIAL, 2 * (int(c.socket.replica.cwnd) // 1460) * SEGMENT))
+        assert sizes[-1] == min(RING, max(INITIAL, 2 * (c.tcb["cc"]["cwnd"] // 1460) * SEGMENT))
     assert sizes == sorted(sizes)
     assert INITIAL < sizes[0] < sizes[1] < RING == Lab(rings=RING).program.header.tx_size
 
@@ -50,9 +50,9 @@ def test_it_never_falls_with_the_congestion_window():
     lab, c = filled()
     for _ in range(2):
         acknowledge(lab, c)
-    grown, cwnd = int(c.socket.replica.send_most), int(c.socket.replica.cwnd)
+    grown, cwnd = int(c.socket.replica.send_most), c.tcb["cc"]["cwnd"]
     lab.wait(2)  # nothing is acknowledged: a retransmission timeout
-    assert c.socket.replica.cwnd < cwnd
+    assert c.tcb["cc"]["cwnd"] < cwnd
     assert c.socket.replica.send_most == grown > INITIAL
 
 

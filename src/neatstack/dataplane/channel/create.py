@@ -14,11 +14,12 @@ SMALLEST_RING = 4096
 LARGEST_RING = 1 << 30  # cursors compare modulo 2**32, and a window is at most 2**30 (RFC 7323 section 2.3)
 
 MAGIC = 0x5441454E  # NEAT_MAGIC
-VERSION = 11  # NEAT_LAYOUT_VERSION
+VERSION = 12  # NEAT_LAYOUT_VERSION
 PAGE = 4096
-_HEADER = struct.Struct("=IIII Q IIII QQQQ 56x")  # struct neat_channel_header
+_HEADER = struct.Struct("=IIII Q IIII QQQQQ 48x")  # struct neat_channel_header
 _LINES = _HEADER.size + 128 + 128  # header, the program's line, the replica's line
 _SOCKET = 256  # bytes of struct neat_socket
+_INFO = 256  # bytes of struct neat_tcp_info
 _ENTRY = 8  # bytes of struct neat_entry
 
 
@@ -30,8 +31,8 @@ def _pages(size: int) -> int:
     return -(-size // PAGE) * PAGE
 
 
-def _layout(sockets: int, rx_size: int, tx_size: int) -> tuple[int, int, int, int, int, int]:
-    """Entries of each ring, offsets of commands, events, sockets and buffers, and the whole size."""
+def _layout(sockets: int, rx_size: int, tx_size: int) -> tuple[int, int, int, int, int, int, int]:
+    """Entries of each ring, offsets of commands, events, sockets, buffers and infos, and the whole size."""
     if not _is_power_of_two(sockets) or sockets > 1 << 20:
         raise ValueError(f"sockets must be a power of two up to 2**20, not {sockets}")
     for name, size in (("rx_size", rx_size), ("tx_size", tx_size)):
@@ -41,8 +42,9 @@ def _layout(sockets: int, rx_size: int, tx_size: int) -> tuple[int, int, int, in
     commands_at = _pages(_LINES)
     events_at = commands_at + _pages(entries * _ENTRY)
     sockets_at = events_at + _pages(entries * _ENTRY)
-    buffers_at = sockets_at + _pages(sockets * _SOCKET)
-    return entries, commands_at, events_at, sockets_at, buffers_at, buffers_at + sockets * (rx_size + tx_size)
+    infos_at = sockets_at + _pages(sockets * _SOCKET)
+    buffers_at = infos_at + _pages(sockets * _INFO)
+    return entries, commands_at, events_at, sockets_at, buffers_at, infos_at, buffers_at + sockets * (rx_size + tx_size)
 
 
 def channel_size(sockets: int = SOCKETS, rx_size: int = RING_SIZE, tx_size: int = RING_SIZE) -> int:
@@ -59,10 +61,9 @@ def channel_header(
     tx_size: int = RING_SIZE,
 ) -> bytes:
     """struct neat_channel_header."""
-    entries, commands_at, events_at, sockets_at, buffers_at, size = _layout(sockets, rx_size, tx_size)
+    entries, *offsets, size = _layout(sockets, rx_size, tx_size)
     return _HEADER.pack(
-        MAGIC, VERSION, replica, channel, size, sockets, entries, rx_size, tx_size,
-        commands_at, events_at, sockets_at, buffers_at,
+        MAGIC, VERSION, replica, channel, size, sockets, entries, rx_size, tx_size, *offsets
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@
 #include "address.h"
 
 #define NEAT_MAGIC 0x5441454eu /* "NEAT" */
-#define NEAT_LAYOUT_VERSION 11u
+#define NEAT_LAYOUT_VERSION 12u
 #define NEAT_MAX_REPLICAS 16
 #define NEAT_MAX_CHANNELS 256 /* programs at one time; a program has the same channel number in every replica */
 #define NEAT_MAX_ADDRESSES 8  /* of the stack */
@@ -97,6 +97,7 @@ NEAT_SIZE(struct neat_replica_page, 64);
  *   commands_at       entries      writer: the program   (ring: program -> replica)
  *   events_at         entries      writer: the replica   (ring: replica -> program)
  *   sockets_at        sockets      each socket: two lines by the program, two by the replica
+ *   infos_at          neat_tcp_info   [sockets] (writer: the replica)
  *   buffers_at        byte rings   socket i: receive ring of rx_size bytes (writer: the replica), then
  *                                  send ring of tx_size bytes (writer: the program)
  */
@@ -108,8 +109,8 @@ struct neat_channel_header {
     uint32_t sockets; /* slots, a power of two */
     uint32_t entries; /* of each ring, a power of two, at least `sockets` */
     uint32_t rx_size, tx_size; /* powers of two, at least 4096 */
-    uint64_t commands_at, events_at, sockets_at, buffers_at; /* byte offsets, page aligned */
-    uint8_t pad[56];
+    uint64_t commands_at, events_at, sockets_at, buffers_at, infos_at; /* byte offsets, page aligned */
+    uint8_t pad[48];
 };
 NEAT_SIZE(struct neat_channel_header, 128);
 
@@ -254,7 +255,8 @@ struct neat_socket_program { /* writer: the program (processes that share a sock
     uint32_t listener;   /* NEAT_ROLE_ACCEPT; NEAT_ROLE_DATAGRAM: the cookie */
     uint32_t send_buffer; /* NEAT_FLAG_SEND_BUFFER: bytes, SO_SNDBUF; the program keeps to it, and is told of room by it */
     uint32_t pacing_rate; /* bytes a second at most, SO_MAX_PACING_RATE; 0: any */
-    uint32_t scratch[7]; /* the library's own, shared by the processes that share the socket */
+    uint32_t scratch[6]; /* the library's own, shared by the processes that share the socket */
+    uint32_t info_asked; /* changes when the socket's neat_tcp_info shall be written: see there */
     /* second line: seldom changed */
     struct neat_address local_be, remote_be;
     uint16_t local_port_be, remote_port_be;
@@ -284,20 +286,17 @@ struct neat_socket_replica { /* writer: the replica */
     uint32_t listener;   /* UDP: errors ever, of which `error` is the last */
     uint32_t tx_sent;    /* bytes sent for the first time */
     uint32_t rx_urgent;  /* NEAT_SEEN_URGENT: bytes received before the last urgent one */
-    uint32_t retransmits; /* segments ever retransmitted */
-    uint32_t peer_window; /* bytes */
     uint32_t rx_limit;    /* bytes of the receive ring that are offered: it grows to all of it if the program reads as fast */
     uint32_t send_most;   /* bytes that the program may have in the send ring unless NEAT_FLAG_SEND_BUFFER says it: follows cwnd,
                              never falls; 0: all of it */
-    uint32_t pad1[3];
-    /* second line: for getsockname, getpeername and TCP_INFO */
+    uint32_t info_answered; /* the info_asked that neat_tcp_info answers */
+    uint32_t peer_window, cwnd; /* bytes */
+    uint32_t pad1[2];
+    /* second line: for getsockname, getpeername and TCP_MAXSEG */
     struct neat_address local_be, remote_be;
     uint16_t local_port_be, remote_port_be;
     uint32_t mss;            /* UDP: the path's MTU, once connected */
-    uint32_t rtt_us, rttvar_us, rto_us;
-    uint32_t cwnd, ssthresh; /* bytes */
-    uint8_t snd_wscale, rcv_wscale;
-    uint16_t pad2;
+    uint32_t pad2[6];
 };
 NEAT_SIZE(struct neat_socket_replica, 128);
 
@@ -306,6 +305,30 @@ struct neat_socket {
     struct neat_socket_replica replica;
 };
 NEAT_SIZE(struct neat_socket, 256);
+
+/* ---- TCP_INFO ----
+ *
+ * What a replica tells of a connection when it is asked: the program changes info_asked and sends NEAT_OP_LOOK, and the
+ * replica writes this, then info_answered. It is laid out as Linux's struct tcp_info (include/uapi/linux/tcp.h): times are
+ * microseconds but where a name says ms, rates bytes a second, cwnd and ssthresh segments.
+ */
+struct neat_tcp_info {
+    uint8_t tcp_state, ca_state, retransmits, probes, backoff, options, wscales, app_limited;
+    uint32_t rto, ato, snd_mss, rcv_mss;
+    uint32_t unacked, sacked, lost, retrans, fackets; /* segments */
+    uint32_t last_data_sent_ms, last_ack_sent_ms, last_data_recv_ms, last_ack_recv_ms; /* ago */
+    uint32_t pmtu, rcv_ssthresh, rtt, rttvar, snd_ssthresh, snd_cwnd, advmss, reordering;
+    uint32_t rcv_rtt, rcv_space, total_retrans;
+    uint64_t pacing_rate, max_pacing_rate; /* all ones: any */
+    uint64_t bytes_acked, bytes_received;
+    uint32_t segs_out, segs_in, notsent_bytes, min_rtt, data_segs_in, data_segs_out;
+    uint64_t delivery_rate, busy_time, rwnd_limited, sndbuf_limited;
+    uint32_t delivered, delivered_ce; /* segments */
+    uint64_t bytes_sent, bytes_retrans;
+    uint32_t dsack_dups, reord_seen, rcv_ooopack, snd_wnd, rcv_wnd, rehash;
+    uint64_t pad1[2];
+};
+NEAT_SIZE(struct neat_tcp_info, 256);
 
 /* ---- requests of programs to the manager: SOCK_SEQPACKET on <stack directory>/manager.sock, one reply each ---- */
 

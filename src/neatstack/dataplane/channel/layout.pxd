@@ -103,7 +103,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         uint32_t magic, version, replica, channel
         uint64_t size
         uint32_t sockets, entries, rx_size, tx_size
-        uint64_t commands_at, events_at, sockets_at, buffers_at
+        uint64_t commands_at, events_at, sockets_at, buffers_at, infos_at
 
     ctypedef struct ChannelProgram "struct neat_channel_program":
         uint32_t commands_head, events_tail, sleep_seq, slots_used
@@ -131,7 +131,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         uint32_t lock, generation
         uint8_t role, shut
         uint16_t flags
-        uint32_t tx_head, tx_base, rx_tail, listener, send_buffer, pacing_rate
+        uint32_t tx_head, tx_base, rx_tail, listener, send_buffer, pacing_rate, info_asked
         Address local_be, remote_be
         uint16_t local_port_be, remote_port_be
         uint32_t user_timeout_ms, receive_buffer
@@ -146,9 +146,21 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         uint32_t error, rx_head, rx_base, tx_tail, listener, tx_sent, rx_urgent
         Address local_be, remote_be
         uint16_t local_port_be, remote_port_be
-        uint32_t mss, rtt_us, rttvar_us, rto_us, cwnd, ssthresh, retransmits, peer_window, rx_limit, send_most
-        uint8_t snd_wscale, rcv_wscale
+        uint32_t mss, rx_limit, send_most, info_answered, peer_window, cwnd
 
     ctypedef struct Socket "struct neat_socket":
         SocketProgram program
         SocketReplica replica
+
+    ctypedef struct TcpInfo "struct neat_tcp_info":
+        uint8_t tcp_state, ca_state, retransmits, probes, backoff, options, wscales, app_limited
+        uint32_t rto, ato, snd_mss, rcv_mss, unacked, sacked, lost, retrans, fackets
+        uint32_t last_data_sent_ms, last_ack_sent_ms, last_data_recv_ms, last_ack_recv_ms
+        uint32_t pmtu, rcv_ssthresh, rtt, rttvar, snd_ssthresh, snd_cwnd, advmss, reordering
+        uint32_t rcv_rtt, rcv_space, total_retrans
+        uint64_t pacing_rate, max_pacing_rate, bytes_acked, bytes_received
+        uint32_t segs_out, segs_in, notsent_bytes, min_rtt, data_segs_in, data_segs_out
+        uint64_t delivery_rate, busy_time, rwnd_limited, sndbuf_limited
+        uint32_t delivered, delivered_ce
+        uint64_t bytes_sent, bytes_retrans
+        uint32_t dsack_dups, reord_seen, rcv_ooopack, snd_wnd, rcv_wnd, rehash

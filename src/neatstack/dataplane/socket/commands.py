@@ -50,6 +50,7 @@ from cython.cimports.neatstack.dataplane.journal import POINT_COMMAND_TAKEN, POI
 from cython.cimports.neatstack.dataplane.socket.accept import forget_untaken, post, requeue, taken, unpost
 from cython.cimports.neatstack.dataplane.socket.commands import BUDGET, RUN
 from cython.cimports.neatstack.dataplane.socket.datagrams import await_binding, leave_unbound, look_at_endpoint
+from cython.cimports.neatstack.dataplane.socket.info import tell_info
 from cython.cimports.neatstack.dataplane.socket.slots import bind_slot, put_event
 from cython.cimports.neatstack.dataplane.stack import (
     DROP_COMMAND,
@@ -325,7 +326,7 @@ def copy_options(v: cython.pointer[View]) -> cython.bint:
 
 
 def look(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
-    """The program has changed its lines of the socket of TCB i: options, cursors, shutdown, in this order."""
+    """The program has changed its lines of the socket of TCB i."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
     p: cython.pointer[SocketProgram] = v.program
@@ -338,8 +339,24 @@ def look(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         elif load8(cython.address(p.role)) == NEAT_ROLE_WITHDRAW:
             withdraw(s, i)
             return
-    if t.state == State.CLOSED:
-        return
+    if t.state != State.CLOSED:
+        heed(s, i, t, v, p)
+    if cython.unlikely(load32(cython.address(p.info_asked)) != load32(cython.address(v.replica.info_answered))):
+        tell_info(s, i)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def heed(
+    s: cython.pointer[Stack],
+    i: uint32_t,
+    t: cython.pointer[Tcb],
+    v: cython.pointer[View],
+    p: cython.pointer[SocketProgram],
+) -> cython.void:
+    """Options, cursors, shutdown, in this order."""
     apply_options(s, i)
     rx_tail: uint32_t = v.rx_tail
     if not refresh_rx(v, t):

@@ -140,6 +140,7 @@ def to_be_looked_at(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
         v.untaken
         or load32(cython.address(p.tx_head)) != v.tx_head
         or load8(cython.address(p.shut)) != 0
+        or load32(cython.address(p.info_asked)) != load32(cython.address(v.replica.info_answered))
         or (v.options & NEAT_FLAG_KEEPALIVE != 0) != (t.timers[cython.cast(cython.int, TIMER_KEEPALIVE)] != 0)
         or update_due(v, t)
     )

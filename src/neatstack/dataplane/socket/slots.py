@@ -131,30 +131,25 @@ def write_lines(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     r: cython.pointer[SocketReplica] = v.replica
     if r == cython.NULL:
         return
+    state: uint8_t = state_of(t)
+    if cython.unlikely(r.state != state):  # where it begins, too: that is of a slot in another state
+        r.listener = t.listener
+        r.local_be = t.local_be
+        r.remote_be = t.remote_be
+        r.local_port_be = t.local_port_be
+        r.remote_port_be = t.remote_port_be
     r.tcp_state = t.state
     r.error = t.error
-    r.listener = t.listener
     r.rx_base = t.rcv.base
     store_release(cython.address(r.rx_head), rx_head(t))  # after the base and the bytes
     store_release(cython.address(r.tx_tail), tx_tail(v, t))
     r.tx_sent = tx_sent(v, t)
     r.rx_urgent = t.rcv.up - (t.rcv.irs + 1)
     store8_release(cython.address(r.seen), seen_of(v, t))  # after rx_head: who sees the end has seen the last byte
-    r.local_be = t.local_be
-    r.remote_be = t.remote_be
-    r.local_port_be = t.local_port_be
-    r.remote_port_be = t.remote_port_be
     r.mss = t.snd.mss
-    r.rtt_us = t.rtt.srtt
-    r.rttvar_us = t.rtt.rttvar
-    r.rto_us = t.rtt.rto
-    r.cwnd = t.cc.cwnd
-    r.ssthresh = t.cc.ssthresh
-    r.retransmits = t.cc.retransmits
     r.peer_window = t.snd.wnd
-    r.snd_wscale = t.snd.wscale
-    r.rcv_wscale = t.rcv.wscale
-    store8_release(cython.address(r.state), state_of(t))
+    r.cwnd = t.cc.cwnd
+    store8_release(cython.address(r.state), state)
     store_release(cython.address(r.generation), t.generation)  # last: now the lines speak of this use of the slot
 
 

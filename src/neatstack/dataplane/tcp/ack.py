@@ -16,12 +16,15 @@ from cython.cimports.neatstack.dataplane.tcp import congestion, ecn, prr, rack, 
 from cython.cimports.neatstack.dataplane.tcp.congestion import LARGEST
 from cython.cimports.neatstack.dataplane.tcp.frto import answer
 from cython.cimports.neatstack.dataplane.tcp.isn import random32
+from cython.cimports.neatstack.dataplane.tcp.output import end_of_text
 from cython.cimports.neatstack.dataplane.tcp.recovery import duplicate, repaired
 from cython.cimports.neatstack.dataplane.tcp.scoreboard import prune, take_blocks
 from cython.cimports.neatstack.dataplane.tcp.send_buffer import expand
 from cython.cimports.neatstack.dataplane.tcp.seq import after, before
 from cython.cimports.neatstack.dataplane.tcp.state import mark
+from cython.cimports.neatstack.dataplane.tcp.tally import segments, take_sample, wait_for
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
+    CHRONO_IDLE,
     ECN_REDUCED,
     TCB_ACK_NOW,
     TCB_FIN_SENT,
@@ -85,6 +88,8 @@ def take(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     if cython.unlikely(seg.flags & ECE):
         ecn.echoed(s, i)
+        if after(seg.ack, t.snd.una):
+            t.tally.marked += segments(seg.ack - t.snd.una, t.snd.mss)
     if after(seg.ack, t.snd.una):
         advance(s, i, seg)
         selected(s, i, seg, True)
@@ -189,8 +194,12 @@ def advance(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.co
             if cython.unlikely(t.cc.cwnd != cwnd):
                 expand(v, t)
     if t.snd.una == t.snd.max:
+        take_sample(t, s.now, end_of_text(v, t))
+        wait_for(t, s.now, CHRONO_IDLE)
         tlp.stop(s, i)
     else:
+        if s.now - t.tally.sample_at >= cython.cast(uint64_t, t.rtt.srtt) * 1000:
+            take_sample(t, s.now, end_of_text(v, t))
         tlp.restart(s, i)
     mark(s, i, NEWS_LINES | NEWS_OUTPUT)
 

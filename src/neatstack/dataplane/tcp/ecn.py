@@ -45,13 +45,15 @@ def text_came(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     if not t.ecn & ECN_OK:
         return
+    if seg.marks:
+        t.ecn |= ECN_SEEN
     if seg.flags & CWR:
         t.ecn &= ~cython.cast(uint8_t, ECN_DEMAND)
     if seg.flags & CE:
         if not t.ecn & ECN_DEMAND:  # the sender shall hear of it soon
             t.flags |= TCB_ACK_NOW
             mark(s, i, NEWS_OUTPUT)
-        t.ecn |= ECN_DEMAND | ECN_SEEN
+        t.ecn |= ECN_DEMAND
 
 
 # rfc: 3168:6.1.2-1 6.1.2-2 5-response

@@ -18,6 +18,7 @@ from cython.cimports.neatstack.dataplane.tcp.options import write_syn
 from cython.cimports.neatstack.dataplane.tcp.sack import write_sack
 from cython.cimports.neatstack.dataplane.tcp.seq import before, earlier, later, least
 from cython.cimports.neatstack.dataplane.tcp.state import mark
+from cython.cimports.neatstack.dataplane.tcp.tally import count_out
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     ECN_ASKED,
     ECN_DEMAND,
@@ -85,6 +86,7 @@ def emit(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t,
         if out.first == cython.NULL:  # the ring has gone, so all of it has been acknowledged
             return
         out.second_length = length - out.first_length
+    count_out(t, length)
     commit(s, out, header, length, t.snd.mss if length > t.snd.mss else 0)
 
 
@@ -171,7 +173,9 @@ def emit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
         tcp, t.local_port_be, t.remote_port_be, t.snd.iss, t.rcv.nxt, length, flags_of_syn(s, t, active), window
     )
     commit(s, out, length, text, 0)
-    if not active:
+    if active:  # as Linux, which has no socket yet where a SYN-ACK leaves
+        count_out(t, text)
+    else:
         t.flags &= ~cython.cast(uint32_t, TCB_ACK_NOW | TCB_ACK_DELAYED)
     return True
 
@@ -203,6 +207,7 @@ def emit_reset(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     if t.flags & TCB_TIMESTAMPS:
         write_stamps(s, t, out.header + out.transport + TCP_HEADER)
         header += STAMPS
+    count_out(t, 0)
     write_header(
         out.header + out.transport, t.local_port_be, t.remote_port_be, t.snd.max, t.rcv.nxt, header, RST | ACK, 0
     )

@@ -17,7 +17,9 @@ from cython.cimports.neatstack.dataplane.tcp.rtt import begin_timing
 from cython.cimports.neatstack.dataplane.tcp.scoreboard import close_stretch, next_lost, pipe, resent
 from cython.cimports.neatstack.dataplane.tcp.seq import after, before, earlier, later, least, most
 from cython.cimports.neatstack.dataplane.tcp.state import mark
+from cython.cimports.neatstack.dataplane.tcp.tally import begin_sample, goes, wait_for
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
+    CHRONO_WINDOW,
     ECN_REDUCED,
     TCB_ACK_NOW,
     TCB_FASTOPEN,
@@ -190,6 +192,8 @@ def sendable(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> uint32_t:
     length: uint32_t = least(waiting, window)
     tail: uint32_t
     if not length:
+        if waiting and t.snd.wnd < t.cc.cwnd:
+            wait_for(t, s.now, CHRONO_WINDOW)
         return 0
     if length > t.snd.mss:  # one division for as many segments as it carries
         if cython.unlikely(t.flags & TCB_URGENT_OUT):  # the pointer counts from each segment's start
@@ -250,9 +254,12 @@ def send(
     if before(seq, t.snd.max):
         t.cc.retransmits += 1 if length <= t.snd.mss else (length + t.snd.mss - 1) // t.snd.mss
         s.counters.retransmits += 1
+        t.tally.bytes_again += earlier(after_text, t.snd.max) - seq
         if t.flags & TCB_SACK:
             resent(s, i, seq, earlier(after_text + fin, t.snd.max))
-    elif t.snd.una != t.snd.max and t.last_sent != s.now and t.flags & TCB_SACK:
+    elif t.snd.una == t.snd.max:
+        begin_sample(t, s.now)
+    elif t.last_sent != s.now and t.flags & TCB_SACK:
         close_stretch(s, i)
     if after(after_text, t.snd.max):
         fresh = after_text - later(seq, t.snd.max)
@@ -266,6 +273,7 @@ def send(
         t.flags |= TCB_FIN_SENT
     t.snd.max = later(t.snd.max, after_text + fin)
     t.last_sent = s.now
+    goes(s, i, t, after_text - t.snd.una)
     if t.flags & TCB_RECOVERY or t.ecn & ECN_REDUCED:
         t.cc.out = least(t.cc.out + length, LARGEST)
     if not t.timers[cython.cast(cython.int, TIMER_RETRANSMIT)]:

@@ -72,6 +72,7 @@ def delivered(
         b.fack = end
     elif before(end, b.fack) and not x.flags & STRETCH_AGAIN:
         b.reordering_seen = 1
+        t.tally.reorderings += 1
     if not x.flags & STRETCH_AGAIN and not after(end, t.cc.recover):
         b.original = 1
     if x.flags & STRETCH_AGAIN:

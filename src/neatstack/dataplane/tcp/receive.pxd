@@ -5,5 +5,8 @@ from libc.stdint cimport uint32_t
 from neatstack.dataplane.stack cimport Stack
 from neatstack.dataplane.wire.headers cimport Segment
 
+cdef enum:
+    ACK_DELAY = 40           # ms, as Linux; RFC 9293 section 3.8.6.3 allows 500
+
 cdef void text(Stack *s, uint32_t i, Segment *seg) noexcept nogil
 cdef void fin(Stack *s, uint32_t i, const Segment *seg) noexcept nogil

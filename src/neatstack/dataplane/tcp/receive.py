@@ -21,9 +21,11 @@ from cython.cimports.neatstack.dataplane.stack import (
     View,
 )
 from cython.cimports.neatstack.dataplane.tcp.emit import emit_ack
+from cython.cimports.neatstack.dataplane.tcp.receive import ACK_DELAY
 from cython.cimports.neatstack.dataplane.tcp.sack import arrived
 from cython.cimports.neatstack.dataplane.tcp.seq import after, before, earlier, later
 from cython.cimports.neatstack.dataplane.tcp.state import become, mark
+from cython.cimports.neatstack.dataplane.tcp.tally import segments
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     RANGES,
     TCB_ACK_DELAYED,
@@ -43,8 +45,6 @@ from cython.cimports.neatstack.dataplane.tcp.timers import MILLISECOND, set_time
 from cython.cimports.neatstack.dataplane.tcp.timestamps import full_text
 from cython.cimports.neatstack.dataplane.tcp.window import acknowledged
 from cython.cimports.neatstack.dataplane.wire.headers import FIN, Segment
-
-ACK_DELAY = cython.declare(uint32_t, 40)  # milliseconds, as Linux; RFC 9293 section 3.8.6.3 allows 500
 
 
 def text(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segment]) -> cython.void:
@@ -114,6 +114,7 @@ def in_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.c
     if reordered:
         absorb(t)
     t.bytes_in += t.rcv.nxt - before_text
+    t.tally.text_at = s.now
     if not t.flags & TCB_HEARD:
         t.flags |= TCB_HEARD
         s.counters.requests += 1
@@ -166,6 +167,8 @@ def out_of_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segm
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
     arrived(t, seg.seq, seg.seq + seg.len)
+    t.tally.early += segments(seg.len, full_text(t))
+    t.tally.text_at = s.now
     if t.flags & TCB_READ_SHUT:
         cut(seg, 0)  # it will come again in order
     elif remember(t, seg.seq, seg.seq + seg.len):

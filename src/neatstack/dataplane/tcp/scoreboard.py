@@ -26,6 +26,7 @@ from cython.cimports.neatstack.dataplane.tcp.options import parse
 from cython.cimports.neatstack.dataplane.tcp.rack import delivered
 from cython.cimports.neatstack.dataplane.tcp.scoreboard import stretch
 from cython.cimports.neatstack.dataplane.tcp.seq import after, before
+from cython.cimports.neatstack.dataplane.tcp.tally import segments
 from cython.cimports.neatstack.dataplane.tcp.tcb import Range, Tcb
 from cython.cimports.neatstack.dataplane.wire.bytes import get32
 from cython.cimports.neatstack.dataplane.wire.headers import Options, Segment
@@ -212,7 +213,6 @@ def take_blocks(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cytho
     what came twice (RFC 2883 section 4): it lies below the ACK, or within the second.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
-    b: cython.pointer[Board] = cython.address(s.boards[i])
     options: Options
     block: Range
     second: Range
@@ -226,17 +226,25 @@ def take_blocks(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cytho
             continue
         if k == 0 and before(block.left, seg.ack):
             if not after(block.right, seg.ack) and s.views[i].racked:
-                b.dsack = 1
-                b.duplicate = block
+                told_of_duplicate(s, i, cython.address(block))
             continue
         if k == 0 and options.sack_blocks > 1:
             read_block(seg, cython.address(options), 1, cython.address(second))
             if not before(block.left, second.left) and not after(block.right, second.right) and s.views[i].racked:
-                b.dsack = 1
-                b.duplicate = block
+                told_of_duplicate(s, i, cython.address(block))
         if after(block.left, t.snd.una) and not before(block.left, seg.ack) and not after(block.right, t.snd.max):
             new |= put(s, i, seg, cython.address(block))
     return new
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def told_of_duplicate(s: cython.pointer[Stack], i: uint32_t, block: cython.pointer[cython.const[Range]]) -> cython.void:
+    b: cython.pointer[Board] = cython.address(s.boards[i])
+    b.dsack = 1
+    b.duplicate = block[0]
+    s.tcbs[i].tally.twice += segments(block.right - block.left, s.tcbs[i].snd.mss)
 
 
 @cython.cfunc

@@ -32,7 +32,9 @@ from cython.cimports.neatstack.dataplane.tcp.receive import fin, text
 from cython.cimports.neatstack.dataplane.tcp.sack import came_again
 from cython.cimports.neatstack.dataplane.tcp.seq import after, before, least
 from cython.cimports.neatstack.dataplane.tcp.state import TIME_WAIT_SECONDS, become, end, mark, receives
+from cython.cimports.neatstack.dataplane.tcp.tally import count_in
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
+    ECN_SEEN,
     TCB_ACK_NOW,
     TCB_DETACHED,
     TCB_FASTOPEN,
@@ -88,8 +90,11 @@ def segment_arrives(
         if not i:
             return
     touch(s, i)
+    count_in(cython.address(s.tcbs[i]), seg.len)
     if cython.likely(predicted(cython.address(s.tcbs[i]), cython.address(seg))):
         heard(s, i)
+        if cython.unlikely(seg.marks != 0):
+            s.tcbs[i].ecn |= ECN_SEEN
         if acknowledge(s, i, cython.address(seg)):
             take_stamp(s, cython.address(s.tcbs[i]), seg.tsval, seg.seq)
             if seg.len:

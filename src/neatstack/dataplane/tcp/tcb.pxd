@@ -73,7 +73,7 @@ cdef enum EcnFlag:           # RFC 3168
     ECN_DEMAND = 4           # a marked segment has come: ECE until the peer says CWR
     ECN_QUEUED = 8           # we have reduced cwnd: CWR on the next new text
     ECN_REDUCED = 16         # for a mark; not again until cwr_end is acknowledged
-    ECN_SEEN = 32            # a marked segment has ever come
+    ECN_SEEN = 32            # text has ever come that could be marked
 
 cdef struct Range:           # sequence numbers [left, right) received out of order, sitting in the receive ring
     uint32_t left
@@ -151,6 +151,35 @@ cdef struct Late:            # what has come out of order; means nothing while R
     Range range[RANGES]      # ascending and disjoint
     uint32_t recent[RECENT]  # a sequence number in each of the ranges that came last, the latest first
 
+cdef enum Chrono:            # what the sending side waits for
+    CHRONO_IDLE              # the user: all is acknowledged
+    CHRONO_BUSY              # acknowledgments
+    CHRONO_WINDOW            # the peer's window
+    CHRONO_BUFFER            # room in the send ring: it is full, and all of it is on its way
+
+cdef struct Tally:           # for TCP_INFO alone, and so outside the journal: what a batch has counted that died before it was
+                             # committed is counted again. Segments as the peer sent them, also where they came as one
+    uint32_t segments_in
+    uint32_t segments_out
+    uint32_t texts_in        # segments with text
+    uint32_t texts_out
+    uint32_t full_text       # bytes of text in the longest that has come
+    uint32_t early           # segments that came before their turn
+    uint32_t twice           # segments that came twice at the peer's (RFC 2883)
+    uint32_t reorderings     # times that something was acknowledged after what was sent later
+    uint32_t marked          # segments acknowledged with ECE
+    uint32_t sample          # snd.una when the sample of the rate that is under way began
+    uint64_t sample_at       # ns
+    uint64_t rate_bytes      # the last sample, and
+    uint64_t rate_ns         # how long it took; 0: none yet
+    uint64_t bytes_again     # sent again
+    uint64_t text_at         # ns: when text came last
+    uint64_t chrono_at       # ns: since when it is `chrono`
+    uint64_t spent[4]        # ns, by enum Chrono
+    uint8_t chrono
+    uint8_t user_limited     # the last sample says how much the user had to send, not how much could go
+    uint8_t pad[6]
+
 cdef struct Tcb:
     # the flow; network byte order. local_be is our side
     Address local_be
@@ -185,3 +214,4 @@ cdef struct Tcb:
     uint32_t checksum        # of all above, and of `late` if it means something: see journal.pxd
     uint32_t stamp           # RegionHeader.batch when it was last changed; what that batch had to tell may not have been told
     Late late                # seldom of use, and so neither copied nor checked then
+    Tally tally
