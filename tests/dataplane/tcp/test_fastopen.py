@@ -128,6 +128,7 @@ def test_a_lost_syn_ack_is_sent_again_and_the_answer_after_it():
     assert c.state == "ESTABLISHED"
 
 
+@pytest.mark.rfc("7413:4.2.2d")
 def test_a_program_that_answers_and_closes_at_once():
     lab, listener, cookie = serving()
     c = lab.connection(80)
@@ -182,12 +183,12 @@ def test_it_waits_when_no_slot_is_posted():
 # ---- client ----
 
 
-def asking(lab: Lab, data: bytes = b"request") -> Connection:
+def asking(lab: Lab, data: bytes = b"request", port: int = 80) -> Connection:
     """connect() with text in the send ring."""
     socket = lab.program.free_slot()
     at, _ = socket._ring(sending=True)
     lab.program.memory[at : at + len(data)] = data
-    return lab.connecting(80, lines={"flags": neat.FLAG_FASTOPEN, "tx_head": len(data)})
+    return lab.connecting(port, lines={"flags": neat.FLAG_FASTOPEN, "tx_head": len(data)})
 
 
 def taught(cookie: bytes = b"12345678") -> Lab:
@@ -215,6 +216,7 @@ def test_text_goes_with_the_next_syn(cookie):
     assert c.socket.recv() == b"answer"
 
 
+@pytest.mark.rfc("7413:4.2.2c", "7413:4.1.3b")
 def test_no_more_than_the_peer_takes_in_a_segment():
     lab = taught()
     c = asking(lab, b"x" * 3000)
@@ -238,7 +240,7 @@ def test_text_that_is_not_taken_goes_again_at_once():
     assert c.socket.unacknowledged == 0
 
 
-@pytest.mark.rfc("7413:4.2.1a")
+@pytest.mark.rfc("7413:4.2.1a", "7413:4.1.3.1")
 def test_a_lost_syn_comes_again_plain_and_the_cookie_is_forgotten():
     """Section 4.1.3.1."""
     lab = taught()
@@ -312,3 +314,15 @@ def test_the_option_says_nothing_behind_the_syn():
     assert socket.recv() == b"textmore"
     lab.wait(1)
     assert all(34 not in read_options(s.options) for s in c.receives())
+
+
+@pytest.mark.rfc("7413:4.1.3a")
+def test_the_latest_cookie_counts_for_every_port_of_the_server():
+    """RFC 7413 section 4.1.3: one for each server's address."""
+    lab = taught()
+    c = asking(lab)
+    c.expects("S", data=b"request")
+    newer = bytes(range(8))
+    c.sends("SA", seq=0, ack=8, options=mss(1000) + carrying(newer))
+    c.expects("A")
+    assert read_options(asking(lab, port=8080).expects("S", data=b"request").options)[34] == newer

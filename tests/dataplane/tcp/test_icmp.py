@@ -188,7 +188,7 @@ def test_with_nothing_on_its_way_nothing_is_believed():
 # ---- path MTU ----
 
 
-@pytest.mark.rfc("1191:3b", "1191:6.5", "1122:longest-sent")
+@pytest.mark.rfc("1191:3b", "1191:6.4", "1122:longest-sent")
 def test_fragmentation_needed_makes_segments_smaller():
     """RFC 1191 section 6.5: what was dropped goes again at once, and the congestion window stays."""
     lab = Lab()
@@ -205,7 +205,7 @@ def test_fragmentation_needed_makes_segments_smaller():
     assert lab.time == start and c.tcb["cc"]["cwnd"] == window
 
 
-@pytest.mark.rfc("1191:3c", "1191:3f")
+@pytest.mark.rfc("1191:3c", "1191:3f", "1191:6.3")
 def test_the_next_connection_to_the_same_peer_begins_with_it():
     lab = Lab()
     c = lab.accepted(80)
@@ -220,7 +220,7 @@ def test_the_next_connection_to_the_same_peer_begins_with_it():
 
 
 @pytest.mark.parametrize("told, mss", [(68, 512), (0, 1452), (1500, 1460), (9000, 1460)])
-@pytest.mark.rfc("1191:3d", "1191:3e", "1191:5", "5927:7.2")
+@pytest.mark.rfc("1191:3d", "1191:3e", "1191:5", "5927:7.2", "1191:3g")
 def test_what_a_router_may_say(told, mss):
     """No crumbs, whatever is said; one that does not know of path MTUs says 0, and the next plateau is taken."""
     lab = Lab()
@@ -292,3 +292,33 @@ def test_a_router_cannot_make_segments_larger_again():
         error(lab, c, UNREACHABLE, 4, seq=1, mtu=mtu)
         assert c.tcb["snd"]["mss"] == 960
     assert lab.accepted(81).tcb["snd"]["mss"] == 960
+
+
+@pytest.mark.rfc("1191:6.4a")
+def test_the_same_message_again_sends_nothing_again():
+    """RFC 1191 section 6.4: every segment that was too long causes one, and their number would grow without end."""
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(b"x" * 5 * 1460)
+    lab.run()
+    c.receives()
+    error(lab, c, UNREACHABLE, 4, seq=1, mtu=1000)
+    assert c.receives()[0].seq == 1
+    for n in range(1, 5):
+        error(lab, c, UNREACHABLE, 4, seq=1 + n * 1460, mtu=1000)
+        c.expects_nothing()
+
+
+@pytest.mark.rfc("1191:3.1b")
+def test_a_narrow_path_does_not_change_the_mss_that_we_announce():
+    """RFC 1191 section 6.4: that is about the way to us."""
+    lab = Lab()
+    c = lab.accepted(80)
+    c.socket.send(b"x" * 1460)
+    lab.run()
+    error(lab, c, UNREACHABLE, 4, seq=1, mtu=1000)
+    again = lab.connection(81)
+    lab.listening(81)
+    again.sends("S", options=again.syn_options)
+    assert again.expects("SA").mss == 1460
+    assert again.tcb["snd"]["mss"] == 960

@@ -46,7 +46,7 @@ def test_numbers_of_different_flows_are_unrelated():
     assert max(n >> 28 for n in numbers) > min(n >> 28 for n in numbers) + 8, "they spread over the whole space"
 
 
-@pytest.mark.rfc("9293:MUST-9", "6528:3b")
+@pytest.mark.rfc("9293:MUST-9", "6528:3b", "6528:4")
 def test_two_stacks_number_differently():
     """The secret is random."""
     first, second = Lab(), Lab()

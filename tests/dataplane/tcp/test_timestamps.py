@@ -258,6 +258,18 @@ def test_an_earlier_timestamp_does_not_though_its_number_is_higher():
     assert c.state == "TIME_WAIT"
 
 
+@pytest.mark.rfc("6191:2f")
+@pytest.mark.parametrize(("ahead", "opens"), [(70000, True), (-70000, False)])
+def test_a_syn_without_them_leaves_it_to_the_number(ahead: int, opens: bool):
+    lab = Lab()
+    c = in_time_wait(lab)
+    again = lab.connection(80, peer_port=c.peer_port, iss=(c.iss + ahead) & 0xFFFFFFFF)
+    again.sends("S", options=mss(1460))
+    if not opens:
+        again.irs = c.irs
+    again.expects("SA" if opens else "A")
+
+
 def test_both_ends_ours_use_them():
     wire = Wire()
     client, server = wire.connect()

@@ -26,7 +26,7 @@ def path_of(s: cython.pointer[Stack], remote_be: Address) -> cython.pointer[Path
     return cython.address(s.paths[((last >> 24) ^ (last >> 16) ^ (last >> 8)) & (PATHS - 1)])
 
 
-# rfc: 1191:3f
+# rfc: 1191:3f 6.3
 def path_mtu(s: cython.pointer[Stack], remote_be: Address) -> uint32_t:
     path: cython.pointer[Path] = path_of(s, remote_be)
     if not same(path.address_be, remote_be) or s.now >= path.until or path.mtu > link_mtu(s, remote_be):

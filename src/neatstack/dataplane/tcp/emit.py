@@ -144,7 +144,7 @@ def limit_mss(t: cython.pointer[Tcb], mss: uint16_t) -> cython.void:
         t.rcv.mss = mss if mss > LEAST_MAXSEG else LEAST_MAXSEG
 
 
-# rfc: 7323:2.2a 3.2a 3.2f, 2018:2-SYN-ONLY
+# rfc: 7323:2.2a 3.2a 3.2f, 2018:2-SYN-ONLY, 1191:3.1b
 def emit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     """Plan a SYN (SYN-SENT) or SYN-ACK (SYN-RECEIVED). False: the next hop is not known, nothing leaves."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])

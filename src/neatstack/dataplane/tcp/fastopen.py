@@ -89,6 +89,7 @@ def place_of(s: cython.pointer[Stack], remote_be: Address) -> cython.pointer[Fas
     return cython.address(s.region.fast_peers[hashed & (FAST_PEERS - 1)])
 
 
+# rfc: 7413:4.2.2c 4.1.3a
 def write_fast(
     s: cython.pointer[Stack],
     i: uint32_t,
@@ -132,7 +133,7 @@ def write_fast(
     return length
 
 
-# rfc: 7413:4.1.3
+# rfc: 7413:4.1.3 4.1.3a 4.1.3b
 def learn(
     s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]], seg: cython.pointer[cython.const[Segment]]
 ) -> cython.void:
@@ -149,7 +150,7 @@ def learn(
     peer.length = options.cookie_length
 
 
-# rfc: 7413:4.2.1a
+# rfc: 7413:4.2.1a 4.1.3.1
 def forget(s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]]) -> cython.void:
     """A SYN with text was lost, and one without has arrived: perhaps somebody on the way does not like it."""
     peer: cython.pointer[FastPeer] = place_of(s, t.remote_be)

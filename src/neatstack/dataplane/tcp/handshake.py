@@ -268,7 +268,7 @@ def first_room(s: cython.pointer[Stack], listener: cython.pointer[Listener]) -> 
     return HOLD_SIZE
 
 
-# rfc: 7323:2.2b
+# rfc: 7323:2.2b, 1191:3.1a
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -310,7 +310,7 @@ def take_offers(
         t.snd.mss -= STAMPS  # RFC 6691: the MSS does not count options
 
 
-# rfc: 9293:MAY-2 SHLD-4, 6191:2a 2b 2c 2e
+# rfc: 9293:MAY-2 SHLD-4, 6191:2a 2b 2c 2e 2f
 def opens_anew(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.bint:
     """A SYN for a flow in TIME-WAIT: with a number beyond the old connection's it ends that (RFC 9293 3.6.1, MAY-2).
 

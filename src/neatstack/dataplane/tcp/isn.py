@@ -12,6 +12,7 @@ from cython.cimports.neatstack.dataplane.tcp.entropy import fill_random
 from cython.cimports.neatstack.dataplane.tcp.isn import flow_words
 
 
+# rfc: 6528:4
 def draw_secrets(s: cython.pointer[Stack]) -> cython.void:
     """Draw what is secret and not there yet: the ISN key of the region, the lookup key, the state of random32()."""
     if not (s.region.isn_key[0] | s.region.isn_key[1]):

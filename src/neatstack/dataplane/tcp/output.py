@@ -49,7 +49,7 @@ from cython.cimports.neatstack.dataplane.wire.headers import FIN, IP_HEADER, IP_
 LONGEST_TEXT = cython.declare(uint32_t, IP_LONGEST - IP_HEADER - TCP_HEADER)
 
 
-# rfc: 9293:MUST-58 MUST-59
+# rfc: 9293:MUST-58 MUST-59, 7413:4.2.2d
 def output(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Plan what connection i has to send. When the outbox is full the rest stays in its news, for the next batch."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
