@@ -14,6 +14,7 @@ from tests.support.discovery import HOST, LOCAL, OTHER, OURS, PEER, ROUTER, Segm
 
 PREFIX = IPv6Network("2001:db8:1::/64")
 Make = Callable[..., Segment]
+ASKED_ROUTER = frames6.ROUTER | SOLICITED | OVERRIDE
 
 
 @pytest.fixture
@@ -48,13 +49,27 @@ def test_routers_are_looked_for_three_times(make: Make) -> None:
     assert asked[0].message[8:] == bytes((1, 1)) + OURS
 
 
-@pytest.mark.rfc("4861:6.3.7-1")
-def test_nobody_is_looked_for_once_a_router_has_spoken_or_where_none_is_wanted(make: Make) -> None:
+def solicitations(packets: list[frames6.Packet]) -> int:
+    return [packet.kind for packet in packets].count(ROUTER_SOLICITATION)
+
+
+@pytest.mark.rfc("4861:6.3.7-2", "4861:6.3.7-3")
+def test_a_router_that_has_spoken_is_asked_once_at_most(make: Make) -> None:
     segment = make()
     advertise(segment)
-    assert ROUTER_SOLICITATION not in [packet.kind for packet in segment.pass_time(20)]
+    assert solicitations(segment.early + segment.pass_time(20)) == 1
+
+
+@pytest.mark.rfc("4861:6.3.7-3")
+def test_who_is_no_default_router_does_not_end_the_search(make: Make) -> None:
+    segment = make()
+    advertise(segment, lifetime=0)
+    assert solicitations(segment.early + segment.pass_time(20)) == 3
+
+
+def test_no_router_is_looked_for_where_none_is_wanted(make: Make) -> None:
     fixed = make(slaac=False, gateway=ROUTER)
-    assert ROUTER_SOLICITATION not in [packet.kind for packet in fixed.pass_time(20)]
+    assert solicitations(fixed.early + fixed.pass_time(20)) == 0
 
 
 @pytest.mark.rfc("4861:6.3.4-1")
@@ -71,7 +86,7 @@ def test_a_default_router_comes_and_goes(make: Make) -> None:
     assert segment.told[-1]["router"] is None
 
 
-@pytest.mark.rfc("4861:6.3.6-1")
+@pytest.mark.rfc("4861:6.3.6-1", "4861:6.3.4-2")
 def test_another_router_is_chosen_when_one_is_silent(make: Make) -> None:
     segment = make()
     advertise(segment)
@@ -80,8 +95,22 @@ def test_another_router_is_chosen_when_one_is_silent(make: Make) -> None:
     assert segment.told[-1]["router"] == "fe80::1"
     for _ in range(12):  # only the other answers when it is asked
         segment.pass_time(1)
-        segment.say(frames6.advertisement(other, SOLICITED | OVERRIDE, OTHER), other, LOCAL, OTHER)
+        segment.say(frames6.advertisement(other, ASKED_ROUTER, OTHER), other, LOCAL, OTHER)
     assert segment.told[-1]["router"] == "fe80::9"
+
+
+@pytest.mark.rfc("4861:7.2.5-6")
+def test_a_router_that_says_that_it_is_none_is_none(make: Make) -> None:
+    segment = make()
+    advertise(segment)
+    for flags, mac, left in (
+        (ASKED_ROUTER, PEER, "fe80::1"),
+        (SOLICITED, OTHER, "fe80::1"),  # another says so, and does not override: it is not believed
+        (SOLICITED | OVERRIDE, PEER, None),
+    ):
+        segment.pass_time(1)
+        segment.say(frames6.advertisement(ROUTER, flags, mac), ROUTER, LOCAL, mac)
+        assert segment.told[-1]["router"] == left
 
 
 def test_the_operators_router_goes_before_others(make: Make) -> None:
@@ -90,6 +119,7 @@ def test_the_operators_router_goes_before_others(make: Make) -> None:
     assert segment.discovery.to_data()["router"] == "fd77::1"
 
 
+@pytest.mark.rfc("4861:6.3.4-1", "4861:6.3.4-3")
 def test_the_hop_limit_of_the_link(make: Make) -> None:
     segment = make()
     for hops, taken in ((0, 0), (31, 31), (0, 31)):
@@ -124,12 +154,24 @@ def test_no_router_is_believed_that_does_not_say_it_right(make: Make, frame: byt
     assert segment.discovery.counters["malformed"] == 1
 
 
-@pytest.mark.rfc("4861:6.2.6-1")
+@pytest.mark.rfc("4861:6.2.6-1", "4861:6.2.4-1")
 def test_solicitations_of_routers_are_not_answered(make: Make) -> None:
     segment = make()
     assert segment.say(frames6.router_solicitation(PEER), HOST, frames6.ALL_ROUTERS) == []
 
 
+@pytest.mark.rfc("4861:6.3.4-3")
+def test_a_router_tells_how_often_to_ask(make: Make) -> None:
+    segment = make()
+    told = router()
+    segment.say(told[:12] + (3000).to_bytes(4, "big") + told[16:], ROUTER, ALL_NODES)
+    other = packed("fe80::9")
+    segment.link.want(other)
+    asked = [[packet.destination for packet in segment.pass_time(each)] for each in (2.9, 0.2)]
+    assert [each.count(frames6.solicited_node(other)) for each in asked] == [1, 1]
+
+
+@pytest.mark.rfc("4861:6.3.4-4")
 def test_the_mtu_of_the_link(make: Make) -> None:
     segment = make()
     for number, taken in ((1400, 1400), (1279, 1400), (1501, 1400), (0xFFFFFFFF, 1400), (1280, 1280)):

@@ -10,7 +10,21 @@ from hypothesis import strategies as st
 from neatstack.control import frames6, routes
 from neatstack.control import link as link_module
 from neatstack.control.frames6 import ADVERTISEMENT, ALL_NODES, OVERRIDE, SOLICITATION, SOLICITED, UNSPECIFIED
-from tests.support.discovery import HOST, LOCAL, OTHER, OURS, OWN, PEER, ROUTER, THIRD, Segment, built, packed, router
+from tests.support.discovery import (
+    HOST,
+    LOCAL,
+    OTHER,
+    OURS,
+    OWN,
+    PEER,
+    ROUTER,
+    THIRD,
+    Segment,
+    built,
+    packed,
+    prefix,
+    router,
+)
 
 GROUP = frames6.solicited_node(OWN)
 
@@ -32,7 +46,7 @@ def segment(clock: list[float]) -> Iterator[Segment]:
     made.close()
 
 
-@pytest.mark.rfc("4862:5.4-1", "4862:5.4.2-1")
+@pytest.mark.rfc("4862:5.4-1", "4862:5.4.2-1", "4861:7.2.1-1")
 def test_an_address_is_used_after_a_second_of_silence(clock: list[float]) -> None:
     made = Segment(clock, "fd77::2/64", "fe80::2/64", gateway=ROUTER)
     first = made.sent()
@@ -52,7 +66,7 @@ def test_an_address_is_used_after_a_second_of_silence(clock: list[float]) -> Non
     assert [each["address"] for each in made.told[-1]["addresses"]] == ["fd77::2", "fe80::2"]
 
 
-@pytest.mark.rfc("4862:5.4.3-1", "4862:5.4.5-1")
+@pytest.mark.rfc("4862:5.4.3-1", "4862:5.4.5-1", "4861:7.2.1-2")
 def test_a_duplicate_is_not_used_when_another_asks_for_it(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -60,6 +74,7 @@ def test_a_duplicate_is_not_used_when_another_asks_for_it(
     made.say(frames6.solicitation(OWN, None), UNSPECIFIED, GROUP)
     made.pass_time(3)
     assert made.addresses() == ["fe80::2"] and not made.link.settling
+    assert GROUP in made.discovery.listeners.groups  # which fe80::2 has, too
     assert "fd77::2 is already used by 02:00:00:00:00:02" in capsys.readouterr().err
     assert made.say(frames6.solicitation(OWN, PEER), destination=GROUP) == []
 
@@ -87,7 +102,7 @@ def test_what_a_former_link_had_is_in_use_at_once(clock: list[float], segment: S
     assert again.of_kind(SOLICITATION) == []
 
 
-@pytest.mark.rfc("4861:7.2.4-1", "4861:7.2.3-1")
+@pytest.mark.rfc("4861:7.2.4-1", "4861:7.2.3-1", "4861:7.2.4-2")
 def test_answers_and_notes_who_asked(segment: Segment) -> None:
     (answer,) = segment.say(frames6.solicitation(OWN, PEER), destination=GROUP)
     assert (answer.source, answer.destination, answer.hops) == (OWN, HOST, 255)
@@ -98,7 +113,7 @@ def test_answers_and_notes_who_asked(segment: Segment) -> None:
     assert (probe.kind, probe.destination) == (SOLICITATION, HOST)
 
 
-@pytest.mark.rfc("4861:7.2.4-1")
+@pytest.mark.rfc("4861:7.2.4-1", "4861:7.2.4-2")
 def test_who_has_no_address_yet_is_answered_before_all(segment: Segment) -> None:
     (answer,) = segment.say(frames6.solicitation(OWN, None), UNSPECIFIED, GROUP)
     assert (answer.destination, answer.message[4]) == (ALL_NODES, OVERRIDE)
@@ -127,7 +142,7 @@ def test_a_neighbour_that_has_gone_is_forgotten(segment: Segment) -> None:
     assert segment.mac(HOST) is None
 
 
-@pytest.mark.rfc("4861:7.2.5-1")
+@pytest.mark.rfc("4861:7.2.5-1", "4861:7.2.5-3", "4861:7.2.5-4")
 def test_does_not_believe_what_it_has_not_asked(segment: Segment) -> None:
     segment.say(frames6.advertisement(HOST, SOLICITED | OVERRIDE, OTHER))
     assert segment.mac(HOST) is None and segment.link.table.get(HOST) is None
@@ -138,6 +153,70 @@ def test_does_not_believe_what_it_has_not_asked(segment: Segment) -> None:
     assert [packet.destination for packet in segment.pass_time(0.1)] == [HOST]
     segment.say(frames6.advertisement(HOST, OVERRIDE, OTHER), destination=ALL_NODES)
     assert segment.mac(HOST) == OTHER
+
+
+@pytest.mark.rfc("4861:9-1")
+def test_unknown_options_are_passed_over(segment: Segment) -> None:
+    strange = bytes((14, 1)) + bytes(6)
+    (answer,) = segment.say(frames6.solicitation(OWN, None) + strange + frames6.link_option(1, PEER), destination=GROUP)
+    assert answer.kind == ADVERTISEMENT and segment.mac(HOST) == PEER
+    segment.link.want(THIRD)
+    told = frames6.advertisement(THIRD, SOLICITED | OVERRIDE, OTHER)
+    segment.say(told[:24] + strange + told[24:], THIRD, OWN, OTHER)
+    assert segment.mac(THIRD) == OTHER
+
+
+@pytest.mark.rfc("4861:6.3.4-6")
+def test_neighbours_have_addresses_like_ours(segment: Segment) -> None:
+    segment.say(router(prefix("2001:db8:1::/64", flags=0x80)), ROUTER, ALL_NODES)
+    near, far = packed("fd77::7"), packed("2001:db8:1::7")
+    assert (segment.discovery.next_hop(near), segment.discovery.next_hop(far)) == (near, ROUTER)
+
+
+@pytest.mark.rfc("4861:8.1-1", "4861:8.3-2")
+def test_a_redirect_changes_nothing_and_none_is_sent(segment: Segment) -> None:
+    told = bytes((frames6.REDIRECT, 0, 0, 0)) + bytes(4) + LOCAL[:-1] + b"\7" + THIRD + frames6.link_option(2, OTHER)
+    before = segment.discovery.to_data()
+    for hops in (255, 64):
+        assert segment.say(told, ROUTER, OWN, hops=hops) == []
+    assert segment.discovery.to_data() == before and segment.mac(THIRD) is None
+    assert segment.discovery.next_hop(packed("2001:db8::1")) == ROUTER
+
+
+@pytest.mark.rfc("4861:7.2.3-2", "4861:7.2.3-3")
+def test_who_asks_for_another_or_has_no_address_makes_no_entry(segment: Segment) -> None:
+    other = frames6.solicited_node(THIRD)
+    assert segment.say(frames6.solicitation(THIRD, PEER), HOST, other) == []
+    segment.say(frames6.solicitation(OWN, None), UNSPECIFIED, GROUP)
+    assert segment.mac(HOST) is None and segment.mac(UNSPECIFIED) is None
+
+
+@pytest.mark.rfc("4861:7.2.2-2", "4861:7.3.3-2")
+def test_one_that_many_want_is_asked_once_a_second(segment: Segment) -> None:
+    asked = []
+    for _ in range(9):
+        segment.link.want(HOST)
+        asked += segment.pass_time(0.1)
+    assert len(asked) == 1
+
+
+@pytest.mark.rfc("4861:7.2.5-2")
+def test_an_answer_without_an_address_is_none(segment: Segment) -> None:
+    segment.link.want(HOST)
+    segment.say(frames6.advertisement(HOST, SOLICITED | OVERRIDE, PEER)[:24])
+    assert segment.mac(HOST) is None
+    segment.say(frames6.advertisement(HOST, SOLICITED | OVERRIDE, PEER))
+    assert segment.mac(HOST) == PEER
+
+
+@pytest.mark.rfc("4861:7.3.1-1")
+def test_what_a_neighbour_says_unasked_confirms_nothing(segment: Segment) -> None:
+    segment.link.want(HOST)
+    segment.say(frames6.advertisement(HOST, SOLICITED | OVERRIDE, PEER))
+    assert HOST in [packet.destination for packet in segment.pass_time(59.5) + segment.pass_time(1.4)]
+    segment.say(frames6.advertisement(HOST, OVERRIDE, PEER), destination=ALL_NODES)
+    segment.pass_time(4)
+    assert segment.mac(HOST) is None
 
 
 @pytest.mark.rfc("4861:7.1.1-1", "4861:7.1.1-2", "4861:7.1.2-1", "4861:4.6-1")

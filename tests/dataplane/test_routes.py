@@ -50,6 +50,7 @@ def test_a_connection_waits_for_the_hardware_address():
     assert socket.state == neat.STATE_CONNECTING
 
 
+@pytest.mark.rfc("4861:7.2.2-4")
 def test_a_host_that_does_not_answer_arp_is_unreachable():
     """Linux: EHOSTUNREACH after three seconds."""
     lab = Lab()

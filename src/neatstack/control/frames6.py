@@ -139,6 +139,7 @@ def parse(frame: bytes, mac: bytes) -> Packet | None:
     return Packet(source_mac, source, destination, hops, body)
 
 
+# rfc: 4861:9-1
 def parse_options(data: bytes) -> Options | None:
     """The options behind a message of neighbour discovery; None if one has no length or too much of it."""
     found = Options()

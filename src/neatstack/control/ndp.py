@@ -11,7 +11,7 @@ from ipaddress import IPv6Address, IPv6Interface, IPv6Network
 from typing import Any
 
 from neatstack.control import frames6
-from neatstack.control.frames6 import OVERRIDE, SOLICITED, Neighbourly, Packet
+from neatstack.control.frames6 import OVERRIDE, ROUTER, SOLICITED, Neighbourly, Packet
 from neatstack.control.listeners6 import Listeners
 from neatstack.control.neighbourhood import Neighbourhood
 from neatstack.control.own6 import Own, OwnAddresses
@@ -77,6 +77,7 @@ class Discovery:
             "hops": self.routers.hops,
         }
 
+    # rfc: 4861:8.1-1 8.3-2 6.2.4-1
     def receive(self, frame: bytes) -> Packet | None:
         """Handle a frame; what it does not concern itself with, but is to us and right, is returned."""
         packet = frames6.parse(frame, self.mac)
@@ -115,7 +116,7 @@ class Discovery:
 
     # ---- neighbours ----
 
-    # rfc: 4861:7.2.3-1 7.2.4-1
+    # rfc: 4861:7.2.3-1 7.2.4-1 7.2.3-2 7.2.3-3 7.2.4-2
     def _solicited(self, packet: Packet) -> bool:
         """RFC 4861 sections 7.2.3 and 7.2.4; of tentative addresses RFC 4862 section 5.4.3."""
         asked = frames6.parse_solicitation(packet)
@@ -152,23 +153,29 @@ class Discovery:
         entry = self.neighbours.table.get(told.target)
         if entry is None:
             return True
-        self._learn(told, self.neighbours.known(told.target))
+        if self._learn(told, self.neighbours.known(told.target)) and not told.flags & ROUTER:
+            self.routers.forget(told.target)
         self.routers.choose(time.monotonic())
         return True
 
-    def _learn(self, told: Neighbourly, known: bytes | None) -> None:
+    # rfc: 4861:7.2.5-2 7.2.5-3 7.2.5-4 7.3.1-1
+    def _learn(self, told: Neighbourly, known: bytes | None) -> bool:
+        """False: what it says is not believed, until that neighbour was asked itself."""
         mac, waited = told.options.target_link, told.target in self.neighbours.enquiries
         if known is None:
             if mac is not None and waited and told.flags & SOLICITED:
                 self.neighbours.learn(told.target, mac)
             elif mac is not None and waited:
                 self.neighbours.hear(told.target, mac)
-        elif mac is not None and mac != known and not told.flags & OVERRIDE:
+            return mac is not None
+        if mac is not None and mac != known and not told.flags & OVERRIDE:
             self.neighbours.doubt(told.target)
-        elif told.flags & SOLICITED and waited:
+            return False
+        if told.flags & SOLICITED and waited:
             self.neighbours.learn(told.target, mac or known)
         elif mac is not None and mac != known:
             self.neighbours.hear(told.target, mac)
+        return True
 
     def _conflict(self, address: bytes, mac: bytes) -> None:
         """Somebody else says that it is theirs."""
@@ -189,6 +196,7 @@ class Discovery:
             return True
         return self._way(address) == address
 
+    # rfc: 4861:6.3.4-6
     def _way(self, address: bytes) -> bytes | None:
         networks = (IPv6Network((own.address, own.length), strict=False) for own in self.own.assigned())
         hop = next_hop(IPv6Address(address), networks, self.routes)

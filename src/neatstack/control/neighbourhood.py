@@ -55,6 +55,7 @@ class Neighbourhood:
         """May somebody who was not asked take a place in the table?"""
         return self.table.get(address) is not None or len(self.table) < LEARN_MOST
 
+    # rfc: 4861:7.2.2-2
     def want(self, address: bytes) -> None:
         """Somebody wants to send to `address`, which is a neighbour's."""
         if address in self.enquiries or self.known(address) is not None:
@@ -94,6 +95,7 @@ class Neighbourhood:
         if self.table.put(Neighbour(address, mac, State.REACHABLE)):
             self.refresh_at[address] = time.monotonic() + refresh_after
 
+    # rfc: 4861:6.3.4-5
     def run_timers(self, now: float) -> float | None:
         """Ask what is due to be asked; when the next is due (monotonic seconds), None: nothing is."""
         for address, due in list(self.refresh_at.items()):
@@ -106,7 +108,7 @@ class Neighbourhood:
         due_times = [enquiry.next_at for enquiry in self.enquiries.values()] + list(self.refresh_at.values())
         return min(due_times, default=None)
 
-    # rfc: 4861:7.3.3-1, 1122:arp-flush arp-flood dead-gateway no-pings
+    # rfc: 4861:7.3.3-1 7.3.3-2 7.2.2-2, 1122:arp-flush arp-flood dead-gateway no-pings
     def _ask_again(self, address: bytes, enquiry: Enquiry, now: float) -> None:
         """The neighbour itself while we believe to know it, else everybody; or give up."""
         if enquiry.asked >= ASK_MOST:

@@ -86,7 +86,7 @@ class OwnAddresses:
     def __iter__(self) -> Iterator[Own]:
         return iter(list(self.by_address.values()))
 
-    # rfc: 4862:5.4.2-1
+    # rfc: 4862:5.4.2-1, 4861:7.2.1-1
     def add(self, own: Own) -> bool:
         """One more; False when there is no room. It is used once duplicate address detection has found no other."""
         if own.address in self.by_address or len(self.by_address) >= self.most:
@@ -106,6 +106,7 @@ class OwnAddresses:
         own = Own(address, length, formed=True, valid_until=valid_until, preferred_until=preferred_until)
         return self.add(own)
 
+    # rfc: 4861:7.2.1-2
     def remove(self, own: Own) -> None:
         """It is used no more."""
         del self.by_address[own.address]

@@ -45,11 +45,13 @@ class Routers:
         self._changed, self._solicit = changed, solicit
         self.solicitations = 0
         self.solicit_at: float | None = None
+        self.answered = False  # a default router has spoken since we have begun to ask
 
     # rfc: 4861:6.3.7-1
     def start(self) -> None:
         """Ask who is there, after a moment, so that hosts that start together do not ask together (6.3.7)."""
         self.solicitations = 0
+        self.answered = False
         self.solicit_at = time.monotonic() + secrets.randbelow(1000) / 1000
 
     def resume(self, told: dict[str, Any]) -> None:
@@ -59,11 +61,14 @@ class Routers:
             self.chosen = IPv6Address(told["router"]).packed
             self.known[self.chosen] = told["router_until"]
 
-    # rfc: 4861:6.3.4-1
+    # rfc: 4861:6.3.4-1 6.3.7-3 6.3.4-3 6.3.4-4
     def receive(self, packet: Packet, told: Router) -> None:
         """A valid advertisement (RFC 4861 section 6.3.4)."""
         now = time.monotonic()
-        self.solicit_at = None
+        if told.lifetime:
+            self.answered = True
+            if self.solicitations:
+                self.solicit_at = None
         if told.options.link is not None:
             self.neighbours.hear(packet.source, told.options.link)
         if told.retransmit:
@@ -81,13 +86,19 @@ class Routers:
             self._changed()
         self.choose(now)
 
+    # rfc: 4861:6.3.4-2
     def _note(self, router: bytes, lifetime: int, now: float) -> None:
         if not lifetime:
             self.known.pop(router, None)
         elif router in self.known or len(self.known) < MOST_ROUTERS:
             self.known[router] = now + lifetime
 
-    # rfc: 4861:6.3.6-1
+    # rfc: 4861:7.2.5-6
+    def forget(self, address: bytes) -> None:
+        """A neighbour says that it is no router (any more)."""
+        self.known.pop(address, None)
+
+    # rfc: 4861:6.3.6-1 6.3.6-2
     def choose(self, now: float) -> None:
         """The default router: the present one while it answers, else one that does, else any (6.3.6)."""
         if self.fixed is not None:
@@ -133,12 +144,15 @@ class Routers:
         if was_preferred != (own.preferred_until > now):
             self._changed()
 
+    # rfc: 4861:6.3.7-2
     def run_timers(self, now: float) -> float | None:
-        """Ask for routers, forget those whose time is over; when the next is due."""
+        """Ask for routers, once also if one has spoken already (6.3.7), forget those whose time is over; when the next
+        is due."""
         if self.solicit_at is not None and self.solicit_at <= now:
             self._solicit()
             self.solicitations += 1
-            self.solicit_at = now + SOLICIT_EVERY if self.solicitations < SOLICITATIONS else None
+            more = self.solicitations < SOLICITATIONS and not self.answered
+            self.solicit_at = now + SOLICIT_EVERY if more else None
         if any(until <= now for until in self.known.values()):
             self.choose(now)
         due = [self.solicit_at] if self.solicit_at is not None else []

@@ -304,7 +304,7 @@ def test_a_tcp_segment_to_a_group_is_none_of_ours():
     assert s.recv() is None and lab.drops("not_ours") == 2
 
 
-@pytest.mark.rfc("1122:arp-queue", "1122:arp-no-error")
+@pytest.mark.rfc("1122:arp-queue", "1122:arp-no-error", "4861:7.2.2-3")
 def test_a_neighbour_that_is_not_known_yet():
     """RFC 1122 section 2.3.2.2: the datagrams wait for it, in order, while others go."""
     lab = Lab()

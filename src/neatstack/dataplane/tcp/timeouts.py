@@ -139,7 +139,7 @@ def within_user_timeout(s: cython.pointer[Stack], i: uint32_t, wait: uint64_t) -
     return at - s.now if at > s.now else MILLISECOND
 
 
-# rfc: 9293:MUST-22
+# rfc: 9293:MUST-22, 4861:7.2.2-4
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

@@ -19,7 +19,7 @@ AGAIN = cython.declare(
 )  # ns; link answers by writing the table of neighbours, which nobody is told of
 
 
-# rfc: 1122:arp-queue arp-no-error
+# rfc: 1122:arp-queue arp-no-error, 4861:7.2.2-3 7.2.2-4
 def park(
     s: cython.pointer[Stack],
     e: cython.pointer[cython.const[Endpoint]],
