@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from neatstack.experiment.netns import Lab, Side
-from tests.client import cork_table, options_table, urgent_table, waiting_table
+from tests.client import cork_table, groups_table, options_table, urgent_table, waiting_table
 from tests.client.mirror import ADDRESS, Mirror
+
+OWN = "10.77.0.2"
 
 
 def both(mirror: Mirror, lab: Lab, table: ModuleType) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -50,14 +52,19 @@ def test_urgent_data_is_the_kernels(mirror: Mirror, lab: Lab) -> None:
 
 @pytest.fixture(scope="module")
 def sides(lab: Lab) -> Iterator[tuple[Side, Side]]:
-    """A stack with its replicas, and the kernel's."""
+    """A stack with its replicas, and the kernel with an interface."""
     with lab.scope():
-        yield lab.stack().programs, lab.namespace("kernel")
+        kernel = lab.namespace("kernel")
+        lab.veth(kernel, f"{OWN}/24", lab.namespace("far"), "10.77.0.1/24")
+        kernel.ip("route", "add", "default", "via", "10.77.0.1")
+        yield lab.stack(options=["--address", "fd77::2/64"]).programs, kernel
 
 
-@pytest.mark.parametrize("table", [cork_table, waiting_table])
-def test_each_step_is_the_kernels(sides: tuple[Side, Side], table: ModuleType) -> None:
-    found, expected = (json.loads(side.run(sys.executable, "-m", table.__name__, "127.0.0.1")) for side in sides)
+@pytest.mark.parametrize(("table", "address"), [
+    (cork_table, "127.0.0.1"), (waiting_table, "127.0.0.1"), (groups_table, OWN),
+])  # fmt: skip
+def test_each_step_is_the_kernels(sides: tuple[Side, Side], table: ModuleType, address: str) -> None:
+    found, expected = (json.loads(side.run(sys.executable, "-m", table.__name__, address)) for side in sides)
     assert found.keys() == expected.keys()
     differing = [f"{name}: {found[name]}, not {expected[name]}" for name in expected if found[name] != expected[name]]
     assert not differing, "\n".join(differing)

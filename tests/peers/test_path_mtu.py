@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -131,5 +133,53 @@ def test_a_router_tells_of_datagrams(behind: tuple[Stack, Namespace]) -> None:
     told = stack.programs.run(sys.executable, "-c", SEND, FAR, PORT + 20).split()
     assert receiver.wait(10) == 0, receiver.output
     stack.host.ip("link", "set", "veth0", "mtu", 1500)
-    assert told[0] == "1" and told[1] in ("1500", "1000"), "what the replica has heard of TCP holds here too"
+    assert told[0] == "1" and told[1] in ("1500", "1000"), "what a replica has heard of TCP holds here too"
     assert told[-2:] == ["1000", "90"], told
+
+
+ASK = """
+import json, socket, struct, sys
+name = sys.argv[1], int(sys.argv[2])
+told = []
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+    s.setsockopt(0, 10, 2)  # IP_MTU_DISCOVER: IP_PMTUDISC_DO
+    s.setsockopt(0, 11, 1)  # IP_RECVERR
+    for size in (972, 973, 1400):
+        try:
+            told.append(s.sendto(bytes(size), name))
+        except OSError as error:
+            told.append(error.errno)
+        try:
+            data, [(_, _, control)], flags, source = s.recvmsg(2000, 200, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+            told.append([len(data), struct.unpack("IBBBxII", control[:16]), any(control[16:]), flags, source == name])
+        except BlockingIOError:
+            told.append(None)
+    s.setsockopt(0, 11, 0)
+    s.setsockopt(0, 10, 3)  # IP_PMTUDISC_PROBE: as long as the device takes
+    told.append(s.sendto(bytes(1472), name))
+for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+    with socket.socket(socket.AF_INET, kind) as s:
+        s.connect((name[0], name[1] + 1))
+        told.append(s.getsockopt(0, 14))  # IP_MTU
+print(json.dumps(told))
+"""
+
+
+def test_who_is_not_connected_is_told_as_on_the_kernel(behind: tuple[Stack, Namespace]) -> None:
+    """Of a path that was heard of before: EMSGSIZE, and what it carries; IP_MTU says the same."""
+    stack, far = behind
+    stack.host.ip("link", "set", "veth0", "mtu", SMALL)
+    with far.entered():
+        listener = socket.create_server((FAR, PORT + 31))
+        sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sink.bind((FAR, PORT + 30))
+    receiver = far.spawn(sys.executable, "-c", RECEIVE, FAR, PORT + 20)
+    stack.programs.run(sys.executable, "-c", SEND, FAR, PORT + 20)
+    told = stack.programs.run(sys.executable, "-c", ASK, FAR, PORT + 30)
+    stack.host.ip("link", "set", "veth0", "mtu", 1500)
+    stack.host.ip("route", "add", FAR, "dev", "veth0", "mtu", SMALL)
+    assert json.loads(told) == json.loads(stack.host.run(sys.executable, "-c", ASK, FAR, PORT + 30))
+    stack.host.ip("route", "delete", FAR)
+    receiver.stop()
+    listener.close()
+    sink.close()

@@ -235,3 +235,33 @@ int datagram_reach(const struct sock *s, struct neat_address remote)
         return -EINVAL;
     return has_way(remote) ? 0 : -ENETUNREACH;
 }
+
+/* ---- MTU ---- */
+
+#define LOOPBACK_MTU 65536 /* Linux's */
+
+/* Of the way to a host, as far as the device goes. */
+uint32_t device_mtu(struct neat_address remote)
+{
+    if (is_own(remote))
+        return LOOPBACK_MTU;
+    return neat_is_v4(remote) || !neat.page->mtu6 ? neat.page->mtu : neat.page->mtu6;
+}
+
+/* Of the whole way (RFC 1191): less, if a replica has heard so. */
+uint32_t path_mtu(struct neat_address remote)
+{
+    uint32_t least = device_mtu(remote);
+
+    for (unsigned r = 0; r < neat.replicas; r++) {
+        const struct neat_path *path = &neat.peers[r].page->paths[neat_path_place(remote)];
+        uint32_t mtu = load_acquire(&path->mtu);
+        if (likely(!mtu || mtu >= least))
+            continue;
+        bool known = neat_same(path->remote_be, remote) && now_ns() < (int64_t)path->until_ns;
+        fence();
+        if (known && load_relaxed(&path->mtu) == mtu)
+            least = mtu;
+    }
+    return least;
+}

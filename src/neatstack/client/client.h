@@ -441,6 +441,8 @@ int get_peer_address(const struct sock *s, const struct sockaddr *from, socklen_
 void put_address(const struct sock *s, struct sockaddr *to, socklen_t *length, const struct end *end);
 bool is_own(struct neat_address address);
 struct neat_address source_for(struct neat_address remote);
+uint32_t device_mtu(struct neat_address remote);
+uint32_t path_mtu(struct neat_address remote);
 int datagram_reach(const struct sock *s, struct neat_address remote);
 
 /* ---- socket.c ---- */
@@ -503,7 +505,7 @@ ssize_t sock_send_message(struct sock *s, const struct msghdr *message, int flag
 int sock_receive_messages(struct sock *s, struct mmsghdr *messages, unsigned count, int flags, const struct timespec *timeout);
 int sock_send_messages(struct sock *s, struct mmsghdr *messages, unsigned count, int flags);
 
-/* ---- datagram.c, datagram_io.c, datagram_options.c ---- */
+/* ---- datagram.c, datagram_io.c, datagram_control.c, datagram_errors.c, datagram_options.c ---- */
 static inline bool wants_errors(const struct sock *s)
 {
     return s->udp->want_errors || s->options.want_errors6;
@@ -512,7 +514,6 @@ int datagram_bind(struct sock *s, struct end local);
 int datagram_bound(struct sock *s);
 bool datagram_peer(const struct sock *s, struct end *peer);
 struct neat_address datagram_source(const struct sock *s, struct neat_address remote);
-uint32_t datagram_mtu(const struct sock *s, struct neat_address remote);
 int datagram_connect(struct sock *s, const struct sockaddr *address, socklen_t length);
 int datagram_name(const struct sock *s, bool peer, struct end *name);
 bool datagram_waits(const struct sock *s, bool error);
@@ -531,6 +532,7 @@ int datagram_read_control(const struct msghdr *message, bool four, struct sendin
 void datagram_write_control(const struct sock *s, struct msghdr *message, const struct neat_datagram *d, uint32_t segment);
 int datagram_error(struct sock *s);
 bool datagram_failing(const struct sock *s);
+void datagram_refused(struct sock *s, const struct neat_datagram *d, uint32_t mtu);
 void datagram_keep_error(struct sock *s, const struct sock *leg, const struct neat_datagram *d, uint32_t at);
 struct sock *datagram_find_error(struct sock *s, struct neat_datagram *d, uint32_t *at);
 void take_bytes(uint8_t *to, const struct sock *leg, uint32_t offset, size_t length);

@@ -133,37 +133,23 @@ static int fill_in(struct sock *s, struct neat_datagram *d, const struct msghdr 
     return 0;
 }
 
-/* Of the path to a destination, if it is the peer, as the replicas know it: the device's, or less. */
-uint32_t datagram_mtu(const struct sock *s, struct neat_address remote)
-{
-    uint32_t least = neat_is_v4(remote) ? neat.page->mtu : neat.page->mtu6;
-    struct end peer;
-
-    if (!datagram_peer(s, &peer) || !neat_same(peer.address, remote))
-        return least;
-    for (uint32_t r = 0; r < neat.page->replicas; r++) {
-        uint32_t mtu = s->udp->leg[r] ? load_relaxed(&s->udp->leg[r]->remote->mss) : 0;
-        if (mtu && mtu < least)
-            least = mtu;
-    }
-    return least;
-}
-
 /* What Linux refuses because of its size. */
-static int fits(const struct sock *s, const struct neat_datagram *d, size_t length)
+static int fits(struct sock *s, const struct neat_datagram *d, size_t length)
 {
     bool four = neat_is_v4(d->remote);
-    uint32_t largest = four ? NEAT_DATAGRAM_LARGEST : NEAT_DATAGRAM_LARGEST6;
-    uint32_t device = four ? neat.page->mtu : neat.page->mtu6;
-    uint32_t mtu = d->flags & NEAT_DATAGRAM_DEVICE ? device : datagram_mtu(s, d->remote);
-    uint32_t most = is_own(d->remote) ? largest : mtu - (four ? HEADERS4 : HEADERS6);
 
-    if (length > largest)
+    if (length > (four ? NEAT_DATAGRAM_LARGEST : NEAT_DATAGRAM_LARGEST6))
         return -EMSGSIZE;
-    if (d->segment && length > d->segment)
-        return d->segment > most || length > (size_t)d->segment * NEAT_DATAGRAM_SEGMENTS ? -EINVAL : 0;
-    if ((d->flags & NEAT_DATAGRAM_DONT_FRAGMENT) && length > most)
-        return -EMSGSIZE;
+    if ((d->segment && length > d->segment) || (d->flags & NEAT_DATAGRAM_DONT_FRAGMENT)) {
+        uint32_t mtu = d->flags & NEAT_DATAGRAM_DEVICE ? device_mtu(d->remote) : path_mtu(d->remote);
+        uint32_t most = mtu - (four ? HEADERS4 : HEADERS6);
+        if (d->segment && length > d->segment)
+            return d->segment > most || length > (size_t)d->segment * NEAT_DATAGRAM_SEGMENTS ? -EINVAL : 0;
+        if (length > most) {
+            datagram_refused(s, d, mtu);
+            return -EMSGSIZE;
+        }
+    }
     return record_size((uint32_t)length) > s->udp->leg[0]->tx_mask + 1 ? -EMSGSIZE : 0;
 }
 

@@ -91,23 +91,6 @@ static int set_datagram(struct datagrams *u, int name, int value)
     }
 }
 
-/* IPV6_JOIN_GROUP and IPV6_LEAVE_GROUP. */
-static int set_group(struct sock *s, const void *value, socklen_t length, bool leave)
-{
-    struct ipv6_mreq request;
-    struct neat_address group;
-
-    if (length < sizeof request)
-        return -EINVAL;
-    memcpy(&request, value, sizeof request);
-    memcpy(&group, &request.ipv6mr_multiaddr, sizeof group);
-    if (!neat_is_multicast(group) || neat_is_v4(group))
-        return -EINVAL;
-    if ((request.ipv6mr_interface && request.ipv6mr_interface != INTERFACE) || !neat.page->mtu6)
-        return -ENODEV;
-    return datagram_join(s, group, leave);
-}
-
 /* setsockopt() of IPPROTO_IPV6; `o` is a copy of the socket's options, which takes effect if all is well. The socket is locked.
  * 0 or -errno. */
 int ipv6_set_option(struct sock *s, struct options *o, int name, const void *value, socklen_t length)
@@ -116,8 +99,9 @@ int ipv6_set_option(struct sock *s, struct options *o, int name, const void *val
 
     if (s->family != AF_INET6)
         return -ENOPROTOOPT;
-    if (s->udp && (name == IPV6_JOIN_GROUP || name == IPV6_LEAVE_GROUP))
-        return set_group(s, value, length, name == IPV6_LEAVE_GROUP);
+    int joined = s->udp ? group_set_option(s, true, name, value, length) : OPTION_COMMON;
+    if (joined != OPTION_COMMON)
+        return joined;
     if (!s->udp && (name == IPV6_JOIN_GROUP || name == IPV6_LEAVE_GROUP))
         return -EPROTO;
     bool whole = length >= sizeof number;
@@ -181,7 +165,7 @@ static int get_mtu(struct sock *s, int *value)
 
     if (s->udp ? !datagram_peer(s, &peer) : s->phase != PHASE_OPEN)
         return -ENOTCONN;
-    *value = (int)(s->udp ? datagram_mtu(s, peer.address) : neat.page->mtu6 ? neat.page->mtu6 : neat.page->mtu);
+    *value = (int)path_mtu(s->udp ? peer.address : s->remote->remote_be);
     return 0;
 }
 

@@ -322,8 +322,10 @@ static int get_ip_int(struct sock *s, int name, int *value)
         *value = s->options.ttl ? s->options.ttl : 64;
         return 0;
     case IP_MTU:
-        *value = (int)neat.page->mtu;
-        return s->phase == PHASE_OPEN ? 0 : -ENOTCONN;
+        if (s->phase != PHASE_OPEN)
+            return -ENOTCONN;
+        *value = (int)path_mtu(s->remote->remote_be);
+        return 0;
     case IP_MTU_DISCOVER:
         *value = IP_PMTUDISC_WANT;
         return 0;

@@ -30,7 +30,10 @@ int give_memory(struct sock *s, void *value, socklen_t *length);
 /* ---- datagram_options.c ---- */
 int datagram_set_option(struct sock *s, int level, int name, const void *value, socklen_t length);
 int datagram_get_option(struct sock *s, int level, int name, int *value);
-int datagram_join(struct sock *s, struct neat_address group, bool leave);
+
+/* ---- groups.c ---- */
+int group_interface(const void *value, socklen_t length, uint32_t *address_be);
+int group_set_option(struct sock *s, bool six, int name, const void *value, socklen_t length);
 
 /* ---- ipv6.c ---- */
 int ipv6_set_option(struct sock *s, struct options *o, int name, const void *value, socklen_t length);

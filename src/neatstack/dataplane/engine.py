@@ -45,6 +45,7 @@ from cython.cimports.neatstack.dataplane.driver.memory import (
 )
 from cython.cimports.neatstack.dataplane.inspect import connections_of, counters_of, listeners_of
 from cython.cimports.neatstack.dataplane.ip.output import neighbour_place
+from cython.cimports.neatstack.dataplane.ip.path import recall_paths
 from cython.cimports.neatstack.dataplane.ip.reassembly import destroy_reassembly, init_reassembly
 from cython.cimports.neatstack.dataplane.journal import (
     STRIKE_COUNT,
@@ -241,6 +242,7 @@ class Engine:
         s.replica_page.magic = NEAT_MAGIC
         s.replica_page.version = NEAT_LAYOUT_VERSION
         s.replica_page.incarnation = incarnation
+        recall_paths(s)
         s.views = cython.cast(cython.pointer[View], calloc(max_tcbs, cython.sizeof(View)))
         s.dirty = cython.cast(cython.pointer[uint32_t], calloc(max_tcbs, cython.sizeof(uint32_t)))
         s.boards = cython.cast(cython.pointer[Board], calloc(max_tcbs, cython.sizeof(Board)))

@@ -27,7 +27,6 @@ cdef enum:
     RELEASE_AHEAD = 8        # TIME-WAIT connections looked at for one to recycle
     RETIRED = 4              # slots that one change may leave
     UNDO = 0x4f444e55        # "UNDO"
-    PATHS = 256              # a power of two
     POINTS = 32              # room for enum Point
     STRETCHES = 128          # of what is on its way, by when it was sent; a power of two, at most 128
     STRAYS = 64              # flows remembered; a power of two
@@ -271,13 +270,6 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
     uint32_t wait_next       # list of TIME-WAIT, oldest first; 0 end
     uint32_t wait_prev
 
-cdef struct Path:            # private; what the path to a peer can carry (RFC 1191)
-    Address address_be
-    uint16_t mtu
-    uint8_t narrow           # it can carry less than that
-    uint8_t pad
-    uint64_t until           # ns
-
 cdef enum News:
     NEWS_LINES = 1           # the socket's lines are out of date
     NEWS_EVENT = 2           # and the program should look
@@ -508,7 +500,6 @@ cdef struct Stack:
     uint32_t unused          # channels whose program is gone and whose memory nothing uses any more
     # random numbers and limits
     uint64_t random          # xorshift state
-    Path paths[PATHS]
     uint32_t challenge_second
     uint32_t challenges      # sent in that second
     uint32_t errors_second   # of ICMP errors, the same

@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from tests.support.lab import PEER, PEER_MAC, STACK, STACK_MAC, Lab
-from tests.support.layout import neat
+from tests.support.layout import ReplicaPage, neat
 from tests.support.packet import (
     Datagram,
     address,
@@ -167,6 +167,11 @@ def fields(frame: bytes) -> tuple[int, bool, bool, int]:
     return total, bool(place & 0x4000), bool(place & 0x2000), (place & 0x1FFF) * 8
 
 
+def known(page: ReplicaPage) -> list[int]:
+    """What the replica tells of paths."""
+    return [path.mtu for path in page.paths if path.mtu]
+
+
 @pytest.mark.rfc("1191:3b", "1191:3f", "1191:3e", "1122:longest-sent")
 @pytest.mark.parametrize(
     ("flags", "size", "left"),
@@ -183,13 +188,14 @@ def fields(frame: bytes) -> tuple[int, bool, bool, int]:
 )
 def test_a_path_that_carries_less(flags, size, left):
     """As Linux's IP_MTU_DISCOVER; for ten minutes, as RFC 1191 section 6.3 has it."""
-    lab = Lab()
+    page = ReplicaPage()
+    lab = Lab(replica_page=page)
     s = lab.datagram_socket(7)
     s.connect(PEER, 53)
     s.send(bytes(1400), PEER, 53)
     lab.run()
     too_long(lab, 7, 53, 1000)
-    assert s.slot.replica.mss == 1000
+    assert known(page) == [1000]
     too_long(lab, 7, 53, 1200)
     lab.engine.output()
     s.send(bytes(size), PEER, 53, flags=flags)
@@ -216,13 +222,32 @@ def test_a_path_that_is_said_to_carry_next_to_nothing():
 
 
 def test_a_router_that_does_not_say_what_it_takes():
-    lab = Lab()
+    page = ReplicaPage()
+    lab = Lab(replica_page=page)
     s = lab.datagram_socket(7)
     s.connect(PEER, 53)
     lab.run()
     d = Datagram(source=STACK, destination=PEER, source_port=7, destination_port=53, payload=bytes(1400))
     reports(lab, 3, 4, build_ip(build_udp(d), source=STACK, destination=PEER, protocol=17)[:28])
-    assert s.slot.replica.mss == 1006
+    assert known(page) == [1006]
+
+
+@pytest.mark.parametrize(("mtu", "left"), [
+    (1000, [(996, False, True, 0), (452, False, False, 976)]), (68, [(548, False, True, 0), (548, False, True, 528),
+                                                                     (372, False, False, 1056)]),
+])  # fmt: skip
+def test_a_successor_knows_the_paths(mtu, left):
+    page = ReplicaPage()
+    first = Lab(replica_page=page)
+    first.datagram_socket(7)
+    too_long(first, 7, 53, mtu)
+    lab = Lab(replica_page=page, incarnation=2)
+    s = lab.datagram_socket(7)
+    s.send(bytes(1400), PEER, 53)
+    s.send(bytes(500), PEER, 53)
+    lab.engine.run()
+    *parts, small = [fields(frame) for frame, _ in lab.engine.output()]
+    assert (parts, small) == (left, (528, mtu == 1000, False, 0)), "to one that is said to carry less routers may cut"
 
 
 def test_a_path_is_not_learnt_from_what_no_socket_has_sent():

@@ -78,6 +78,16 @@ struct neat_stack_page {
 
 /* ---- replica page: one for each replica. Writer: the replica. Mapped read-only by programs and the manager. ---- */
 
+#define NEAT_PATHS 126 /* as many as fill the page */
+
+struct neat_path { /* what the path to a host can carry, when it is less than the device (RFC 1191) */
+    struct neat_address remote_be;
+    uint64_t until_ns; /* CLOCK_MONOTONIC: known no longer */
+    uint32_t mtu;      /* bytes; 0: nothing is known, or it is just being written */
+    uint32_t narrow;   /* it can carry less than that */
+};
+NEAT_SIZE(struct neat_path, 32);
+
 struct neat_replica_page {
     uint32_t magic, version;
     uint32_t incarnation;
@@ -85,8 +95,17 @@ struct neat_replica_page {
     uint64_t progress_ns; /* CLOCK_MONOTONIC when it last finished a batch */
     uint64_t slept_ns;    /* ever, by all incarnations; a sleep counts when it is over */
     uint8_t pad[32];
+    struct neat_path paths[NEAT_PATHS]; /* each in its neat_path_place() */
 };
-NEAT_SIZE(struct neat_replica_page, 64);
+NEAT_SIZE(struct neat_replica_page, 4096);
+
+/* Where in `paths` a host's is remembered: one that falls on the same place is forgotten for it. */
+NEAT_INLINE uint32_t neat_path_place(struct neat_address remote)
+{
+    uint64_t word = remote.hi ^ remote.lo;
+    uint32_t last = (uint32_t)(word ^ word >> 32);
+    return ((last ^ last >> 8 ^ last >> 16) >> 8 & 0xff) % NEAT_PATHS;
+}
 
 /* ---- channel: what one program and one replica share; one memfd. ----
  *
@@ -295,7 +314,7 @@ struct neat_socket_replica { /* writer: the replica */
     /* second line: for getsockname, getpeername and TCP_MAXSEG */
     struct neat_address local_be, remote_be;
     uint16_t local_port_be, remote_port_be;
-    uint32_t mss;            /* UDP: the path's MTU, once connected */
+    uint32_t mss;
     uint32_t pad2[6];
 };
 NEAT_SIZE(struct neat_socket_replica, 128);

@@ -12,6 +12,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         NEAT_MAX_CHANNELS
         NEAT_BUCKETS
         NEAT_NO_FIN_WAIT
+        NEAT_PATHS
         NEAT_MAX_ADDRESSES
         NEAT_MAX_ROUTES
         NEAT_OWN_DEPRECATED
@@ -94,10 +95,18 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         Route routes[8]
         uint8_t table[256]
 
+    ctypedef struct Path "struct neat_path":
+        Address remote_be
+        uint64_t until_ns
+        uint32_t mtu, narrow
+
+    uint32_t path_place "neat_path_place"(Address remote)
+
     ctypedef struct ReplicaPage "struct neat_replica_page":
         uint32_t magic, version, incarnation, sleep_seq
         uint64_t progress_ns
         uint64_t slept_ns
+        Path paths[126]
 
     ctypedef struct ChannelHeader "struct neat_channel_header":
         uint32_t magic, version, replica, channel

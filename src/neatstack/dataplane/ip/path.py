@@ -1,5 +1,6 @@
 """What the paths to other hosts can carry (RFC 1191), kept for ten minutes, by each replica for its own flows.
 
+It stands on the replica's page, where programs read it, and the replica's successor does.
 No less than 552 bytes is believed, as with Linux's min_pmtu: a forged error must not make crumbs of us. To a path that
 is said to be narrower packets of that size go without Don't Fragment, and routers cut them.
 """
@@ -7,8 +8,10 @@ is said to be narrower packets of that size go without Don't Fragment, and route
 import cython
 from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
 from cython.cimports.neatstack.dataplane.channel.address import Address, is_v4, same
+from cython.cimports.neatstack.dataplane.channel.atomic import fence, store_release
+from cython.cimports.neatstack.dataplane.channel.layout import NEAT_PATHS, Path, path_place
 from cython.cimports.neatstack.dataplane.ip.output import link_mtu
-from cython.cimports.neatstack.dataplane.stack import PATHS, Path, Stack
+from cython.cimports.neatstack.dataplane.stack import Stack
 
 LEAST_MTU = cython.declare(uint32_t, 552)
 LEAST_MTU6 = cython.declare(uint32_t, 1280)  # RFC 8200 section 5
@@ -20,23 +23,28 @@ REMEMBERED = cython.declare(uint64_t, 600000000000)  # ns (RFC 1191 section 6.3)
 @cython.nogil
 @cython.exceptval(check=False)
 def path_of(s: cython.pointer[Stack], remote_be: Address) -> cython.pointer[Path]:
-    """Where a peer's path is remembered: one that falls on the same place is forgotten for it."""
-    word: uint64_t = remote_be.hi ^ remote_be.lo
-    last: uint32_t = cython.cast(uint32_t, word ^ word >> 32)
-    return cython.address(s.paths[((last >> 24) ^ (last >> 16) ^ (last >> 8)) & (PATHS - 1)])
+    return cython.address(s.replica_page.paths[path_place(remote_be)])
+
+
+def recall_paths(s: cython.pointer[Stack]) -> cython.void:
+    """What a predecessor has heard holds on."""
+    n: uint32_t
+    for n in range(NEAT_PATHS):
+        if s.replica_page.paths[n].narrow:
+            s.narrow_paths = 1
 
 
 # rfc: 1191:3f 6.3
 def path_mtu(s: cython.pointer[Stack], remote_be: Address) -> uint32_t:
     path: cython.pointer[Path] = path_of(s, remote_be)
-    if not same(path.address_be, remote_be) or s.now >= path.until or path.mtu > link_mtu(s, remote_be):
+    if not same(path.remote_be, remote_be) or s.now >= path.until_ns or path.mtu > link_mtu(s, remote_be):
         return 0
     return path.mtu
 
 
 def is_narrow(s: cython.pointer[Stack], remote_be: Address) -> cython.bint:
     path: cython.pointer[Path] = path_of(s, remote_be)
-    return path.narrow != 0 and same(path.address_be, remote_be) and s.now < path.until
+    return path.narrow != 0 and same(path.remote_be, remote_be) and s.now < path.until_ns
 
 
 # rfc: 1191:5
@@ -70,13 +78,15 @@ def learn_path(s: cython.pointer[Stack], remote_be: Address, mtu: uint32_t, leng
     known: uint32_t = path_mtu(s, remote_be)
     if known and mtu > known:
         return known
-    path.address_be = remote_be
+    store_release(cython.address(path.mtu), 0)
+    fence()
+    path.remote_be = remote_be
     path.narrow = mtu < LEAST_MTU
     if path.narrow:
         mtu = LEAST_MTU
         s.narrow_paths = 1
-    path.mtu = cython.cast(uint16_t, mtu)
-    path.until = s.now + REMEMBERED
+    path.until_ns = s.now + REMEMBERED
+    store_release(cython.address(path.mtu), mtu)
     return mtu
 
 

@@ -45,7 +45,6 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
 from cython.cimports.neatstack.dataplane.channel.rings import entry_bits
 from cython.cimports.neatstack.dataplane.channel.slot import free_slot, give_back
 from cython.cimports.neatstack.dataplane.ip.output import source_for
-from cython.cimports.neatstack.dataplane.ip.path import path_mtu
 from cython.cimports.neatstack.dataplane.socket.publish import publish_heads
 from cython.cimports.neatstack.dataplane.socket.slots import put
 from cython.cimports.neatstack.dataplane.stack import (
@@ -365,7 +364,6 @@ def connect(s: cython.pointer[Stack], i: uint32_t, remote_be: Address, remote_po
     r.local_port_be = e.port_be
     r.remote_be = remote_be
     r.remote_port_be = remote_port_be
-    r.mss = 0 if is_any(remote_be) else path_mtu(s, remote_be)
 
 
 # ---- sending ----

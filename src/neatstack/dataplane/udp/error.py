@@ -108,15 +108,12 @@ def datagram_failed(
     i: uint32_t = find_endpoint(s, local_be, raw16(udp), remote_be, raw16(udp + 2))
     e: cython.pointer[Endpoint] = cython.address(s.udp.ends[i])
     lines: cython.pointer[Socket]
-    believed: uint32_t
     d: Datagram
     if not i or not number or not e.attached:
         return
     lines = cython.address(s.channels[e.channel].sockets[e.socket])
     if ((kind == UNREACHABLE and code == TOO_LONG) if four else kind == TOO_BIG6) and not is_local(s, remote_be):
-        believed = learn_path(s, remote_be, mtu, get16(packet + 2))
-        if believed and e.connected:
-            lines.replica.mss = believed
+        learn_path(s, remote_be, mtu, get16(packet + 2))
     if load16(cython.address(lines.program.flags)) & NEAT_FLAG_ERRORS:
         memset(cython.address(d), 0, cython.sizeof(d))
         d.flags = NEAT_DATAGRAM_ERROR

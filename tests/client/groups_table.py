@@ -1,0 +1,133 @@
+"""Joins and leaves groups of hosts in every way, and prints what came of it as JSON: on the kernel, or on a stack.
+
+No test itself. The argument is an address of the host, of IPv4, that stands on its interface to a network.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import sys
+import time
+from typing import Any
+
+from tests.client.options_table import attempt
+
+IP, V6 = socket.IPPROTO_IP, socket.IPPROTO_IPV6
+ADD, DROP, JOIN6, LEAVE6, MCAST_JOIN, MCAST_LEAVE = 35, 36, 20, 21, 42, 45
+INTERFACE = max(index for index, _ in socket.if_nameindex())  # a stack's only one, or the kernel's beside lo
+GROUPS = ("239.1.2.3", "224.0.0.251", "10.0.0.1", "0.0.0.0")
+GROUPS6 = ("ff15::1", "ff02::fb", "fd00::1", "::ffff:239.1.2.3")
+
+
+def request(family: int, group: str, interface: int = 0) -> bytes:
+    """struct group_req."""
+    if family == socket.AF_INET:
+        name = struct.pack("=HH4s", family, 0, socket.inet_aton(group))
+    else:
+        name = struct.pack("=HHI16sI", family, 0, 0, socket.inet_pton(family, group), 0)
+    return struct.pack("=I4x", interface) + name.ljust(128, b"\0")
+
+
+def mreq(group: str, address: str = "0.0.0.0", interface: int | None = None) -> bytes:
+    index = b"" if interface is None else struct.pack("i", interface)
+    return socket.inet_aton(group) + socket.inet_aton(address) + index
+
+
+def mreq6(group: str, interface: int = 0) -> bytes:
+    return socket.inet_pton(socket.AF_INET6, group) + struct.pack("i", interface)
+
+
+def four(own: str) -> list[Any]:
+    told: list[Any] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+
+        def ask(name: int, value: bytes) -> None:
+            told.append(attempt(lambda: sock.setsockopt(IP, name, value)))
+
+        for group in GROUPS:
+            for name in (MCAST_LEAVE, MCAST_JOIN, MCAST_JOIN, ADD, MCAST_LEAVE, MCAST_LEAVE, DROP):
+                ask(name, request(socket.AF_INET, group) if name > ADD + 1 else mreq(group))
+            for interface in (INTERFACE, INTERFACE + 70):
+                for name in (MCAST_LEAVE, MCAST_JOIN, MCAST_JOIN, MCAST_LEAVE):
+                    ask(name, request(socket.AF_INET, group, interface))
+                for name in (ADD, ADD, DROP, DROP):
+                    ask(name, mreq(group, interface=interface))
+            for address in (own, "10.9.9.9"):
+                for name in (ADD, ADD, DROP, DROP):
+                    ask(name, mreq(group, address))
+        whole = request(socket.AF_INET, GROUPS[0])
+        for value in (whole[:135], whole[:24], whole + b"\0" * 20, request(socket.AF_INET6, GROUPS6[0])):
+            ask(MCAST_JOIN, value)
+            ask(MCAST_LEAVE, value)
+        for value in (mreq(GROUPS[0])[:7], mreq(GROUPS[0])[:4]):
+            ask(ADD, value)
+            ask(DROP, value)
+        for last in range(21):
+            ask(MCAST_JOIN, request(socket.AF_INET, f"239.0.0.{last + 1}"))
+    return told
+
+
+def six() -> list[Any]:
+    told: list[Any] = []
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+
+        def ask(name: int, value: bytes) -> None:
+            told.append(attempt(lambda: sock.setsockopt(V6, name, value)))
+
+        for group in GROUPS6:
+            for interface in (0, INTERFACE, INTERFACE + 70):
+                for name in (
+                    MCAST_LEAVE,
+                    MCAST_JOIN,
+                    MCAST_JOIN,
+                    JOIN6,
+                    MCAST_LEAVE,
+                    MCAST_LEAVE,
+                    JOIN6,
+                    JOIN6,
+                    LEAVE6,
+                ):
+                    ask(name, (mreq6 if name < ADD else six_request)(group, interface))
+        whole = six_request(GROUPS6[0])
+        for value in (whole[:135], whole + b"\0" * 20, request(socket.AF_INET, GROUPS[0])):
+            ask(MCAST_JOIN, value)
+            ask(MCAST_LEAVE, value)
+        told.append(attempt(lambda: sock.setsockopt(IP, MCAST_JOIN, request(socket.AF_INET, GROUPS[0]))))
+        told.append(attempt(lambda: sock.setsockopt(IP, MCAST_LEAVE, request(socket.AF_INET, GROUPS[0]))))
+    return told
+
+
+def six_request(group: str, interface: int = 0) -> bytes:
+    return request(socket.AF_INET6, group, interface)
+
+
+def received(own: str) -> list[Any]:
+    """Who has joined, before or after bind(), is sent what goes to the group."""
+    told = []
+    for first in (True, False):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, socket.socket(socket.AF_INET, 2) as sender:
+            if first:
+                sock.setsockopt(IP, MCAST_JOIN, request(socket.AF_INET, GROUPS[0], INTERFACE))
+            sock.bind(("", 0))
+            if not first:
+                sock.setsockopt(IP, MCAST_JOIN, request(socket.AF_INET, GROUPS[0], INTERFACE))
+            sock.settimeout(0.2)
+            sender.setsockopt(IP, socket.IP_MULTICAST_IF, socket.inet_aton(own))
+            time.sleep(0.1)  # until every replica knows
+            for leave in (False, True):
+                if leave:
+                    sock.setsockopt(IP, MCAST_LEAVE, request(socket.AF_INET, GROUPS[0], INTERFACE))
+                    time.sleep(0.1)
+                sender.sendto(b"x", (GROUPS[0], sock.getsockname()[1]))
+                told.append(attempt(lambda sock=sock: sock.recv(9).decode()) if not leave else None)
+    return told
+
+
+def main(own: str) -> None:
+    print(json.dumps({"four": four(own), "six": six(), "received": received(own)}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
