@@ -232,6 +232,7 @@ def new_connection(
     t.channel = NO_CHANNEL
     t.listener = listener.number
     t.flags = TCB_PASSIVE | (TCB_LOOPBACK if seg.loopback else 0)
+    t.tally.segments_in = 1  # its SYN, which may have come before there was a connection
     t.last_received = s.now
     t.stamps.offset = timestamp_offset(s, t.local_be, t.local_port_be, t.remote_be, t.remote_port_be)
     t.rcv.mss = our_mss(s, seg.loopback, seg.remote_be)
