@@ -193,6 +193,20 @@ def test_fragments_are_put_together(lab: Lab6, size: int) -> None:
     assert s.recv_all() == [text]
 
 
+@pytest.mark.rfc("8200:4.5-reassembly", "8200:4.5-too-long")
+def test_the_longest_datagram() -> None:
+    """A payload of 65535 bytes, in which the header of the packet does not count: RFC 8200 section 3."""
+    lab = Lab6(rings=1 << 18)
+    s = lab.datagram_socket(53, "::")
+    text = (bytes(range(251)) * 262)[: 65535 - 8]
+    lab.takes(*fragments(udp(text), 1448))
+    assert s.recv_all() == [text]
+    s.send(text, PEER, 4000)
+    lab.six = []
+    lab.run()
+    assert b"".join(one.body[8:] for one in lab.six)[8:] == text and lab.drops("command") == 0
+
+
 @pytest.mark.rfc("6946:atomic")
 def test_a_fragment_that_is_alone(lab: Lab6) -> None:
     s = lab.datagram_socket(53, "::")

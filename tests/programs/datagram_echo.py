@@ -21,8 +21,13 @@ class Echo(asyncio.DatagramProtocol):
         self.transport.sendto(data, source)  # type: ignore[attr-defined]
 
 
+def opened(address: str) -> socket.socket:
+    """A socket of the family of `address`."""
+    return socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+
+
 def server(address: str, port: int) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as s:
+    with opened(address) as s:
         s.bind((address, port))
         while True:
             s.sendto(*s.recvfrom(65536))
@@ -47,7 +52,7 @@ def ask(s: socket.socket, where: tuple[str, int], data: bytes, tries: int = 50) 
 
 
 def client(address: str, port: int, count: int) -> None:
-    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(4)]
+    sockets = [opened(address) for _ in range(4)]
     for s in sockets:
         s.settimeout(0.2)
     sockets[0].connect((address, port))
@@ -62,7 +67,7 @@ def client(address: str, port: int, count: int) -> None:
 
 
 def steady(address: str, port: int, seconds: float) -> None:
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s = opened(address)
     s.settimeout(0.1)
     s.connect((address, port))
     assert ask(s, (address, port), b"first") is not None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from neatstack.experiment.netns import Stack
-from tests.conftest import Pair
+from tests.conftest import Pair, also_over_ipv6
 
 ECHO = Path(__file__).parent / "datagram_echo.py"
 
@@ -23,10 +23,12 @@ def test_echo(pair: Pair, kind: str, bound: str) -> None:
     assert told == {"answers": 200, "sources": [[pair.address, pair.port]]}
 
 
-REFUSED = """
+CLIENT = """
 import socket, sys
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
 s.settimeout(5)
+"""
+REFUSED = f"""{CLIENT}
 s.connect((sys.argv[1], int(sys.argv[2])))
 s.send(b"anybody?")
 try:
@@ -36,30 +38,30 @@ except ConnectionRefusedError:
 """
 
 
-LARGE = """
-import socket, sys
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.settimeout(5)
-if sys.argv[1] == "connect":
-    s.connect((sys.argv[2], int(sys.argv[3])))
+LARGE = f"""{CLIENT}
+where = sys.argv[1], int(sys.argv[2])
+if sys.argv[3] == "connect":
+    s.connect(where)
 right = 0
-for size in (1473, 3000, 8000, 60000, 65507):
+for size in (1473, 3000, 8000, 60000, 65527 if ":" in where[0] else 65507):  # the last is the longest
     for n in range(5):
         data = bytes([n]) * size
-        s.sendto(data, (sys.argv[2], int(sys.argv[3])))
+        s.sendto(data, where)
         right += s.recv(70000) == data
 print(right)
 """
 
 
+@also_over_ipv6("stack-kernel")
 @pytest.mark.parametrize("way", ["connect", "sendto"])
 def test_datagrams_larger_than_a_packet(pair: Pair, way: str) -> None:
     """In fragments both ways; they may come to another replica than the rest of their flow."""
-    pair.server.spawn(sys.executable, ECHO, "server", "0.0.0.0", pair.port)
+    pair.server.spawn(sys.executable, ECHO, "server", pair.any, pair.port)
     json.loads(pair.client.run(sys.executable, ECHO, "client", pair.address, pair.port, 1))
-    assert pair.client.run(sys.executable, "-c", LARGE, way, pair.address, pair.port).strip() == "25"
+    assert pair.client.run(sys.executable, "-c", LARGE, pair.address, pair.port, way).strip() == "25"
 
 
+@also_over_ipv6("stack-kernel", "kernel-stack")
 def test_a_closed_port(pair: Pair) -> None:
     assert pair.client.run(sys.executable, "-c", REFUSED, pair.address, pair.port).strip() == "refused"
 

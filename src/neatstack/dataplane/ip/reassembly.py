@@ -29,7 +29,7 @@ from cython.cimports.neatstack.dataplane.stack import (
 )
 from cython.cimports.neatstack.dataplane.wire.bytes import get16, put16, raw16, raw32, set16, set32
 from cython.cimports.neatstack.dataplane.wire.checksum import add, fold
-from cython.cimports.neatstack.dataplane.wire.headers import IP_HEADER, IP_LONGEST, IP_MF, IP_OFFSET
+from cython.cimports.neatstack.dataplane.wire.headers import IP6_HEADER, IP_HEADER, IP_LONGEST, IP_MF, IP_OFFSET
 
 LONGEST = cython.declare(uint64_t, 60000000000)  # ns
 # A source that has begun so many others since comes round with its identifications soon: what comes now is another's.
@@ -45,7 +45,7 @@ def init_reassembly(
     memset(r, 0, cython.sizeof(Reassembly))
     r.partials = cython.cast(cython.pointer[Partial], calloc(PARTIALS, cython.sizeof(Partial)))
     r.memory = cython.cast(cython.pointer[uint8_t], malloc(CHUNKS * CHUNK))
-    r.whole = cython.cast(cython.pointer[uint8_t], malloc(FRAGMENT_HEADER + IP_LONGEST))
+    r.whole = cython.cast(cython.pointer[uint8_t], malloc(FRAGMENT_HEADER + IP_LONGEST))  # longest() is less
     r.counters = counters
     r.key[0] = key0 | 1
     r.key[1] = key1 | 1
@@ -331,6 +331,15 @@ def is_same(
 
 
 @cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def longest(version: uint8_t) -> uint32_t:
+    """Bytes of a packet: the length in an IPv6 header does not count it (RFC 8200 section 3)."""
+    return IP_LONGEST + IP6_HEADER if version == 6 else IP_LONGEST
+
+
+@cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def refuse(r: cython.pointer[Reassembly], p: cython.pointer[Partial]) -> cython.int:
@@ -350,7 +359,7 @@ def gather(r: cython.pointer[Reassembly], now: uint64_t, f: cython.pointer[cytho
         f.length == 0
         or (f.more and f.length & 7)
         or f.header_length > FRAGMENT_HEADER
-        or f.header_length + stop > IP_LONGEST
+        or f.header_length + stop > longest(f.version)
     ):
         return cython.cast(cython.int, Drop.DROP_FRAGMENT)
     p: cython.pointer[Partial] = find(r, f)
@@ -401,7 +410,7 @@ def complete(r: cython.pointer[Reassembly], p: cython.pointer[Partial]) -> cytho
     total: uint32_t = p.header_length + p.end
     marked: uint8_t
     # RFC 3168 section 5.3; as Linux, what says both that it may be marked and that it may not is dropped
-    if total > IP_LONGEST or (p.congestion & NOT_ECT and p.congestion != NOT_ECT):
+    if total > longest(p.version) or (p.congestion & NOT_ECT and p.congestion != NOT_ECT):
         forget(r, p)
         return cython.cast(cython.int, Drop.DROP_FRAGMENT)
     memcpy(r.whole, p.header, p.header_length)

@@ -31,7 +31,7 @@ from cython.cimports.neatstack.dataplane.channel.channel import (
 )
 from cython.cimports.neatstack.dataplane.channel.layout import (
     NEAT_DATAGRAM_ALIGN,
-    NEAT_DATAGRAM_LARGEST,
+    NEAT_DATAGRAM_LARGEST6,
     NEAT_FLAG_SEND_BUFFER,
     NEAT_OP_LOOK,
     NEAT_ROLE_DATAGRAM,
@@ -449,7 +449,7 @@ def send_some(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
         need: uint32_t = (cython.sizeof(Datagram) + d.length + NEAT_DATAGRAM_ALIGN - 1) & ~cython.cast(
             uint32_t, NEAT_DATAGRAM_ALIGN - 1
         )
-        if waiting > size - (e.tx_next - e.tx_tail) or d.length > NEAT_DATAGRAM_LARGEST or need > waiting:
+        if waiting > size - (e.tx_next - e.tx_tail) or d.length > NEAT_DATAGRAM_LARGEST6 or need > waiting:
             impossible(s)
             need = waiting
         else:
