@@ -296,6 +296,7 @@ def test_an_upgrade_that_cannot_take_over(
     """The old version takes over again: nothing is reset."""
 
     async def play(stage: scenery.Stage) -> None:
+        monkeypatch.setattr(renewal, "ANSWER_TIME", 1.5)
         monkeypatch.setattr(renewal, "TRIAL_TIME", 0.5)
         stage.behave(**{f"2.0 {step}": failure})
         with pytest.raises(NeatError, match="2.0 cannot serve replica 0: .*; all replicas run 1.0, and no conn"):
