@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from neatstack.control.watchdog import is_runnable
 from neatstack.experiment.netns import Lab, Process, Side, environment
 from neatstack.experiment.recovery import Plan, experiment
 from neatstack.experiment.results import Results
@@ -46,6 +47,13 @@ def serve(side: Side) -> tuple[Process, int]:
     raise AssertionError(process.output)
 
 
+def hold(server: Process, client: Process) -> None:
+    """Stop the server, until SIGCONT. What it had answered before, the client has read: it sees the whole time."""
+    os.kill(server.pid, signal.SIGSTOP)
+    while is_runnable(server.pid) or is_runnable(client.pid):
+        time.sleep(0.001)
+
+
 class FakeStack:
     """Replica of a connection: its port, modulo. A fault stops the server for a while, with all connections kept."""
 
@@ -57,7 +65,7 @@ class FakeStack:
 
     def inject(self, replica: int, kind: str, seed: int) -> Injection:
         at = time.monotonic_ns()
-        os.kill(self.server.pid, signal.SIGSTOP)
+        hold(self.server, self.load.process)
         if seed != self.fatal:
             threading.Timer(STOP, self.recover, [replica]).start()
         return Injection(at, "what it was")

@@ -20,7 +20,7 @@ from neatstack.experiment import elasticity
 from neatstack.experiment.elasticity import Arena, Plan, Results, Run, experiment
 from neatstack.experiment.netns import Lab, LabError, Process
 from neatstack.experiment.stage import loaded
-from tests.experiment.fake import local, serve
+from tests.experiment.fake import hold, local, serve
 
 STOP = 0.04  # seconds that nobody is served while the stack changes
 CONNECTIONS = 8
@@ -30,6 +30,8 @@ PLAN = Plan(scalings=6, renewals=4, most=4, seed=3, quiet=2)
 class FakeElastic:
     """A stack that stops the server for a while at every change; what it says can be told."""
 
+    client: Process
+
     def __init__(self, server: Process, replicas: int) -> None:
         self.server, self.replicas = server, replicas
         self.scalings: list[int] = []
@@ -37,7 +39,7 @@ class FakeElastic:
         self.wrong = 0
 
     def stop(self) -> None:
-        os.kill(self.server.pid, signal.SIGSTOP)
+        hold(self.server, self.client)
         threading.Timer(STOP, os.kill, [self.server.pid, signal.SIGCONT]).start()
         time.sleep(STOP / 2)
 
@@ -73,7 +75,7 @@ class Arenas:
             server, port = serve(local(self.lab))
             self.stack = FakeElastic(server, replicas)
             with loaded(local(self.lab), "127.0.0.1", port, CONNECTIONS, None, self.life, 1) as load:
-                self.load = load
+                self.load, self.stack.client = load, load.process
                 yield load, self.stack
 
 
