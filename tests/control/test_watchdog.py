@@ -6,6 +6,8 @@ import ctypes
 import os
 import signal
 import struct
+import subprocess
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -220,7 +222,11 @@ def test_a_new_incarnation_is_looked_at_afresh(world: World) -> None:
 def test_senses() -> None:
     assert watchdog.cpu_time(os.getpid()) > 0
     assert watchdog.is_runnable(os.getpid())
-    assert not watchdog.is_runnable(os.getppid())
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as reader:
+        end = time.monotonic() + 10
+        while watchdog.is_runnable(reader.pid) and time.monotonic() < end:
+            time.sleep(0.01)
+        assert not watchdog.is_runnable(reader.pid)
     assert watchdog.cpu_time(2**22 - 1) == 0
 
 
