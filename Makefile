@@ -35,9 +35,10 @@ demo: root setup
 test: root setup
 	@echo "test: pytest"
 	status=0
-	# what runs in virtual time can run side by side; what measures or starts stacks runs alone
-	$(if $(ARGS),,$(RUN) -m pytest -n 2 --dist worksteal tests/crash </dev/null || status=$$?)
-	$(RUN) -m pytest $(if $(ARGS),,--ignore=tests/crash) $(ARGS) </dev/null || status=$$?
+	# in two workers, which mostly wait, each with whole files; then one by one what is marked so
+	$(if $(ARGS),exec $(RUN) -m pytest $(ARGS) </dev/null)
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" </dev/null || status=$$?
+	$(RUN) -m pytest -m alone </dev/null || status=$$?
 	exit $$status
 
 fuzz: setup

@@ -12,9 +12,10 @@ import pytest
 
 from neatstack.experiment.netns import Lab, Namespace, Process, Side, Stack
 
+pytest_plugins = ["tests.fuzz.sanitized"]
 PLACES = ("stack-kernel", "kernel-stack", "stack-stack")
 # What is fast and says most about what is broken comes first.
-FAST = ("source", "support", "dataplane", "fuzz", "client", "control", "cli", "observe", "dashboard")
+FAST = ("source", "support", "dataplane", "client", "control", "cli", "observe", "dashboard", "fuzz", "crash")
 ORDER = (*FAST, "stack", "peers", "programs", "experiment")
 TIMEOUT, HEAVY_TIMEOUT = 300, 900  # seconds
 _ports = itertools.count(2000)

@@ -52,6 +52,7 @@ def test_requests_and_answers_are_compared() -> None:
         replica.exchange(replica.connections)
 
 
+@pytest.mark.alone("two counts are compared to the last instruction")
 def test_they_do_not_grow_with_the_replicas() -> None:
     """The same requests, served by one replica and by eight; and the count is the same when it is done again."""
     one, eight = count(1, REQUESTS), count(8, REQUESTS)

@@ -26,6 +26,7 @@ def server(stack: Stack, port: int) -> Iterator[Process]:
         yield process
 
 
+@pytest.mark.alone("it takes the time")
 def test_first_byte_within_a_second(lab: Lab) -> None:
     """The best of three: what else the machine does is not the stack's."""
     assert min(time_to_first_byte(lab) for _ in range(3)) < 1.0
