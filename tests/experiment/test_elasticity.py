@@ -124,7 +124,7 @@ def test_changes_on_a_stage_without_a_stack(tmp_path: Path) -> None:
 
 def test_orderly_ends_are_no_losses_and_lost_connections_are_counted(tmp_path: Path) -> None:
     results = Results(tmp_path)
-    with Lab() as lab, Arenas(lab, life=200)(1) as (load, stack):
+    with Lab() as lab, Arenas(lab, life=50)(1) as (load, stack):
         run = Run(load, stack, results)
         assert isinstance(stack, FakeElastic)
         scale, port = stack.scale, stack.server.argv[-1]
