@@ -71,4 +71,4 @@ def test_both_ends_say_the_same(ends: Ends, pair: Pair) -> None:
     assert c.data_segs_in <= s.data_segs_out
     if isinstance(pair.server, Namespace):  # while Linux counts a large segment from a TAP interface as one
         assert s.data_segs_out - s.total_retrans <= c.data_segs_in
-    assert s.delivery_rate > 1_000_000 and s.busy_time > 0
+    assert s.delivery_rate > 0 and s.busy_time > 0

@@ -3,7 +3,7 @@
     lab = Lab()
     c = lab.accepted(port=80)               # a connection that a peer opened and the program accepted
     c.sends(data=b"hello")                  # the peer sends
-    c.expects("A", ack=6, at=0.04)          # and the stack answers, 40 ms later
+    c.expects("A", ack=6, at=0.001)         # and the stack answers, 1 ms later
     assert c.socket.recv() == b"hello"
 
 Sequence numbers are relative to the connection: SYN is 0, the first byte is 1, in both directions. The peer's initial

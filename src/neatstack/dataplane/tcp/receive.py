@@ -21,7 +21,7 @@ from cython.cimports.neatstack.dataplane.stack import (
     View,
 )
 from cython.cimports.neatstack.dataplane.tcp.emit import emit_ack
-from cython.cimports.neatstack.dataplane.tcp.receive import ACK_DELAY
+from cython.cimports.neatstack.dataplane.tcp.receive import ACK_DELAY, FIRST_ACK_DELAY, FIRST_SEGMENTS
 from cython.cimports.neatstack.dataplane.tcp.sack import arrived
 from cython.cimports.neatstack.dataplane.tcp.seq import after, before, earlier, later
 from cython.cimports.neatstack.dataplane.tcp.state import become, mark
@@ -149,7 +149,20 @@ def owe(s: cython.pointer[Stack], i: uint32_t, at_once: cython.bint) -> cython.v
         mark(s, i, NEWS_OUTPUT)
     elif not t.flags & TCB_ACK_DELAYED:
         t.flags |= TCB_ACK_DELAYED
-        set_timer(s, i, TIMER_DELAYED_ACK, s.now + ACK_DELAY * MILLISECOND)
+        set_timer(s, i, TIMER_DELAYED_ACK, s.now + ack_delay(t) * MILLISECOND)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def ack_delay(t: cython.pointer[Tcb]) -> uint32_t:
+    """ms. While the user has not answered anything yet there may be no answer that could bring the ACK.
+
+    Then a peer that holds the rest of a request back until its first part is acknowledged (Nagle) would lose all of the
+    delay with each new connection. Linux acknowledges the first segments at once, which costs one more for who answers.
+    """
+    return ACK_DELAY if t.bytes_out or t.bytes_in > FIRST_SEGMENTS * full_text(t) else FIRST_ACK_DELAY
 
 
 # ---- out of order ----
