@@ -6,6 +6,7 @@ No test itself. The argument is an address of the host, of IPv4, that stands on 
 from __future__ import annotations
 
 import json
+import select
 import socket
 import struct
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 from tests.client.options_table import attempt
 
 IP, V6 = socket.IPPROTO_IP, socket.IPPROTO_IPV6
-ADD, DROP, JOIN6, LEAVE6, MCAST_JOIN, MCAST_LEAVE = 35, 36, 20, 21, 42, 45
+ADD, DROP, JOIN6, LEAVE6, MCAST_JOIN, MCAST_LEAVE, MULTICAST_ALL = 35, 36, 20, 21, 42, 45, 49
 INTERFACE = max(index for index, _ in socket.if_nameindex())  # a stack's only one, or the kernel's beside lo
 GROUPS = ("239.1.2.3", "224.0.0.251", "10.0.0.1", "0.0.0.0")
 GROUPS6 = ("ff15::1", "ff02::fb", "fd00::1", "::ffff:239.1.2.3")
@@ -125,8 +126,29 @@ def received(own: str) -> list[Any]:
     return told
 
 
+def of_others(own: str) -> list[Any]:
+    """IP_MULTICAST_ALL: whether what goes to a group that another socket has joined is received."""
+    told = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as member, socket.socket(socket.AF_INET, 2) as other:
+        for sock in (member, other):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("", member.getsockname()[1]))
+        member.setsockopt(IP, MCAST_JOIN, request(socket.AF_INET, GROUPS[0], INTERFACE))
+        member.setsockopt(IP, socket.IP_MULTICAST_IF, socket.inet_aton(own))
+        time.sleep(0.1)
+        for every in (1, 0, 1):
+            other.setsockopt(IP, MULTICAST_ALL, every)
+            for text, to in ((b"x", GROUPS[0]), (b"yz", own)):  # the second to the last one bound
+                member.sendto(text, (to, member.getsockname()[1]))
+                time.sleep(0.1)
+                for sock in (member, other):
+                    told.append(bool(select.select([sock], [], [], 0)[0]))
+                    told.append(attempt(lambda sock=sock: sock.recv(9, socket.MSG_DONTWAIT).decode()))
+    return told
+
+
 def main(own: str) -> None:
-    print(json.dumps({"four": four(own), "six": six(), "received": received(own)}))
+    print(json.dumps({"four": four(own), "six": six(), "received": received(own), "of others": of_others(own)}))
 
 
 if __name__ == "__main__":

@@ -19,12 +19,26 @@ NAMES = {
     "SO_RCVLOWAT": (SOL, 18), "SO_BROADCAST": (SOL, 6), "SO_DONTROUTE": (SOL, 5), "SO_PRIORITY": (SOL, 12),
     "SO_SNDBUF": (SOL, 7), "SO_RCVBUF": (SOL, 8), "SO_SNDBUFFORCE": (SOL, 32), "SO_RCVBUFFORCE": (SOL, 33),
     "SO_MAX_PACING_RATE": (SOL, 47), "IP_TOS": (0, 1), "IP_TTL": (0, 2),
+    "SO_DEBUG": (SOL, 1), "SO_NO_CHECK": (SOL, 11), "SO_TIMESTAMP": (SOL, 29), "SO_TIMESTAMPNS": (SOL, 35),
+    "SO_SELECT_ERR_QUEUE": (SOL, 45), "SO_BUSY_POLL": (SOL, 46), "SO_PREFER_BUSY_POLL": (SOL, 69),
+    "SO_INCOMING_CPU": (SOL, 49), "SO_BINDTODEVICE": (SOL, 25), "SO_PEERCRED": (SOL, 17), "SO_TYPE": (SOL, 3),
+    "SO_PROTOCOL": (SOL, 38), "SO_DOMAIN": (SOL, 39), "SO_ERROR": (SOL, 4), "SO_ACCEPTCONN": (SOL, 30),
+    "TCP_THIN_LINEAR_TIMEOUTS": (TCP, 16), "TCP_NONE": (TCP, 99), "LEVEL_NONE": (99, 1),
+    "UDP_CORK": (17, 1), "UDP_NO_CHECK6_TX": (17, 101), "UDP_SEGMENT": (17, 103), "UDP_GRO": (17, 104),
+    "IP_BIND_ADDRESS_NO_PORT": (0, 24), "IP_FREEBIND": (0, 15), "IP_MTU_DISCOVER": (0, 10), "IP_RECVERR": (0, 11),
+    "IP_PKTINFO": (0, 8), "IP_RECVTTL": (0, 12), "IP_RECVTOS": (0, 13), "IP_RECVORIGDSTADDR": (0, 20),
+}  # fmt: skip
+OF_DATAGRAMS = {"IP_MULTICAST_TTL": (0, 33), "IP_MULTICAST_LOOP": (0, 34), "IP_MULTICAST_ALL": (0, 49)}
+OF_SIX = {
+    "IPV6_MULTICAST_ALL": (41, 29), "IPV6_FLOWINFO_SEND": (41, 33), "IPV6_FREEBIND": (41, 78), "IPV6_V6ONLY": (41, 26),
+    "IPV6_UNICAST_HOPS": (41, 16), "IPV6_TCLASS": (41, 67), "IPV6_RECVPKTINFO": (41, 49), "IPV6_DONTFRAG": (41, 62),
 }  # fmt: skip
 VALUES = (0, 1, 2, 3, 5, 7, 20, 61, 88, 121, 127, 128, 255, 256, 1000, 1400, 32767, 32768, 65535, 100_000, -1, -5)
 ONLY = {"SO_PRIORITY": (0, 1, 6), "SO_RCVLOWAT": (1, 100, 0, 60000), "TCP_FASTOPEN": (0, 5, 4096, -1)}
 # of an open socket's these are measured, or mean what the two ends have agreed on
 NOT_OPEN = {
     "TCP_MAXSEG", "TCP_QUICKACK", "TCP_WINDOW_CLAMP", "TCP_FASTOPEN", "TCP_FASTOPEN_CONNECT", "SO_SNDBUF", "SO_RCVBUF",
+    "SO_INCOMING_CPU",
 }  # fmt: skip
 
 
@@ -67,13 +81,26 @@ def states(address: str):
     server.listen()
     opened = socket.create_connection(server.getsockname())
     accepted = server.accept()[0]
-    return {"fresh": fresh, "listening": listening, "open": opened, "accepted": accepted}
+    of_six = {
+        f"{name} of IPv6": socket.socket(socket.AF_INET6, kind)
+        for name, kind in (("stream", socket.SOCK_STREAM), ("datagram", socket.SOCK_DGRAM))
+    }
+    datagram = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    return {
+        "fresh": fresh,
+        "listening": listening,
+        "open": opened,
+        "accepted": accepted,
+        "datagram": datagram,
+        **of_six,
+    }
 
 
 def main(address: str) -> None:
     told = {}
     for state, sock in states(address).items():
-        for name, (level, number) in NAMES.items():
+        names = NAMES | (OF_DATAGRAMS if state == "datagram" else {}) | (OF_SIX if "IPv6" in state else {})
+        for name, (level, number) in names.items():
             if state in ("open", "accepted") and name in NOT_OPEN:
                 continue
             told[f"{state} {name}"] = one(sock, level, number, ONLY.get(name, VALUES))

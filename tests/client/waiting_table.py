@@ -1,6 +1,7 @@
 """What a socket waits for, and tells of what waits: prints it as JSON, on the kernel or on a stack. No test itself.
 
-SO_RCVLOWAT, TCP_INQ, TCP_NOTSENT_LOWAT, MSG_FASTOPEN of nothing. The argument is an IPv4 address of the host.
+SO_RCVLOWAT, TCP_INQ, TCP_NOTSENT_LOWAT, MSG_FASTOPEN of nothing, SO_SELECT_ERR_QUEUE. The
+argument is an IPv4 address of the host.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 from tests.client.options_table import SOL, TCP, attempt
 
 FIONREAD, SIOCOUTQNSD = 0x541B, 0x894B
-SO_RCVLOWAT, SO_RCVTIMEO, TCP_INQ, TCP_NOTSENT_LOWAT = 18, 20, 36, 25
+SO_RCVLOWAT, SO_RCVTIMEO, SO_SELECT_ERR_QUEUE, TCP_INQ, TCP_NOTSENT_LOWAT, IP_RECVERR = 18, 20, 45, 36, 25, 11
 OOB, PEEK, WAITALL, FASTOPEN = socket.MSG_OOB, socket.MSG_PEEK, socket.MSG_WAITALL, 0x20000000
 SOON = 0.03  # seconds until what was sent is there
 SCRIPTS: dict[str, list[tuple[Any, ...]]] = {
@@ -182,9 +183,25 @@ def empty_fast_open(address: str) -> list[Any]:
     return told
 
 
+def errors(address: str) -> list[Any]:
+    """SO_SELECT_ERR_QUEUE: whether an error is urgent, too."""
+    told = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
+        nobody.bind((address, 0))
+        name = nobody.getsockname()
+    for urgent in (0, 1):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.setsockopt(SOL, SO_SELECT_ERR_QUEUE, urgent)
+            sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+            sock.sendto(b"x", name)
+            told.append([polled(sock, ms=200), [bool(each) for each in select.select([sock], [], [sock], 0)]])
+    return told
+
+
 def main(address: str) -> None:
     told = {name: play(address, script) for name, script in SCRIPTS.items()}
     told["fast open of nothing"] = empty_fast_open(address)
+    told["errors"] = errors(address)
     print(json.dumps(told))
 
 

@@ -50,6 +50,7 @@
 #define LOCK_CONTENDED 0x80000000u /* FUTEX_WAITERS, in a lock's word */
 #define SCRATCH_TAKEN 0            /* in the shared lines: the connection's error has been told */
 #define SCRATCH_ERRORS 1           /* of UDP: so many have */
+#define KEPT_OPTIONS 19
 #define MOST_GROUPS 20             /* Linux's igmp_max_memberships */
 #define MOST_ERRORS 4              /* that a UDP socket keeps apart */
 #define MOST_QUOTED 512
@@ -105,7 +106,8 @@ struct options { /* what setsockopt() has been told */
     bool v6only, want_info6, want_class, want_hops, want_destination6, want_errors6, whole, no_loop6;
     uint8_t mtu_discover6;
     bool reuse_address, reuse_port, linger, broadcast, oob_inline, dont_route, timestamp, slow_ack, fastopen_connect;
-    bool want_inq;
+    bool want_inq, error_priority;
+    int kept[KEPT_OPTIONS]; /* see kept_options.c */
     int linger_s, priority, mark, fastopen;
     int64_t receive_timeout_ns, send_timeout_ns; /* 0: none */
 };
@@ -138,7 +140,7 @@ struct datagrams { /* what only UDP sockets have */
     uint8_t turn; /* the leg to receive from next */
     /* what setsockopt() has been told */
     bool want_info, want_tos, want_ttl, want_destination, want_errors, timestamp_ns, coalesce;
-    bool multicast_ttl_set, no_loop;
+    bool multicast_ttl_set, no_loop, joined_only, joined_only6;
     uint8_t multicast_ttl, multicast_hops, mtu_discover;
     uint16_t segment;
     uint32_t multicast_if_be;
@@ -505,41 +507,6 @@ ssize_t sock_send_message(struct sock *s, const struct msghdr *message, int flag
 int sock_receive_messages(struct sock *s, struct mmsghdr *messages, unsigned count, int flags, const struct timespec *timeout);
 int sock_send_messages(struct sock *s, struct mmsghdr *messages, unsigned count, int flags);
 
-/* ---- datagram.c, datagram_io.c, datagram_control.c, datagram_errors.c, datagram_options.c ---- */
-static inline bool wants_errors(const struct sock *s)
-{
-    return s->udp->want_errors || s->options.want_errors6;
-}
-int datagram_bind(struct sock *s, struct end local);
-int datagram_bound(struct sock *s);
-bool datagram_peer(const struct sock *s, struct end *peer);
-struct neat_address datagram_source(const struct sock *s, struct neat_address remote);
-int datagram_connect(struct sock *s, const struct sockaddr *address, socklen_t length);
-int datagram_name(const struct sock *s, bool peer, struct end *name);
-bool datagram_waits(const struct sock *s, bool error);
-uint32_t datagram_readiness(const struct sock *s);
-uint32_t datagram_arrivals(const struct sock *s);
-void datagram_apply_options(struct sock *s);
-int datagram_shutdown(struct sock *s, uint8_t bits);
-void datagram_close(struct sock *s);
-void datagram_strand(struct sock *s);
-ssize_t datagram_send(struct sock *s, const struct msghdr *message, int flags);
-int datagram_uncork(struct sock *s);
-ssize_t datagram_receive(struct sock *s, struct msghdr *message, int flags);
-uint32_t datagram_waiting(struct sock *s);
-uint32_t datagram_unsent(struct sock *s);
-int datagram_read_control(const struct msghdr *message, bool four, struct sending *how);
-void datagram_write_control(const struct sock *s, struct msghdr *message, const struct neat_datagram *d, uint32_t segment);
-int datagram_error(struct sock *s);
-bool datagram_failing(const struct sock *s);
-void datagram_refused(struct sock *s, const struct neat_datagram *d, uint32_t mtu);
-void datagram_keep_error(struct sock *s, const struct sock *leg, const struct neat_datagram *d, uint32_t at);
-struct sock *datagram_find_error(struct sock *s, struct neat_datagram *d, uint32_t *at);
-void take_bytes(uint8_t *to, const struct sock *leg, uint32_t offset, size_t length);
-size_t scatter(const uint8_t *from, size_t length, const struct iovec *iov, size_t count);
-void add_control(struct writer *w, int level, int type, const void *data, size_t length);
-ssize_t datagram_receive_error(struct sock *s, struct msghdr *message);
-
 /* ---- ipv6.c ---- */
 int ipv6_read_control(const struct cmsghdr *c, struct sending *how);
 void ipv6_write_control(const struct sock *s, struct writer *w, const struct neat_datagram *d);
@@ -593,5 +560,7 @@ void exec_restore(void);
 char **exec_lead(char *const *environment, size_t *bytes);
 char **exec_prepare(char *const *environment, struct exec_state *state);
 void exec_failed(struct exec_state *state);
+
+#include "datagram.h"
 
 #endif

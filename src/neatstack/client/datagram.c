@@ -248,7 +248,7 @@ uint32_t datagram_readiness(const struct sock *s)
     uint32_t events = 0;
 
     if (s->error || datagram_failing(s) || (wants_errors(s) && (s->udp->failure_count || datagram_waits(s, true))))
-        events |= EPOLLERR;
+        events |= EPOLLERR | (s->options.error_priority ? EPOLLPRI : 0);
     if (shut & NEAT_SHUT_READ)
         events |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;
     if (shut == (NEAT_SHUT_READ | NEAT_SHUT_WRITE))

@@ -305,6 +305,20 @@ static bool look_at_record(const struct sock *leg, uint32_t skip, struct neat_da
     return record_size(d->length) <= waiting;
 }
 
+/* Whether a record is a datagram that the program wants: not if it went to a group that others have joined, and IP_MULTICAST_ALL says
+ * that this one does not care. */
+static bool is_for(const struct datagrams *u, const struct neat_datagram *d)
+{
+    if (unlikely(d->flags & NEAT_DATAGRAM_ERROR))
+        return false;
+    if (likely(!(neat_is_v4(d->local) ? u->joined_only : u->joined_only6)) || !neat_is_multicast(d->local))
+        return true;
+    for (uint32_t i = 0; i < u->group_count; i++)
+        if (neat_same(u->groups[i], d->local))
+            return true;
+    return false;
+}
+
 /* A leg that has something, beginning where it is due. NULL: none has. */
 static struct sock *leg_with_datagram(struct sock *s, struct neat_datagram *d, uint32_t *at)
 {
@@ -312,11 +326,11 @@ static struct sock *leg_with_datagram(struct sock *s, struct neat_datagram *d, u
         unsigned r = (s->udp->turn + i) % neat.replicas;
         struct sock *leg = s->udp->leg[r];
         while (look_at_record(leg, 0, d, at)) {
-            if (likely(!(d->flags & NEAT_DATAGRAM_ERROR))) {
+            if (likely(is_for(s->udp, d))) {
                 s->udp->turn = (uint8_t)r;
                 return leg;
             }
-            if (!(d->flags & NEAT_DATAGRAM_TAKEN))
+            if ((d->flags & NEAT_DATAGRAM_ERROR) && !(d->flags & NEAT_DATAGRAM_TAKEN))
                 datagram_keep_error(s, leg, d, *at + HEADER);
             store_release(&leg->program->rx_tail, leg->program->rx_tail + record_size(d->length));
         }
@@ -325,11 +339,11 @@ static struct sock *leg_with_datagram(struct sock *s, struct neat_datagram *d, u
 }
 
 /* The first record of a leg that is a datagram, or news of an error that was not read yet. */
-static bool find_record(const struct sock *leg, bool error, struct neat_datagram *d, uint32_t *at)
+static bool find_record(const struct datagrams *u, const struct sock *leg, bool error, struct neat_datagram *d, uint32_t *at)
 {
     for (uint32_t skip = 0; look_at_record(leg, skip, d, at); skip += record_size(d->length))
         if (error ? (d->flags & (NEAT_DATAGRAM_ERROR | NEAT_DATAGRAM_TAKEN)) == NEAT_DATAGRAM_ERROR
-                  : !(d->flags & NEAT_DATAGRAM_ERROR))
+                  : is_for(u, d))
             return true;
     return false;
 }
@@ -345,10 +359,10 @@ bool datagram_waits(const struct sock *s, bool error)
         const struct neat_socket_program *p = leg ? load_relaxed(&leg->program) : NULL;
         if (!p || load_acquire(&leg->remote->rx_head) == load_relaxed(&p->rx_tail))
             continue;
-        if (likely(!wants_errors(s)))
+        if (likely(!wants_errors(s) && !s->udp->joined_only && !s->udp->joined_only6))
             return true;
         struct sock copy = *leg; /* which no other thread takes out of its slot */
-        if (copy.program && find_record(&copy, error, &d, &at))
+        if (copy.program && find_record(s->udp, &copy, error, &d, &at))
             return true;
     }
     return false;
@@ -359,7 +373,7 @@ struct sock *datagram_find_error(struct sock *s, struct neat_datagram *d, uint32
 {
     for (unsigned r = 0; s->binding && r < neat.replicas; r++) {
         struct sock *leg = s->udp->leg[r];
-        if (!find_record(leg, true, d, at))
+        if (!find_record(s->udp, leg, true, d, at))
             continue;
         ((struct neat_datagram *)(leg->rx + (*at & leg->rx_mask)))->flags |= NEAT_DATAGRAM_TAKEN;
         *at += HEADER;

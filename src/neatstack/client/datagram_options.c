@@ -38,14 +38,19 @@ static int set_ip(struct datagrams *u, int name, int value)
         u->mtu_discover = (uint8_t)value;
         return 0;
     case IP_MULTICAST_TTL:
+        if (within(value, -1, 255))
+            return -EINVAL;
         u->multicast_ttl = (uint8_t)(value == -1 ? 1 : value);
         u->multicast_ttl_set = true;
-        return value == -1 ? 0 : within(value, 0, 255);
+        return 0;
     case IP_MULTICAST_LOOP:
         u->no_loop = !value;
         return 0;
     case IP_MULTICAST_ALL:
-        return within(value, 0, 1);
+        if (within(value, 0, 1))
+            return -EINVAL;
+        u->joined_only = !value;
+        return 0;
     default:
         return -ENOPROTOOPT;
     }
@@ -55,8 +60,10 @@ static int set_udp(struct datagrams *u, int name, int value)
 {
     switch (name) {
     case UDP_SEGMENT:
+        if (within(value, 0, UINT16_MAX))
+            return -EINVAL;
         u->segment = (uint16_t)value;
-        return within(value, 0, UINT16_MAX);
+        return 0;
     case UDP_GRO:
         u->coalesce = value;
         return 0;
@@ -102,7 +109,7 @@ int datagram_set_option(struct sock *s, int level, int name, const void *value, 
     int joined = level == IPPROTO_IP ? group_set_option(s, false, name, value, length) : OPTION_COMMON;
     if (joined != OPTION_COMMON)
         return joined;
-    if (level == IPPROTO_IP && length == 1)
+    if (level == IPPROTO_IP && length >= 1 && length < sizeof number)
         number = *(const uint8_t *)value;
     else if (length >= sizeof number)
         memcpy(&number, value, sizeof number);
@@ -112,14 +119,12 @@ int datagram_set_option(struct sock *s, int level, int name, const void *value, 
         int error = set_udp(u, name, number);
         if (name == UDP_CORK && !u->cork)
             datagram_uncork(s);
-        return error;
+        return error == -ENOPROTOOPT ? OPTION_COMMON : error;
     }
     if (level == SOL_SOCKET && name == SO_TIMESTAMPNS) {
         u->timestamp_ns = number;
         return 0;
     }
-    if (level == SOL_SOCKET && name == SO_NO_CHECK)
-        return 0;
     if (level != IPPROTO_IP)
         return OPTION_COMMON;
     int error = set_ip(u, name, number);
@@ -154,7 +159,7 @@ static int get_ip(const struct datagrams *u, int name, int *value)
         *value = !u->no_loop;
         return 0;
     case IP_MULTICAST_ALL:
-        *value = 1;
+        *value = !u->joined_only;
         return 0;
     case IP_MULTICAST_IF:
         *value = (int)u->multicast_if_be;
@@ -172,7 +177,7 @@ int datagram_get_option(struct sock *s, int level, int name, int *value)
     if (level == IPPROTO_UDP)
         return get_udp(s->udp, name, value);
     if (level == IPPROTO_TCP)
-        return -ENOPROTOOPT;
+        return no_such_level(s);
     if (level == IPPROTO_IP && name == IP_MTU) {
         if (!datagram_peer(s, &peer))
             return -ENOTCONN;

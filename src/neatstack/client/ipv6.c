@@ -29,10 +29,6 @@ static int set_common(struct sock *s, struct options *o, int name, int value)
         return value && value < 1280 ? -EINVAL : 0;
     case IPV6_ADDRFORM:
         return -ENOTCONN;
-    case IPV6_AUTOFLOWLABEL:
-    case IPV6_FLOWINFO_SEND:
-    case IPV6_FREEBIND:
-        return 0;
     default:
         return -ENOPROTOOPT;
     }
@@ -66,8 +62,6 @@ static int set_wish(struct options *o, int name, int value)
     case IPV6_MULTICAST_LOOP:
         o->no_loop6 = !value;
         return within(value, 0, 1);
-    case IPV6_MULTICAST_ALL:
-        return within(value, 0, 1);
     default:
         return -ENOPROTOOPT;
     }
@@ -85,6 +79,9 @@ static int set_datagram(struct datagrams *u, int name, int value)
         if (value != 0 && value != INTERFACE)
             return -ENODEV;
         u->multicast_if6 = value;
+        return 0;
+    case IPV6_MULTICAST_ALL:
+        u->joined_only6 = !value;
         return 0;
     default:
         return -ENOPROTOOPT;
@@ -112,6 +109,8 @@ int ipv6_set_option(struct sock *s, struct options *o, int name, const void *val
         error = set_wish(o, name, number);
     if (error == -ENOPROTOOPT && s->udp)
         error = set_datagram(s->udp, name, whole ? number : INT_MIN);
+    if (error == -ENOPROTOOPT)
+        error = kept_set(s, o, IPPROTO_IPV6, name, number);
     return !error && !whole && name != IPV6_DONTFRAG ? -EINVAL : error;
 }
 
@@ -148,9 +147,6 @@ static int get_wish(const struct sock *s, int name, int *value)
     case IPV6_MULTICAST_LOOP:
         *value = !o->no_loop6;
         return 0;
-    case IPV6_MULTICAST_ALL:
-        *value = 1;
-        return 0;
     case IPV6_MULTICAST_IF:
         *value = s->udp ? s->udp->multicast_if6 : 0;
         return 0;
@@ -186,12 +182,10 @@ int ipv6_get_option(struct sock *s, int name, int *value)
         return 0;
     case IPV6_MTU:
         return get_mtu(s, value);
-    case IPV6_AUTOFLOWLABEL:
-        *value = 1;
-        return 0;
-    case IPV6_FLOWINFO_SEND:
-    case IPV6_FREEBIND:
-        *value = 0;
+    case IPV6_MULTICAST_ALL:
+        if (!s->udp)
+            return -ENOPROTOOPT;
+        *value = !s->udp->joined_only6;
         return 0;
     default:
         return get_wish(s, name, value);

@@ -109,8 +109,8 @@ static int set_socket_int(struct options *o, int name, int value)
     case SO_MARK:
         o->mark = value;
         return 0;
-    case SO_INCOMING_CPU:
-    case SO_BUSY_POLL:
+    case SO_SELECT_ERR_QUEUE:
+        o->error_priority = value;
         return 0;
     case SO_ZEROCOPY: /* nobody would tell when the buffer is free: who asks for it can do without */
     default:
@@ -127,11 +127,6 @@ static int set_ip_int(struct options *o, int name, int value)
     case IP_TTL:
         o->ttl = (uint8_t)(value == -1 ? 0 : value);
         return value == -1 ? 0 : within(value, 1, 255);
-    case IP_MTU_DISCOVER:
-    case IP_RECVERR:
-    case IP_BIND_ADDRESS_NO_PORT:
-    case IP_FREEBIND:
-        return 0;
     default:
         return -ENOPROTOOPT;
     }
@@ -143,9 +138,29 @@ static uint32_t most_low_water(const struct options *o)
     return o->receive_buffer ? o->receive_buffer / 2 : MOST_LOW_WATER;
 }
 
-static int set_option(struct options *o, int level, int name, const void *value, socklen_t length)
+static int set_int(struct sock *s, struct options *o, int level, int name, int value)
+{
+    int error = -ENOPROTOOPT;
+
+    if (level == SOL_SOCKET)
+        error = set_socket_int(o, name, value);
+    else if (level == IPPROTO_TCP)
+        error = tcp_set_option(o, name, value);
+    else if (level == IPPROTO_IP)
+        error = set_ip_int(o, name, value);
+    return error == -ENOPROTOOPT ? kept_set(s, o, level, name, value) : error;
+}
+
+static int set_option(struct sock *s, struct options *o, int level, int name, const void *value, socklen_t length)
 {
     int number = 0;
+
+    if (level != SOL_SOCKET && level != IPPROTO_IP && level != (s->udp ? IPPROTO_UDP : IPPROTO_TCP))
+        return -ENOPROTOOPT;
+    if (level == SOL_SOCKET && name == SO_BINDTODEVICE) /* there is none with a name */
+        return length && *(const char *)value ? -ENODEV : 0;
+    if (level == IPPROTO_IP && name == IP_OPTIONS)
+        return length ? -ENOPROTOOPT : 0;
 
     if (level == SOL_SOCKET && (name == SO_RCVTIMEO || name == SO_SNDTIMEO))
         return set_timeout(name == SO_RCVTIMEO ? &o->receive_timeout_ns : &o->send_timeout_ns, value, length);
@@ -161,16 +176,7 @@ static int set_option(struct options *o, int level, int name, const void *value,
         return -EINVAL;
     else
         memcpy(&number, value, sizeof number);
-    switch (level) {
-    case SOL_SOCKET:
-        return set_socket_int(o, name, number);
-    case IPPROTO_TCP:
-        return tcp_set_option(o, name, number);
-    case IPPROTO_IP:
-        return set_ip_int(o, name, number);
-    default:
-        return -ENOPROTOOPT;
-    }
+    return set_int(s, o, level, name, number);
 }
 
 int option_set(struct sock *s, int level, int name, const void *value, socklen_t length)
@@ -183,7 +189,7 @@ int option_set(struct sock *s, int level, int name, const void *value, socklen_t
     if (error == OPTION_COMMON && level == IPPROTO_IPV6)
         error = ipv6_set_option(s, &changed, name, value, length);
     else if (error == OPTION_COMMON)
-        error = set_option(&changed, level, name, value, length);
+        error = set_option(s, &changed, level, name, value, length);
     if (!error && s->phase != PHASE_FRESH && level == IPPROTO_TCP &&
         ((name == TCP_WINDOW_CLAMP && !changed.window_clamp) || name == TCP_FASTOPEN_CONNECT))
         error = -EINVAL;
@@ -304,8 +310,8 @@ static int get_socket_int(struct sock *s, int name, int *value)
     case SO_MARK:
         *value = o->mark;
         return 0;
-    case SO_INCOMING_CPU:
-        *value = -1;
+    case SO_SELECT_ERR_QUEUE:
+        *value = o->error_priority;
         return 0;
     default:
         return -ENOPROTOOPT;
@@ -326,41 +332,48 @@ static int get_ip_int(struct sock *s, int name, int *value)
             return -ENOTCONN;
         *value = (int)path_mtu(s->remote->remote_be);
         return 0;
-    case IP_MTU_DISCOVER:
-        *value = IP_PMTUDISC_WANT;
-        return 0;
-    case IP_RECVERR:
-        *value = 0;
-        return 0;
-    case IP_OPTIONS:
-        return -ENOPROTOOPT;
     default:
         return -ENOPROTOOPT;
     }
 }
 
-int get_option(struct sock *s, int level, int name, void *value, socklen_t *length)
+/* What is no number. 0, -errno, or OPTION_COMMON: it is one. */
+static int give_other(struct sock *s, int level, int name, void *value, socklen_t *length)
 {
-    int number = 0, error;
+    bool socket = level == SOL_SOCKET, tcp = level == IPPROTO_TCP && !s->udp;
 
-    if (level == SOL_SOCKET && name == SO_LINGER) {
+    if (socket && name == SO_LINGER) {
         struct linger linger = {s->options.linger, s->options.linger_s};
         return give(value, length, &linger, sizeof linger);
     }
-    if (level == SOL_SOCKET && (name == SO_RCVTIMEO || name == SO_SNDTIMEO))
+    if (socket && (name == SO_RCVTIMEO || name == SO_SNDTIMEO))
         return give_timeout(value, length, name == SO_RCVTIMEO ? s->options.receive_timeout_ns : s->options.send_timeout_ns);
-    if (level == SOL_SOCKET && name == SO_MAX_PACING_RATE)
+    if (socket && name == SO_MAX_PACING_RATE)
         return give_pacing(&s->options, value, length);
-    if (level == IPPROTO_TCP && name == TCP_CONGESTION)
-        return tcp_give_congestion(&s->options, value, length);
-    if (level == SOL_SOCKET && name == SO_MEMINFO)
+    if (socket && name == SO_MEMINFO)
         return give_memory(s, value, length);
-    if (level == IPPROTO_TCP && !s->udp && name == TCP_INFO)
+    if (socket && name == SO_PEERCRED) { /* only of AF_UNIX it is known */
+        struct ucred nobody = {0, (uid_t)-1, (gid_t)-1};
+        return give(value, length, &nobody, sizeof nobody);
+    }
+    if (tcp && name == TCP_CONGESTION)
+        return tcp_give_congestion(&s->options, value, length);
+    if (tcp && name == TCP_INFO)
         return give_tcp_info(s, value, length);
-    if (level == IPPROTO_TCP && !s->udp && name == TCP_CC_INFO) { /* neither CUBIC nor Reno has something to tell on Linux */
+    /* no device; no options; and neither CUBIC nor Reno has something to tell on Linux */
+    if ((socket && name == SO_BINDTODEVICE) || (level == IPPROTO_IP && name == IP_OPTIONS) || (tcp && name == TCP_CC_INFO)) {
         *length = 0;
         return 0;
     }
+    return OPTION_COMMON;
+}
+
+int get_option(struct sock *s, int level, int name, void *value, socklen_t *length)
+{
+    int number = 0, error = give_other(s, level, name, value, length);
+
+    if (error != OPTION_COMMON)
+        return error;
     error = s->udp ? datagram_get_option(s, level, name, &number) : OPTION_COMMON;
     if (error != OPTION_COMMON)
         ;
@@ -373,7 +386,9 @@ int get_option(struct sock *s, int level, int name, void *value, socklen_t *leng
     else if (level == IPPROTO_IPV6)
         error = ipv6_get_option(s, name, &number);
     else
-        error = -EOPNOTSUPP;
+        error = no_such_level(s);
+    if (error == -ENOPROTOOPT)
+        error = kept_get(s, level, name, &number);
     if (error)
         return error;
     if (level == IPPROTO_IP && *length > 0 && *length < sizeof number && number >= 0 && number <= 255)

@@ -16,12 +16,20 @@ static inline void option_flag(struct options *o, unsigned bit, int on)
 {
     o->flags = (uint16_t)(on ? o->flags | bit : o->flags & ~bit);
 }
+static inline int no_such_level(const struct sock *s)
+{
+    return s->family == AF_INET6 ? -ENOPROTOOPT : -EOPNOTSUPP;
+}
 int give(void *value, socklen_t *length, const void *from, size_t size);
 int get_option(struct sock *s, int level, int name, void *value, socklen_t *length);
 int tcp_set_option(struct options *o, int name, int value);
 int tcp_get_option(struct sock *s, int name, int *value);
 int tcp_set_congestion(struct options *o, const void *value, socklen_t length);
 int tcp_give_congestion(const struct options *o, void *value, socklen_t *length);
+
+/* ---- kept_options.c ---- */
+int kept_set(const struct sock *s, struct options *o, int level, int name, int value);
+int kept_get(const struct sock *s, int level, int name, int *value);
 
 /* ---- report.c ---- */
 int give_tcp_info(struct sock *s, void *value, socklen_t *length);
