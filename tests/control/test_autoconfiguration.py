@@ -206,6 +206,7 @@ def test_prefixes_that_make_no_address(make: Make, option: bytes) -> None:
     assert segment.addresses() == ["fe80::2"]
 
 
+@pytest.mark.rfc("4862:5.5-2")
 def test_without_slaac_no_prefix_makes_an_address(make: Make) -> None:
     segment = make(slaac=False)
     advertise(segment, prefix("2001:db8:1::/64"))
@@ -228,7 +229,20 @@ def test_nobody_ends_an_address_in_less_than_two_hours(make: Make) -> None:
     assert own.valid_until == pytest.approx(segment.clock[0] + 7201)
 
 
-@pytest.mark.rfc("4862:5.5.4-1")
+@pytest.mark.rfc("4862:5.5.3-3")
+def test_only_the_same_prefix_tells_how_long_an_address_lasts(make: Make) -> None:
+    segment = make()
+    advertise(segment, prefix("2001:db8:1::/64", preferred=100))
+    segment.pass_time(1.1)
+    (own,) = (each for each in segment.discovery.own if each.address[:2] == b"\x20\x01")
+    before = own.valid_until, own.preferred_until
+    advertise(segment, prefix("2001:db8:1::/60"), prefix("2001:db8:1::/128", valid=9999, preferred=0))
+    assert (own.valid_until, own.preferred_until) == before
+    advertise(segment, prefix("2001:db8:1::/64", valid=9999, preferred=99))
+    assert (own.valid_until, own.preferred_until) == (segment.clock[0] + 9999, segment.clock[0] + 99)
+
+
+@pytest.mark.rfc("4862:5.5.4-1", "4862:5.5.4-2")
 def test_lifetimes_end(make: Make) -> None:
     segment = make()
     advertise(segment, prefix("2001:db8:1::/64", valid=30, preferred=5), prefix("2001:db8:2::/64"))

@@ -46,7 +46,7 @@ def segment(clock: list[float]) -> Iterator[Segment]:
     made.close()
 
 
-@pytest.mark.rfc("4862:5.4-1", "4862:5.4.2-1", "4861:7.2.1-1")
+@pytest.mark.rfc("4862:5.4-1", "4862:5.4.2-1", "4861:7.2.1-1", "4862:5.4.3-2")
 def test_an_address_is_used_after_a_second_of_silence(clock: list[float]) -> None:
     made = Segment(clock, "fd77::2/64", "fe80::2/64", gateway=ROUTER)
     first = made.sent()
@@ -66,7 +66,7 @@ def test_an_address_is_used_after_a_second_of_silence(clock: list[float]) -> Non
     assert [each["address"] for each in made.told[-1]["addresses"]] == ["fd77::2", "fe80::2"]
 
 
-@pytest.mark.rfc("4862:5.4.3-1", "4862:5.4.5-1", "4861:7.2.1-2")
+@pytest.mark.rfc("4862:5.4.3-1", "4862:5.4.5-1", "4861:7.2.1-2", "4862:5.4.5-2")
 def test_a_duplicate_is_not_used_when_another_asks_for_it(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,6 +87,7 @@ def test_a_duplicate_is_not_used_when_another_has_it(clock: list[float]) -> None
     assert made.addresses() == ["fe80::2"]
 
 
+@pytest.mark.rfc("4862:5.3-1")
 def test_a_formed_address_that_another_has_is_formed_anew(clock: list[float]) -> None:
     made = Segment(clock, "fd77::2/64")
     first = next(own.address for own in made.discovery.own if own.formed)
@@ -219,7 +220,7 @@ def test_what_a_neighbour_says_unasked_confirms_nothing(segment: Segment) -> Non
     assert segment.mac(HOST) is None
 
 
-@pytest.mark.rfc("4861:7.1.1-1", "4861:7.1.1-2", "4861:7.1.2-1", "4861:4.6-1")
+@pytest.mark.rfc("4861:7.1.1-1", "4861:7.1.1-2", "4861:7.1.2-1", "4861:4.6-1", "4862:5.4.1-1")
 @pytest.mark.parametrize("frame", [
     built(frames6.solicitation(OWN, PEER), HOST, GROUP, hops=254),
     built(frames6.solicitation(GROUP, PEER), HOST, GROUP),
@@ -252,6 +253,7 @@ def test_complains_of_who_has_its_address(segment: Segment, capsys: pytest.Captu
     assert segment.addresses() == ["fd77::2", "fe80::2"]
 
 
+@pytest.mark.rfc("4443:4.2-echo", "4443:4.2-group", "4443:2.2-source")
 def test_answers_ping_within_bounds(segment: Segment) -> None:
     ask = frames6.echo(frames6.ECHO, 7, 1, b"x" * 56)
     (answer,) = segment.say(ask, hops=64)
@@ -263,6 +265,13 @@ def test_answers_ping_within_bounds(segment: Segment) -> None:
     assert segment.say(ask, destination=THIRD) == []
     segment.link.echoes.rate = segment.link.echoes.left = 5
     assert sum(len(segment.say(ask)) for _ in range(20)) == 5
+
+
+@pytest.mark.rfc("4443:2.4-informational")
+@pytest.mark.parametrize("kind", [5, 99, 127, 138, 200, 255])
+def test_messages_of_unknown_kinds_are_dropped(segment: Segment, kind: int) -> None:
+    assert segment.say(bytes((kind, 0, 0, 0)) + bytes(60), hops=64) == []
+    assert segment.addresses() == ["fd77::2", "fe80::2"]
 
 
 def test_pings(segment: Segment) -> None:

@@ -1,5 +1,6 @@
 """IPv6 (RFC 8200): headers, extension headers, fragments, ICMPv6 errors, and TCP and UDP over it."""
 
+import errno
 import struct
 from ipaddress import IPv6Address
 
@@ -12,6 +13,7 @@ from tests.support.packet import checksum
 OURS, PEER, NETWORK = "fd00::2", "fd00::1", "fd00::2/64"
 TCP, UDP, ICMP, FRAGMENT, HOP, ROUTING, OPTIONS, NONE = 6, 17, 58, 44, 0, 43, 60, 59
 SYN, ACK = 2, 16
+GROUP = b"\x33\x33\0\0\0\1"  # ff02::1
 
 
 def wire(address: str) -> bytes:
@@ -84,6 +86,7 @@ def lab() -> Lab6:
     return Lab6()
 
 
+@pytest.mark.rfc("8200:8.3-mss", "8200:6-label", "8200:8.1-pseudo")
 def test_a_connection_over_ipv6(lab: Lab6) -> None:
     """RFC 9293 section 3.7.1: MSS is what the MTU leaves; RFC 6437: one flow label, that is not 0."""
     listener = lab.program.listen(80, address="::")
@@ -102,6 +105,7 @@ def test_a_connection_over_ipv6(lab: Lab6) -> None:
     assert {one.label for one in lab.six} == {answer.label} and answer.label
 
 
+@pytest.mark.rfc("8200:7-traffic", "8200:8.1-pseudo")
 def test_a_datagram_both_ways(lab: Lab6) -> None:
     s = lab.datagram_socket(53, "::")
     lab.takes(packet(UDP, udp(b"question"), traffic=0x28))
@@ -127,7 +131,7 @@ def test_dual_stack(lab: Lab6) -> None:
     assert four.recv_all() == [b"four"]
 
 
-@pytest.mark.rfc("8200:8.1-checksum")
+@pytest.mark.rfc("8200:8.1-checksum", "8200:8.1-pseudo")
 def test_a_datagram_without_checksum_is_refused(lab: Lab6) -> None:
     s = lab.datagram_socket(53, "::")
     good = udp(b"x")
@@ -139,7 +143,7 @@ def extension(following: int, options: bytes) -> bytes:
     return bytes([following, (len(options) + 2) // 8 - 1]) + options
 
 
-@pytest.mark.rfc("8200:4.1-order", "8200:4.2-skip")
+@pytest.mark.rfc("8200:4.1-order", "8200:4.2-skip", "8200:4.2-padding", "8200:4.4-ignored", "8200:8.4-routing")
 def test_extension_headers_are_passed(lab: Lab6) -> None:
     s = lab.datagram_socket(53, "::")
     padding, unknown = b"\1\4\0\0\0\0", b"\x3e\4abcd"  # the latter's first bits say: skip it
@@ -164,6 +168,55 @@ def test_what_is_not_known_is_refused_and_told(lab: Lab6) -> None:
     assert parameter(lab.takes(packet(OPTIONS, extension(UDP, b"\xbe\4abcd") + data))) == (4, 2, 42)
     assert lab.takes(packet(OPTIONS, extension(UDP, b"\x7e\4abcd") + data)) == []  # only to be dropped
     assert lab.takes(packet(NONE, data)) == []
+
+
+@pytest.mark.rfc("8200:4.2-option", "4443:2.4-no-error", "4443:2.2-source")
+def test_options_of_what_came_to_a_group(lab: Lab6) -> None:
+    """Of two kinds of unknown options, one is told to who sent to a group, too; with an address of ours."""
+    told = [
+        lab.takes(packet(OPTIONS, extension(UDP, option + b"\4abcd") + udp(b"x"), destination="ff02::1"), mac=GROUP)
+        for option in (b"\x9e", b"\xde")
+    ]
+    assert parameter(told[0]) == (4, 2, 42) and told[0][0].source in (OURS, "fe80::2")
+    assert told[1] == []
+
+
+@pytest.mark.rfc("4443:2.4-no-error")
+def test_errors_behind_other_headers_are_not_answered(lab: Lab6) -> None:
+    unknown, bad = b"\x9e\4abcd", bytes([ICMP, 0, 0, 1, 0, 0, 0, 0])
+    error, redirect, request = (summed(ICMP, bytes([kind, 0]) + bytes(46), 2) for kind in (1, 137, 128))
+    for message, answers in ((error, 0), (redirect, 0), (request, 1)):
+        chains = (
+            packet(OPTIONS, extension(ICMP, unknown) + message),
+            packet(HOP, extension(OPTIONS, b"\1\4\0\0\0\0") + extension(ICMP, unknown) + message),
+            packet(ROUTING, bad + message),
+        )
+        assert [len(lab.takes(chain)) for chain in chains] == [answers] * 3
+
+
+@pytest.mark.rfc("8200:4.1-order", "8200:4.2-padding")
+def test_hop_by_hop_options_come_first_or_are_refused(lab: Lab6) -> None:
+    s = lab.datagram_socket(53, "::")
+    padding = b"\1\4\0\0\0\0"
+    assert lab.takes(packet(HOP, extension(UDP, b"\0" * 6) + udp(b"first"))) == []
+    assert parameter(lab.takes(packet(OPTIONS, extension(HOP, padding) + extension(UDP, padding)))) == (4, 1, 40)
+    assert s.recv_all() == [b"first"]
+
+
+@pytest.mark.rfc("8200:5-link")
+def test_packets_as_long_as_the_link_carries_are_taken(lab: Lab6) -> None:
+    s = lab.datagram_socket(53, "::")
+    lab.takes(packet(UDP, udp(b"l" * 1452)))
+    assert s.recv_all() == [b"l" * 1452]
+
+
+@pytest.mark.rfc("8200:3-hop-limit")
+def test_a_hop_limit_of_zero_is_enough_for_us(lab: Lab6) -> None:
+    s = lab.datagram_socket(53, "::")
+    last = bytearray(packet(UDP, udp(b"just so")))
+    last[7] = 0
+    lab.takes(bytes(last))
+    assert s.recv_all() == [b"just so"]
 
 
 def test_option_bombs_are_bounded(lab: Lab6) -> None:
@@ -207,7 +260,40 @@ def test_the_longest_datagram() -> None:
     assert b"".join(one.body[8:] for one in lab.six)[8:] == text and lab.drops("command") == 0
 
 
-@pytest.mark.rfc("6946:atomic")
+@pytest.mark.rfc("8200:5-reassembled")
+def test_what_is_put_together_may_be_longer_than_the_link_carries(lab: Lab6) -> None:
+    s = lab.datagram_socket(53, "::")
+    for size in (1500 - 48, 9000):
+        lab.takes(*fragments(udp(b"r" * size), 1024, size))
+        assert s.recv_all() == [b"r" * size]
+
+
+@pytest.mark.rfc("8200:4.5-minute")
+@pytest.mark.parametrize("came", [0, 1])
+def test_what_is_not_complete_after_a_minute_is_told(lab: Lab6, came: int) -> None:
+    """If the first fragment was there."""
+    s = lab.datagram_socket(53, "::")
+    pieces = fragments(udp(b"m" * 100), 64)
+    assert lab.takes(pieces[came]) == []
+    lab.wait(59)
+    assert lab.six == [] and lab.drops("reassembly_time") == 0
+    lab.wait(2)
+    assert [(one.body[0], one.body[1]) for one in lab.six] == ([(3, 1)] if came == 0 else [])
+    lab.takes(pieces[1 - came])
+    assert s.recv() is None
+
+
+@pytest.mark.rfc("8200:4.5-first")
+def test_a_first_fragment_without_all_headers_is_refused_and_told(lab: Lab6) -> None:
+    s = lab.datagram_socket(53, "::")
+    text = tcp(53, 1, 0, SYN)
+    short = packet(FRAGMENT, struct.pack("!BBHI", TCP, 0, 1, 7) + text[:16])
+    assert parameter(lab.takes(short)) == (4, 3, 0)
+    assert lab.takes(packet(FRAGMENT, struct.pack("!BBHI", TCP, 0, 16, 7) + text[16:])) == []
+    assert s.recv() is None
+
+
+@pytest.mark.rfc("6946:atomic", "8200:4.5-atomic")
 def test_a_fragment_that_is_alone(lab: Lab6) -> None:
     s = lab.datagram_socket(53, "::")
     first, _ = fragments(udp(b"y" * 100), 64)
@@ -215,7 +301,7 @@ def test_a_fragment_that_is_alone(lab: Lab6) -> None:
     assert s.recv_all() == [b"alone"]
 
 
-@pytest.mark.rfc("5722:overlap")
+@pytest.mark.rfc("5722:overlap", "8200:4.5-overlap")
 def test_fragments_that_overlap_are_refused(lab: Lab6) -> None:
     s = lab.datagram_socket(53, "::")
     one, two, three = fragments(udp(b"z" * 150), 64)
@@ -232,6 +318,7 @@ def test_fragments_of_a_wrong_length(lab: Lab6) -> None:
     assert parameter(lab.takes(far)) == (4, 0, 42)
 
 
+@pytest.mark.rfc("8200:4.5-identification", "8200:4.5-fit", "5722:sent")
 def test_a_datagram_larger_than_the_link_leaves_in_fragments(lab: Lab6) -> None:
     s = lab.datagram_socket(53, "::")
     text = bytes(range(250)) * 12
@@ -242,17 +329,56 @@ def test_a_datagram_larger_than_the_link_leaves_in_fragments(lab: Lab6) -> None:
     whole = b"".join(one.body[8:] for one in lab.six)
     assert whole[8:] == text and summed(UDP, whole, 6, OURS, PEER) == whole
     assert len({one.body[4:8] for one in lab.six}) == 1
+    places = [(struct.unpack_from("!H", one.body, 2)[0], len(one.body) - 8) for one in lab.six]
+    ends = [place & 0xFFF8 for place, _ in places[1:]]
+    assert ends == [(place & 0xFFF8) + length for place, length in places[:-1]]
+    assert [place & 1 for place, _ in places] == [1, 1, 0]
+    first = lab.six[0].body[4:8]
+    s.send(text, PEER, 4000)
+    lab.six = []
+    lab.run()
+    assert lab.six[0].body[4:8] != first
 
 
-@pytest.mark.rfc("4443:3.1-port", "4443:2.4-quoted", "4443:2.4-no-error")
+@pytest.mark.rfc("8200:8.1-zero")
+def test_a_checksum_of_zero_leaves_as_all_ones(lab: Lab6) -> None:
+    s = lab.datagram_socket(53, "::")
+    head = struct.pack("!4H", 53, 4000, 10, 0)
+    (filling,) = struct.unpack_from("!H", summed(UDP, head + b"\0\0", 6, OURS, PEER), 6)
+    s.send(struct.pack("!H", filling), PEER, 4000)  # now the sum of all is nothing but ones
+    lab.six = []
+    lab.run()
+    (left,) = lab.six
+    assert left.body[6:] == b"\xff\xff" + struct.pack("!H", filling)
+
+
+@pytest.mark.rfc("8200:7-traffic", "8200:6-label")
+def test_who_asks_for_nothing_gets_no_traffic_class(lab: Lab6) -> None:
+    s = lab.datagram_socket(53, "::")
+    s.send(b"x", PEER, 4000)
+    s.send(b"y", PEER, 4000)
+    lab.six = []
+    lab.run()
+    assert [one.traffic for one in lab.six] == [0, 0] and len({one.label for one in lab.six}) == 1
+
+
+@pytest.mark.rfc("4443:3.1-congestion")
+def test_what_finds_no_room_is_not_told(lab: Lab6) -> None:
+    lab.datagram_socket(53, "::")
+    assert lab.takes(*[packet(UDP, udp(b"f" * 1400))] * 100) == []
+    assert lab.drops("udp_full") > 0
+
+
+@pytest.mark.rfc("4443:3.1-port", "4443:2.4-quoted", "4443:2.4-no-error", "4443:2.2-source")
 def test_a_closed_port_is_told(lab: Lab6) -> None:
     asked = packet(UDP, udp(b"q" * 1300, 9))
     (error,) = lab.takes(asked)
     assert (error.body[0], error.body[1]) == (1, 4)
+    assert (error.source, error.destination) == (OURS, PEER)
     assert asked.startswith(error.body[8:]) and len(error.body) == 1240
     assert lab.takes(packet(ICMP, summed(ICMP, error.body, 2))) == []  # an error is not answered
     group = packet(UDP, udp(b"q", 9, destination="ff02::1"), destination="ff02::1")
-    assert lab.takes(group, mac=b"\x33\x33\0\0\0\1") == []
+    assert lab.takes(group, mac=GROUP) == []
 
 
 @pytest.mark.rfc("4443:2.4-rate")
@@ -264,7 +390,7 @@ def too_big(mtu: int, quoted: bytes) -> bytes:
     return packet(ICMP, summed(ICMP, struct.pack("!BBHI", 2, 0, 0, mtu) + quoted, 2, "fd00::99"), "fd00::99")
 
 
-@pytest.mark.rfc("8201:4-reduce", "8201:4-least")
+@pytest.mark.rfc("8201:4-reduce", "8201:4-least", "8201:4-increase", "8201:5.4-mss", "8200:5-path")
 @pytest.mark.parametrize(("mtu", "expected"), [(1300, 1240), (1280, 1220), (1279, 1440), (600, 1440), (9000, 1440)])
 def test_a_path_that_carries_less(lab: Lab6, mtu: int, expected: int) -> None:
     """RFC 8201 section 4: never less than 1280, and a message that says so is no good."""
@@ -283,12 +409,71 @@ def test_a_path_that_carries_less(lab: Lab6, mtu: int, expected: int) -> None:
     assert [(len(one.body) - 20, one.gso_size) for one in left] == ([(1440, expected)] if expected < 1440 else [])
 
 
+@pytest.mark.rfc("8201:4-increase", "8201:4-again", "8201:5.3-aging")
+def test_a_path_is_tried_again_after_ten_minutes(lab: Lab6) -> None:
+    s = lab.datagram_socket(53, "::")
+    s.connect(PEER, 4000)
+    s.send(b"x" * 1440, PEER, 4000)
+    lab.six = []
+    lab.run()
+    quoted = packet(UDP, lab.six[0].body, OURS, PEER)[:1232]
+    pieces = []
+    for mtu, seconds in ((1300, 0), (1400, 299), (1300, 602)):
+        lab.takes(too_big(mtu, quoted))
+        lab.wait(seconds)
+        lab.six = []
+        s.send(b"x" * 1440, PEER, 4000)
+        lab.run()
+        pieces.append(len(lab.six))
+    assert pieces == [2, 2, 1]
+
+
+@pytest.mark.rfc("4443:3-told")
+@pytest.mark.parametrize(
+    ("kind", "code", "number", "final"),
+    [
+        (1, 0, errno.ENETUNREACH, False),
+        (1, 1, errno.EACCES, True),
+        (1, 3, errno.EHOSTUNREACH, False),
+        (1, 4, errno.ECONNREFUSED, True),
+        (2, 0, errno.EMSGSIZE, False),
+        (3, 0, errno.EHOSTUNREACH, False),
+        (4, 1, errno.EPROTO, True),
+        (5, 0, 0, False),
+        (200, 0, 0, False),
+    ],
+)
+def test_what_an_error_means(lab: Lab6, kind: int, code: int, number: int, final: bool) -> None:
+    """Of a connected socket, and of one that wants to know all (IPV6_RECVERR)."""
+    connected, curious = (lab.datagram_socket(port, "::") for port in (8, 9))
+    connected.connect(PEER, 53)
+    curious.slot.set(flags=neat.FLAG_ERRORS)
+    lab.run()
+    for port in (8, 9):
+        ours = packet(UDP, udp(b"ours", 53, port, source=OURS, destination=PEER), OURS, PEER)
+        told = struct.pack("!BBHI", kind, code, 0, 1300 if kind == 2 else 0) + ours
+        assert lab.takes(packet(ICMP, summed(ICMP, told, 2, "fd00::99"), "fd00::99")) == []
+    assert connected.slot.error == (number if final else 0)
+    news = curious.recv()
+    assert (news.error if news else 0) == number
+    assert news is None or (news.payload, news.destination[0]) == (b"ours", "fd00::99")
+
+
+@pytest.mark.rfc("4443:2.4-no-error")
 @pytest.mark.parametrize("source", ["::ffff:10.0.0.1", "::", "::1", "ff02::1", OURS])
 def test_sources_that_cannot_be(lab: Lab6, source: str) -> None:
     """RFC 4291 section 2.7, 2.5.2, 2.5.3; a mapped address on the wire would pass for IPv4."""
     s = lab.datagram_socket(53, "::")
-    assert lab.takes(packet(UDP, udp(b"x", source=source), source)) == []
-    assert s.recv() is None and lab.drops("martian") == 1
+    for port in (53, 9):
+        assert lab.takes(packet(UDP, udp(b"x", port, source=source), source)) == []
+    assert s.recv() is None and lab.drops("martian") == 2
+
+
+@pytest.mark.rfc("4443:2.4-no-error")
+def test_what_came_to_many_of_the_link_is_not_answered(lab: Lab6) -> None:
+    for mac in (GROUP, b"\xff" * 6):
+        assert lab.takes(packet(UDP, udp(b"x", 9)), mac=mac) == []
+    assert lab.drops("not_ours") == 2
 
 
 def test_to_ourselves(lab: Lab6) -> None:

@@ -168,7 +168,7 @@ def _take_option(found: Options, kind: int, value: bytes) -> None:
             found.prefixes.append(Prefix(network, length, on_link, autonomous, valid, preferred))
 
 
-# rfc: 4861:7.1.1-1 7.1.1-2
+# rfc: 4861:7.1.1-1 7.1.1-2, 4862:5.4.1-1
 def parse_solicitation(packet: Packet) -> Neighbourly | None:
     """A valid neighbour solicitation (RFC 4861 section 7.1.1)."""
     asked = _neighbourly(packet, SOLICITATION)

@@ -51,6 +51,7 @@ class Discovery:
         self.defended_at = -DEFEND_EVERY
         self._speaks = False
 
+    # rfc: 4862:5.3-1
     def start(self, addresses: Iterable[IPv6Interface], before: dict[str, Any] | None) -> None:
         """With the addresses that the operator has given; those that a former link has told of are in use already."""
         self.listeners.join(frames6.ALL_NODES, time.monotonic())
@@ -77,7 +78,7 @@ class Discovery:
             "hops": self.routers.hops,
         }
 
-    # rfc: 4861:8.1-1 8.3-2 6.2.4-1
+    # rfc: 4861:8.1-1 8.3-2 6.2.4-1, 4443:2.4-informational
     def receive(self, frame: bytes) -> Packet | None:
         """Handle a frame; what it does not concern itself with, but is to us and right, is returned."""
         packet = frames6.parse(frame, self.mac)
@@ -116,7 +117,7 @@ class Discovery:
 
     # ---- neighbours ----
 
-    # rfc: 4861:7.2.3-1 7.2.4-1 7.2.3-2 7.2.3-3 7.2.4-2
+    # rfc: 4861:7.2.3-1 7.2.4-1 7.2.3-2 7.2.3-3 7.2.4-2, 4862:5.4.3-2
     def _solicited(self, packet: Packet) -> bool:
         """RFC 4861 sections 7.2.3 and 7.2.4; of tentative addresses RFC 4862 section 5.4.3."""
         asked = frames6.parse_solicitation(packet)
@@ -220,6 +221,7 @@ class Discovery:
 
     # ---- sending ----
 
+    # rfc: 4443:4.2-echo 4.2-group 2.2-source
     def reply(self, packet: Packet) -> None:
         """Answer an echo request (RFC 4443 section 4.2)."""
         to_group = frames6.is_multicast(packet.destination)
@@ -244,6 +246,7 @@ class Discovery:
         message = frames6.router_solicitation(self.mac if source else None)
         self._to_group(source or frames6.UNSPECIFIED, frames6.ALL_ROUTERS, message)
 
+    # rfc: 4862:5.5-2
     def _own_changed(self) -> None:
         """An address may be used from now on, or no more. With the first link-local one, routers are looked for."""
         speaks = self.own.link_local is not None

@@ -95,7 +95,6 @@ class Neighbourhood:
         if self.table.put(Neighbour(address, mac, State.REACHABLE)):
             self.refresh_at[address] = time.monotonic() + refresh_after
 
-    # rfc: 4861:6.3.4-5
     def run_timers(self, now: float) -> float | None:
         """Ask what is due to be asked; when the next is due (monotonic seconds), None: nothing is."""
         for address, due in list(self.refresh_at.items()):

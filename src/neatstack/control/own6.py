@@ -121,6 +121,7 @@ class OwnAddresses:
         usable = [own for own in self.by_address.values() if own.state is State.ASSIGNED]
         return sorted(usable, key=lambda own: (frames6.is_link_local(own.address), own.preferred_until <= now))
 
+    # rfc: 4862:5.5.4-2
     def has(self, address: bytes) -> bool:
         own = self.by_address.get(address)
         return own is not None and own.state is State.ASSIGNED
@@ -141,7 +142,7 @@ class OwnAddresses:
         ]
         return max(zip(fit, candidates, strict=True), key=lambda each: each[0])[1][0].address if fit else None
 
-    # rfc: 4862:5.4.3-1 5.4.4-1
+    # rfc: 4862:5.4.3-1 5.4.4-1 5.4.5-2
     def found_elsewhere(self, address: bytes, mac: bytes) -> None:
         """Another node uses it, or wants to (RFC 4862 sections 5.4.3 to 5.4.5)."""
         own = self.by_address.get(address)

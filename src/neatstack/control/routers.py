@@ -98,7 +98,7 @@ class Routers:
         """A neighbour says that it is no router (any more)."""
         self.known.pop(address, None)
 
-    # rfc: 4861:6.3.6-1 6.3.6-2
+    # rfc: 4861:6.3.6-1
     def choose(self, now: float) -> None:
         """The default router: the present one while it answers, else one that does, else any (6.3.6)."""
         if self.fixed is not None:
@@ -123,14 +123,17 @@ class Routers:
         if prefix.preferred > prefix.valid or IPv6Address(prefix.network).is_loopback:
             return  # (c)
         preferred_until = now + prefix.preferred if prefix.preferred != INFINITE else math.inf
+        if prefix.length != 64:
+            return  # (d), (e): no prefix of ours
         of_it = [own for own in self.own if own.formed and own.address[:8] == prefix.network[:8]]
         if of_it:
             self._refresh(of_it[0], prefix, preferred_until, now)
-        elif prefix.valid and prefix.length == 64:  # (d)
+        elif prefix.valid:
             valid_until = now + prefix.valid if prefix.valid != INFINITE else math.inf
             length = prefix.length if prefix.on_link else HOST
             self.own.form(prefix.network, length, valid_until, preferred_until)
 
+    # rfc: 4862:5.5.3-3
     def _refresh(self, own: Own, prefix: Prefix, preferred_until: float, now: float) -> None:
         """(e): a stranger's word does not end an address at once."""
         was_preferred = own.preferred_until > now

@@ -14,6 +14,7 @@ cdef enum:
     BAD_HEADER6 = 0          # codes of PARAMETER6
     NEXT_HEADER6 = 1
     OPTION6 = 2
+    FIRST_FRAGMENT6 = 3      # which has not all headers
 
 cdef void error6_arrives(Stack *s, const uint8_t *packet, uint32_t header, uint32_t length) noexcept nogil
 # `header`: where in the packet the upper layer's header starts, as far as it is known; `value`: pointer, MTU or nothing

@@ -17,11 +17,14 @@ from cython.cimports.neatstack.dataplane.udp.error import datagram_failed
 from cython.cimports.neatstack.dataplane.wire.bytes import get16, get32, put32, set16
 from cython.cimports.neatstack.dataplane.wire.checksum import add, fold, pseudo_header
 from cython.cimports.neatstack.dataplane.wire.headers import (
+    DESTINATION,
+    HOP_BY_HOP,
     IP6_HEADER,
     PROTOCOL_FRAGMENT,
     PROTOCOL_ICMP6,
     PROTOCOL_TCP,
     PROTOCOL_UDP,
+    ROUTING,
     UDP_HEADER,
 )
 
@@ -33,6 +36,7 @@ MOST_QUOTED = cython.declare(uint32_t, 1280 - 40 - 8)  # RFC 4443 section 3: all
 MOST_COPIED = cython.declare(uint32_t, 64)  # of a packet that will not stay where it is until the batch leaves
 
 
+# rfc: 4443:3-told
 def error6_arrives(
     s: cython.pointer[Stack], packet: cython.pointer[cython.const[uint8_t]], header: uint32_t, length: uint32_t
 ) -> cython.void:
@@ -69,23 +73,27 @@ def error6_arrives(
 @cython.nogil
 @cython.exceptval(check=False)
 def may_answer(
-    packet: cython.pointer[cython.const[uint8_t]], header: uint32_t, length: uint32_t, kind: uint8_t, code: uint8_t
+    packet: cython.pointer[cython.const[uint8_t]], length: uint32_t, kind: uint8_t, code: uint8_t
 ) -> cython.bint:
     """RFC 4443 section 2.4 (e): no error about an error, a redirect, or what came to or from more than one host."""
     source: Address = get_address(packet + 8)
     upper: uint8_t = packet[6]
+    at: uint32_t = IP6_HEADER
+    size: uint32_t
     if is_any(source) or is_multicast(source):
         return False
     if is_multicast(get_address(packet + 24)) and kind != TOO_BIG6 and not (kind == PARAMETER6 and code == OPTION6):
         return False
-    if upper == PROTOCOL_ICMP6 and not header:
-        header = IP6_HEADER
-    if upper == PROTOCOL_ICMP6 and header < length:
-        return packet[header] >= INFORMATIONAL and packet[header] != REDIRECT
+    while upper in (HOP_BY_HOP, ROUTING, DESTINATION, PROTOCOL_FRAGMENT) and at + 8 <= length:
+        size = (cython.cast(uint32_t, packet[at + 1]) + 1) << 3 if upper != PROTOCOL_FRAGMENT else FRAGMENT_HEADER
+        upper = packet[at]
+        at += size
+    if upper == PROTOCOL_ICMP6 and at < length:
+        return packet[at] >= INFORMATIONAL and packet[at] != REDIRECT
     return True
 
 
-# rfc: 4443:2.4-quoted 2.4-no-error 2.4-rate 3.1-port 3.4-parameter
+# rfc: 4443:2.4-quoted 2.4-no-error 2.4-rate 3.1-port 3.4-parameter 2.2-source 3.1-congestion
 def send_error6(
     s: cython.pointer[Stack],
     packet: cython.pointer[cython.const[uint8_t]],
@@ -107,7 +115,7 @@ def send_error6(
     quoted: uint32_t = length
     total: uint32_t
     pseudo: uint64_t
-    if not may_answer(packet, header, length, kind, code) or not may_send(s):
+    if not may_answer(packet, length, kind, code) or not may_send(s):
         return
     if is_multicast(local_be):
         local_be = s.page.own[0].address

@@ -17,6 +17,7 @@ from cython.cimports.neatstack.dataplane.channel.address import (
 from cython.cimports.neatstack.dataplane.driver.device import Frame
 from cython.cimports.neatstack.dataplane.ip.icmp6 import (
     BAD_HEADER6,
+    FIRST_FRAGMENT6,
     NEXT_HEADER6,
     OPTION6,
     PARAMETER6,
@@ -30,19 +31,19 @@ from cython.cimports.neatstack.dataplane.tcp.segment import segment_arrives
 from cython.cimports.neatstack.dataplane.udp.input import datagram_arrives
 from cython.cimports.neatstack.dataplane.wire.bytes import get16, put16, raw32
 from cython.cimports.neatstack.dataplane.wire.headers import (
+    DESTINATION,
     ETHERNET_HEADER,
+    HOP_BY_HOP,
     IP6_HEADER,
     PROTOCOL_FRAGMENT,
     PROTOCOL_ICMP6,
     PROTOCOL_TCP,
     PROTOCOL_UDP,
+    ROUTING,
     TCP_HEADER,
 )
 
-HOP_BY_HOP = cython.declare(uint8_t, 0)  # next headers
-ROUTING = cython.declare(uint8_t, 43)
-NO_NEXT = cython.declare(uint8_t, 59)
-DESTINATION = cython.declare(uint8_t, 60)
+NO_NEXT = cython.declare(uint8_t, 59)  # next header
 PAD1 = cython.declare(uint8_t, 0)  # options
 PADN = cython.declare(uint8_t, 1)
 MOST_HEADERS = cython.declare(uint32_t, 8)
@@ -58,6 +59,7 @@ def drop(s: cython.pointer[Stack], reason: Drop) -> cython.void:
     s.counters.drops[cython.cast(cython.int, reason)] += 1
 
 
+# rfc: 8200:3-hop-limit 5-link
 def frame6_arrives(s: cython.pointer[Stack], frame: cython.pointer[Frame]) -> cython.void:
     """Take a frame with an IPv6 packet."""
     packet: cython.pointer[uint8_t] = frame.data + ETHERNET_HEADER
@@ -91,7 +93,7 @@ def frame6_arrives(s: cython.pointer[Stack], frame: cython.pointer[Frame]) -> cy
     chain_arrives(s, packet, length, frame.checked, False)
 
 
-# rfc: 8200:4-unknown 4.1-order 4.4-routing, 5095:type-0, 6946:atomic
+# rfc: 8200:4-unknown 4.1-order 4.4-routing 4.4-ignored 4.5-atomic, 5095:type-0, 6946:atomic
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -170,7 +172,7 @@ def upper_arrives(
         error6_arrives(s, packet, at, length)
 
 
-# rfc: 8200:4.2-skip 4.2-option
+# rfc: 8200:4.2-skip 4.2-option 4.2-padding
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -205,7 +207,7 @@ def options_good(
     return True
 
 
-# rfc: 8200:4.5-reassembly 4.5-length 4.5-too-long, 5722:overlap
+# rfc: 8200:4.5-reassembly 4.5-length 4.5-too-long 4.5-first 4.5-overlap, 5722:overlap
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -236,6 +238,8 @@ def fragment6_arrives(
     # RFC 7112: the first one has all headers; what is behind headers that we would have to look for is refused with it
     if at > FRAGMENT_HEADER or (not f.offset and f.length < least_upper(packet[at])):
         drop(s, Drop.DROP_FRAGMENT)
+        if not f.offset:
+            send_error6(s, packet, at, length, PARAMETER6, FIRST_FRAGMENT6, 0)
         return
     memcpy(front, packet, at)
     front[named] = packet[at]

@@ -228,7 +228,7 @@ def headers(
     out.second_length = 0
 
 
-# rfc: 1122:tos ttl ttl-zero udp-service
+# rfc: 1122:tos ttl ttl-zero udp-service, 8200:7-traffic
 def set_class(out: cython.pointer[Outgoing], tos: uint8_t, ttl: uint8_t) -> cython.void:
     """Type of service and time to live, or traffic class and hop limit (0: the default)."""
     ip: cython.pointer[uint8_t] = out.header + ETHERNET_HEADER
@@ -270,6 +270,7 @@ def commit(
     depart(s, out, length)
 
 
+# rfc: 8200:8.1-zero 8.1-pseudo 8.4-routing
 def depart(s: cython.pointer[Stack], out: cython.pointer[Outgoing], length: uint32_t) -> cython.void:
     """Complete the IP header, which `length` bytes follow, and let the packet go with the batch."""
     ip: cython.pointer[uint8_t] = out.header + ETHERNET_HEADER
@@ -286,6 +287,7 @@ def depart(s: cython.pointer[Stack], out: cython.pointer[Outgoing], length: uint
     s.counters.packets_out += 1
 
 
+# rfc: 8200:6-label
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

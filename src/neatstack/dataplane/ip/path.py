@@ -34,7 +34,7 @@ def recall_paths(s: cython.pointer[Stack]) -> cython.void:
             s.narrow_paths = 1
 
 
-# rfc: 1191:3f 6.3
+# rfc: 1191:3f 6.3, 8201:4-again 5.3-aging
 def path_mtu(s: cython.pointer[Stack], remote_be: Address) -> uint32_t:
     path: cython.pointer[Path] = path_of(s, remote_be)
     if not same(path.remote_be, remote_be) or s.now >= path.until_ns or path.mtu > link_mtu(s, remote_be):
@@ -64,7 +64,7 @@ def plateau(length: uint32_t) -> uint32_t:
     return 1006 if length > 1006 else LEAST_MTU
 
 
-# rfc: 1191:3b 3d 3e, 8201:4-reduce 4-least, 1122:longest-sent
+# rfc: 1191:3b 3d 3e, 8201:4-reduce 4-least 4-increase, 1122:longest-sent, 8200:5-path
 def learn_path(s: cython.pointer[Stack], remote_be: Address, mtu: uint32_t, length: uint32_t) -> uint32_t:
     """A router says that a packet of `length` bytes was too long for its next link, which takes `mtu` (0: it does not
     say). What is believed of it; 0: nothing, for no router of ours says so."""

@@ -116,6 +116,7 @@ def find(r: cython.pointer[Reassembly], f: cython.pointer[cython.const[Fragment]
     return cython.NULL
 
 
+# rfc: 8200:4.5-minute 5-reassembled
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

@@ -129,7 +129,7 @@ def errno_of6(kind: uint8_t, code: uint8_t) -> cython.int:
 # ---- path MTU ----
 
 
-# rfc: 1191:3b 3d 3e 3g 6.4 6.4a, 5927:7.2
+# rfc: 1191:3b 3d 3e 3g 6.4 6.4a, 5927:7.2, 8201:5.4-mss
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

@@ -241,7 +241,7 @@ def new_connection(
     t.rcv.wnd = first_room(s, listener)
 
 
-# rfc: 9293:MUST-67
+# rfc: 9293:MUST-67, 8200:8.3-mss
 def our_mss(s: cython.pointer[Stack], loopback: cython.bint, remote_be: Address) -> uint16_t:
     """What the device's MTU leaves (RFC 9293 section 3.7.1), or the longest packet where there is no device.
 

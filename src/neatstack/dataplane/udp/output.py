@@ -300,7 +300,7 @@ def plan(
     fragments(s, route, p, offset, length, fold(pseudo))
 
 
-# rfc: 791:fragment-id
+# rfc: 791:fragment-id, 8200:4.5-identification 4.5-fit, 5722:sent
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

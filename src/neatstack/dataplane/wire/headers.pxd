@@ -17,6 +17,9 @@ cdef enum:
     PROTOCOL_UDP = 17
     PROTOCOL_FRAGMENT = 44   # next headers of IPv6
     PROTOCOL_ICMP6 = 58
+    HOP_BY_HOP = 0
+    ROUTING = 43
+    DESTINATION = 60
     IP_DF = 0x4000
     IP_MF = 0x2000
     IP_OFFSET = 0x1FFF
