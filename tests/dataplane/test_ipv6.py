@@ -9,6 +9,7 @@ import pytest
 from tests.support.lab import PEER_MAC, STACK_MAC, Lab
 from tests.support.layout import neat
 from tests.support.packet import checksum
+from tests.support.program import Socket
 
 OURS, PEER, NETWORK = "fd00::2", "fd00::1", "fd00::2/64"
 TCP, UDP, ICMP, FRAGMENT, HOP, ROUTING, OPTIONS, NONE = 6, 17, 58, 44, 0, 43, 60, 59
@@ -39,9 +40,11 @@ def udp(payload: bytes, port: int = 53, source_port: int = 4000, **ends: str) ->
     return summed(UDP, struct.pack("!4H", source_port, port, 8 + len(payload), 0) + payload, 6, **ends)
 
 
-def tcp(port: int, seq: int, ack: int, flags: int, payload: bytes = b"", options: bytes = b"") -> bytes:
+def tcp(
+    port: int, seq: int, ack: int, flags: int, payload: bytes = b"", options: bytes = b"", source_port: int = 4000
+) -> bytes:
     offset = (20 + len(options)) // 4 << 4
-    head = struct.pack("!HHIIBBHHH", 4000, port, seq, ack, offset, flags, 65535, 0, 0)
+    head = struct.pack("!HHIIBBHHH", source_port, port, seq, ack, offset, flags, 65535, 0, 0)
     return summed(TCP, head + options + payload, 16)
 
 
@@ -103,6 +106,41 @@ def test_a_connection_over_ipv6(lab: Lab6) -> None:
     slot.send(b"x" * 3000)
     lab.run()
     assert {one.label for one in lab.six} == {answer.label} and answer.label
+
+
+def opened(lab: Lab6, options: bytes = b"\x02\x04\x05\xa0", others: int = 0) -> Socket:
+    """A connection that the peer has begun, after so many that it never goes on with."""
+    listener = lab.program.listen(80, address="::", backlog=8)
+    lab.takes(*[packet(TCP, tcp(80, 100, 0, SYN, source_port=9000 + number)) for number in range(others)])
+    (answer,) = lab.takes(packet(TCP, tcp(80, 100, 0, SYN, options=options)))
+    theirs = struct.unpack_from("!I", answer.body, 4)[0]
+    lab.takes(packet(TCP, tcp(80, 101, theirs + 1, ACK)))
+    slot = lab.program.accept(listener)
+    assert slot is not None
+    lab.six = []
+    return slot
+
+
+@pytest.mark.rfc("9293:MUST-15")
+@pytest.mark.parametrize("others", [0, 100])
+def test_a_peer_that_does_not_say_its_mss(lab: Lab6, others: int) -> None:
+    """Also when its SYN was answered with a cookie."""
+    slot = opened(lab, b"", others)
+    assert lab.engine.counters()["cookies_taken"] == (others > 0)
+    slot.send(b"x" * 3000)
+    lab.run()
+    assert lab.six[0].gso_size == 1220
+
+
+@pytest.mark.rfc("4821:7.7a", "4821:7.7d")
+def test_a_black_hole_takes_what_every_link_carries(lab: Lab6) -> None:
+    slot = opened(lab)
+    slot.send(b"x" * 1440)
+    lab.run()
+    for _ in range(400):
+        lab.wait(0.5)
+    sizes = [len(one.body) - 20 for one in lab.six]
+    assert set(sizes) == {1440, 1220} and sizes[-1] == 1220
 
 
 @pytest.mark.rfc("8200:7-traffic", "8200:8.1-pseudo")
@@ -343,13 +381,12 @@ def test_a_datagram_larger_than_the_link_leaves_in_fragments(lab: Lab6) -> None:
 @pytest.mark.rfc("8200:8.1-zero")
 def test_a_checksum_of_zero_leaves_as_all_ones(lab: Lab6) -> None:
     s = lab.datagram_socket(53, "::")
-    head = struct.pack("!4H", 53, 4000, 10, 0)
-    (filling,) = struct.unpack_from("!H", summed(UDP, head + b"\0\0", 6, OURS, PEER), 6)
-    s.send(struct.pack("!H", filling), PEER, 4000)  # now the sum of all is nothing but ones
+    head = struct.pack("!4H", 53, 4000, 3008, 0)  # in fragments: no device sums them up
+    filling = summed(UDP, head + bytes(3000), 6, OURS, PEER)[6:8]
+    s.send(filling + bytes(2998), PEER, 4000)  # now the sum of all is nothing but ones
     lab.six = []
     lab.run()
-    (left,) = lab.six
-    assert left.body[6:] == b"\xff\xff" + struct.pack("!H", filling)
+    assert lab.six[0].body[8:18] == head[:6] + b"\xff\xff" + filling
 
 
 @pytest.mark.rfc("8200:7-traffic", "8200:6-label")
@@ -394,14 +431,8 @@ def too_big(mtu: int, quoted: bytes) -> bytes:
 @pytest.mark.parametrize(("mtu", "expected"), [(1300, 1240), (1280, 1220), (1279, 1440), (600, 1440), (9000, 1440)])
 def test_a_path_that_carries_less(lab: Lab6, mtu: int, expected: int) -> None:
     """RFC 8201 section 4: never less than 1280, and a message that says so is no good."""
-    listener = lab.program.listen(80, address="::")
-    (answer,) = lab.takes(packet(TCP, tcp(80, 100, 0, SYN, options=b"\x02\x04\x05\xa0")))
-    theirs = struct.unpack_from("!I", answer.body, 4)[0]
-    lab.takes(packet(TCP, tcp(80, 101, theirs + 1, ACK)))
-    slot = lab.program.accept(listener)
-    assert slot is not None
+    slot = opened(lab)
     slot.send(b"x" * 1440)
-    lab.six = []
     lab.run()
     (sent,) = lab.six
     quoted = packet(TCP, sent.body, OURS, PEER)

@@ -205,7 +205,7 @@ def test_fragmentation_needed_makes_segments_smaller():
     assert lab.time == start and c.tcb["cc"]["cwnd"] == window
 
 
-@pytest.mark.rfc("1191:3c", "1191:3f", "1191:6.3")
+@pytest.mark.rfc("1191:3c", "1191:3f", "1191:6.3", "4821:5.2a")
 def test_the_next_connection_to_the_same_peer_begins_with_it():
     lab = Lab()
     c = lab.accepted(80)
@@ -231,7 +231,7 @@ def test_what_a_router_may_say(told, mss):
     assert c.tcb["snd"]["mss"] == mss
 
 
-@pytest.mark.rfc("4821:7.7a", "4821:7.7c")
+@pytest.mark.rfc("4821:7.7a", "4821:7.7c", "4821:7.2")
 def test_a_black_hole_is_found_and_gone_around():
     """RFC 4821: large segments vanish and no router says so; after some timeouts smaller ones are tried."""
     lab = Lab()

@@ -14,7 +14,7 @@ from tests.support.packet import Datagram, address, build_datagram, build_ethern
 from tests.support.program import Program
 
 
-@pytest.mark.rfc("1122:tos-up", "1122:udp-destination")
+@pytest.mark.rfc("1122:tos-up", "1122:udp-destination", "768:receive", "768:ports")
 def test_a_datagram_arrives_with_all_that_is_known_of_it():
     lab = Lab()
     s = lab.datagram_socket(53)
@@ -28,7 +28,7 @@ def test_a_datagram_arrives_with_all_that_is_known_of_it():
     assert s.recv() is None
 
 
-@pytest.mark.rfc("1122:udp-service", "1122:tos", "1122:ttl-zero")
+@pytest.mark.rfc("1122:udp-service", "1122:tos", "1122:ttl-zero", "768:send")
 def test_a_datagram_leaves_as_it_was_asked_for():
     lab = Lab()
     s = lab.datagram_socket(53)
@@ -43,6 +43,7 @@ def test_a_datagram_leaves_as_it_was_asked_for():
     assert s.slot.unacknowledged == 0
 
 
+@pytest.mark.rfc("768:checksum")
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 1472])
 def test_every_size_both_ways(size):
     lab = Lab(rings=4096)
@@ -56,7 +57,7 @@ def test_every_size_both_ways(size):
     assert [d.payload for d in lab.datagrams] == [data] * 200
 
 
-@pytest.mark.rfc("1122:udp-checksum")
+@pytest.mark.rfc("1122:udp-checksum", "768:checksum", "768:zero-taken")
 def test_checksums():
     """RFC 1122 section 4.1.3.4: a wrong one is dropped silently, none is accepted, and ours is there (is_sound)."""
     lab = Lab()
@@ -72,6 +73,7 @@ def test_checksums():
     assert s.recv().payload == b"odX"
 
 
+@pytest.mark.rfc("768:zero-sent")
 def test_a_checksum_that_adds_up_to_zero_is_sent_as_all_ones():
     lab = Lab()
     s = lab.datagram_socket(7)
@@ -85,6 +87,7 @@ def test_a_checksum_that_adds_up_to_zero_is_sent_as_all_ones():
     assert lab.datagrams[-1].payload == plain[6:8], "parse_datagram refuses a checksum field of 0"
 
 
+@pytest.mark.rfc("768:length")
 @pytest.mark.parametrize("length", [0, 7, 12, 65535])
 def test_a_length_that_cannot_be(length):
     lab = Lab()
@@ -96,6 +99,16 @@ def test_a_length_that_cannot_be(length):
     assert s.recv() is None and lab.drops("udp_header") == 1
 
 
+@pytest.mark.rfc("768:port")
+def test_a_datagram_from_port_0_is_taken():
+    lab = Lab()
+    s = lab.datagram_socket(7)
+    lab.inject_datagram(b"no answer, please", 7, peer_port=0)
+    got = s.recv()
+    assert (got.payload, got.source) == (b"no answer, please", (PEER, 0))
+
+
+@pytest.mark.rfc("768:length")
 def test_bytes_after_the_datagram_are_not_its():
     lab = Lab()
     s = lab.datagram_socket(7)

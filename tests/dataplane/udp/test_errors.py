@@ -207,6 +207,17 @@ def test_a_path_that_carries_less(flags, size, left):
     assert [fields(frame) for frame, _ in lab.engine.output()] == [(1428, True, False, 0)]
 
 
+@pytest.mark.rfc("4821:5.2b")
+def test_the_path_to_one_host_says_nothing_of_its_neighbour():
+    lab = Lab()
+    s = lab.datagram_socket(7)
+    too_long(lab, 7, 53, 1000)
+    lab.engine.neighbour("10.0.0.9", PEER_MAC)
+    s.send(bytes(1400), "10.0.0.9", 53)
+    lab.engine.run()
+    assert [fields(frame) for frame, _ in lab.engine.output()] == [(1428, True, False, 0)]
+
+
 @pytest.mark.rfc("1191:3d")
 def test_a_path_that_is_said_to_carry_next_to_nothing():
     """552 bytes are sent at least, as Linux does; routers may cut them."""

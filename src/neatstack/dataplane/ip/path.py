@@ -18,6 +18,7 @@ LEAST_MTU6 = cython.declare(uint32_t, 1280)  # RFC 8200 section 5
 REMEMBERED = cython.declare(uint64_t, 600000000000)  # ns (RFC 1191 section 6.3)
 
 
+# rfc: 4821:5.2a 5.2b
 @cython.cfunc
 @cython.inline
 @cython.nogil

@@ -14,7 +14,7 @@ import cython
 from cython.cimports.libc.stdint import int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.neatstack.dataplane.channel.atomic import store64
 from cython.cimports.neatstack.dataplane.driver.device import Outgoing
-from cython.cimports.neatstack.dataplane.ip.output import begin, commit, outbox_full
+from cython.cimports.neatstack.dataplane.ip.output import begin, commit, default_mss, outbox_full
 from cython.cimports.neatstack.dataplane.stack import (
     DROP_ACCEPT_QUEUE,
     DROP_NO_MEMORY,
@@ -36,7 +36,7 @@ from cython.cimports.neatstack.dataplane.tcp.timers import SECOND
 from cython.cimports.neatstack.dataplane.tcp.timestamps import STAMPS_FRONT
 from cython.cimports.neatstack.dataplane.tcp.window import receive_shift
 from cython.cimports.neatstack.dataplane.wire.bytes import put32
-from cython.cimports.neatstack.dataplane.wire.headers import ACK, DEFAULT_MSS, ECE, SYN, TCP_HEADER, Options, Segment
+from cython.cimports.neatstack.dataplane.wire.headers import ACK, ECE, SYN, TCP_HEADER, Options, Segment
 
 GOOD_FOR = cython.declare(uint32_t, 2)  # values of the counter
 LOW = cython.declare(uint32_t, 0xFFFFFF)
@@ -133,7 +133,7 @@ def answer_with_cookie(
         tcp,
         seg.local_port_be,
         seg.remote_port_be,
-        cookie(s, seg, options.mss if options.mss else DEFAULT_MSS),
+        cookie(s, seg, options.mss if options.mss else default_mss(seg.remote_be)),
         seg.seq + 1,
         length,
         SYN | ACK | ECE if options.has_timestamp and offered(s, seg) else SYN | ACK,

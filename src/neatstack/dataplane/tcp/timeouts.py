@@ -3,6 +3,7 @@
 import cython
 from cython.cimports.libc.errno import EHOSTUNREACH, ETIMEDOUT
 from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
+from cython.cimports.neatstack.dataplane.channel.address import is_v4
 from cython.cimports.neatstack.dataplane.channel.atomic import load8, load16, load32
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_KEEPALIVE
 from cython.cimports.neatstack.dataplane.ip.output import outbox_full
@@ -60,6 +61,7 @@ from cython.cimports.neatstack.dataplane.tcp.timeouts import (
 )
 from cython.cimports.neatstack.dataplane.tcp.timers import MILLISECOND, SECOND, clear_timer, set_timer
 from cython.cimports.neatstack.dataplane.tcp.user import abort
+from cython.cimports.neatstack.dataplane.wire.headers import DEFAULT_MSS6
 
 LONGEST_KEEPALIVE = cython.declare(uint32_t, 32767)  # seconds, and
 MOST_PROBES = cython.declare(uint32_t, 127)  # as Linux bounds them
@@ -224,23 +226,25 @@ def retransmit(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     mark(s, i, NEWS_OUTPUT | NEWS_LINES)
 
 
-# rfc: 4821:7.7a
+# rfc: 4821:7.7a 7.2 7.7d
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def smaller(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Full segments time out again and again: perhaps a link swallows them and no router may tell (RFC 4821).
 
-    Halve them, from 1,024 bytes of packet down to what IPv4 takes everywhere, as Linux does with tcp_mtu_probing.
+    Halve them, from 1,024 bytes of packet down to what IPv4 takes everywhere, as Linux does with tcp_mtu_probing; or
+    what IPv6 does.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
-    if t.snd.mss <= SMALLEST:
+    smallest: uint32_t = SMALLEST if is_v4(t.remote_be) else DEFAULT_MSS6
+    if t.snd.mss <= smallest:
         return
     if not v.full_mss:
         v.full_mss = t.snd.mss
     v.smaller_at = s.now
-    t.snd.mss = cython.cast(uint16_t, most(SMALLEST, least(t.snd.mss // 2, FIRST_SMALLER)))
+    t.snd.mss = cython.cast(uint16_t, most(smallest, least(t.snd.mss // 2, FIRST_SMALLER)))
 
 
 @cython.cfunc

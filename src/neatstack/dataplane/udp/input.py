@@ -31,7 +31,7 @@ def drop(s: cython.pointer[Stack], reason: Drop) -> cython.void:
     s.counters.drops[cython.cast(cython.int, reason)] += 1
 
 
-# rfc: 1122:port-unreachable udp-checksum, 8200:8.1-checksum
+# rfc: 1122:port-unreachable udp-checksum, 8200:8.1-checksum, 768:port length checksum zero-taken
 def datagram_arrives(
     s: cython.pointer[Stack],
     packet: cython.pointer[cython.const[uint8_t]],
@@ -97,7 +97,7 @@ def datagram_arrives(
             send_error(s, packet, length, UNREACHABLE, PORT)
 
 
-# rfc: 1122:tos-up udp-destination
+# rfc: 1122:tos-up udp-destination, 768:receive ports
 def deliver(
     s: cython.pointer[Stack],
     i: uint32_t,

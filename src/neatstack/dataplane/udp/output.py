@@ -165,7 +165,7 @@ def part_of(route: cython.pointer[cython.const[Route]], most: uint32_t) -> uint3
     return (most if is_v4(route.remote_be) else most - FRAGMENT_HEADER6) & ~cython.cast(uint32_t, 7)
 
 
-# rfc: 791:dont-fragment
+# rfc: 791:dont-fragment, 768:send
 def send_datagram(
     s: cython.pointer[Stack],
     e: cython.pointer[cython.const[Endpoint]],
@@ -259,7 +259,7 @@ def finish(
     depart(s, out, transport)
 
 
-# rfc: 1122:udp-checksum
+# rfc: 1122:udp-checksum, 768:checksum zero-sent
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
