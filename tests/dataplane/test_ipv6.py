@@ -132,6 +132,24 @@ def test_a_peer_that_does_not_say_its_mss(lab: Lab6, others: int) -> None:
     assert lab.six[0].gso_size == 1220
 
 
+@pytest.mark.rfc("7413:4.1.3")
+def test_fast_open_to_a_peer_that_does_not_say_its_mss(lab: Lab6) -> None:
+    """Its cookie is remembered, and that it takes 1220 bytes."""
+    syns = []
+    for _ in range(2):
+        socket = lab.program.free_slot()
+        at, _ = socket._ring(sending=True)
+        lab.program.memory[at : at + 2000] = b"x" * 2000
+        lab.program.connect(PEER, 80, local="::", flags=neat.FLAG_FASTOPEN, tx_head=2000)
+        lab.six = []
+        lab.run()
+        syns.append(lab.six[0].body)
+        ours, seq = struct.unpack_from("!HxxI", syns[-1])
+        answer = tcp(ours, 500, seq + 1, SYN | ACK, options=b"\x22\x0a12345678\1\1", source_port=80)
+        lab.takes(packet(TCP, answer))
+    assert [len(syn) - 20 for syn in syns] == [(syns[0][12] >> 4) * 4 - 20, 1220]
+
+
 @pytest.mark.rfc("4821:7.7a", "4821:7.7d")
 def test_a_black_hole_takes_what_every_link_carries(lab: Lab6) -> None:
     slot = opened(lab)
@@ -331,12 +349,14 @@ def test_a_first_fragment_without_all_headers_is_refused_and_told(lab: Lab6) -> 
     assert s.recv() is None
 
 
-@pytest.mark.rfc("6946:atomic", "8200:4.5-atomic")
+@pytest.mark.rfc("6946:atomic", "8200:4.5-atomic", "6946:others")
 def test_a_fragment_that_is_alone(lab: Lab6) -> None:
     s = lab.datagram_socket(53, "::")
-    first, _ = fragments(udp(b"y" * 100), 64)
+    first, second = fragments(udp(b"y" * 100), 64)
     lab.takes(first, *fragments(udp(b"alone"), 1024))
     assert s.recv_all() == [b"alone"]
+    lab.takes(second)
+    assert s.recv_all() == [b"y" * 100]
 
 
 @pytest.mark.rfc("5722:overlap", "8200:4.5-overlap")

@@ -93,7 +93,7 @@ def frame6_arrives(s: cython.pointer[Stack], frame: cython.pointer[Frame]) -> cy
     chain_arrives(s, packet, length, frame.checked, False)
 
 
-# rfc: 8200:4-unknown 4.1-order 4.4-routing 4.4-ignored 4.5-atomic, 5095:type-0, 6946:atomic
+# rfc: 8200:4-unknown 4.1-order 4.4-routing 4.4-ignored 4.5-atomic, 5095:type-0, 6946:atomic others
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

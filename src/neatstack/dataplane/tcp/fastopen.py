@@ -6,12 +6,13 @@ replica remembers the cookies that it was given in its region, in places that th
 """
 
 import cython
-from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcmp, memcpy
 from cython.cimports.neatstack.dataplane.channel.address import Address, same
 from cython.cimports.neatstack.dataplane.channel.buffers import tx_span
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_FASTOPEN
 from cython.cimports.neatstack.dataplane.driver.device import Outgoing
+from cython.cimports.neatstack.dataplane.ip.output import default_mss
 from cython.cimports.neatstack.dataplane.stack import FAST_PEERS, FastPeer, Listener, Stack, View
 from cython.cimports.neatstack.dataplane.tcp import congestion
 from cython.cimports.neatstack.dataplane.tcp.isn import flow_words, siphash
@@ -19,7 +20,7 @@ from cython.cimports.neatstack.dataplane.tcp.options import parse, write_cookie
 from cython.cimports.neatstack.dataplane.tcp.receive import text
 from cython.cimports.neatstack.dataplane.tcp.seq import least
 from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_COOKIE_OWED, TCB_FASTOPEN, State, Tcb
-from cython.cimports.neatstack.dataplane.wire.headers import DEFAULT_MSS, SYN, TCP_HEADER, Options, Segment
+from cython.cimports.neatstack.dataplane.wire.headers import SYN, TCP_HEADER, Options, Segment
 
 COOKIE = cython.declare(uint32_t, 8)  # bytes of those that we give
 LONGEST_COOKIE = cython.declare(uint32_t, 16)  # RFC 7413 section 4.1.1
@@ -145,7 +146,7 @@ def learn(
         return
     peer.length = 0  # a process that dies between two stores leaves no wrong cookie
     peer.remote_be = t.remote_be
-    peer.mss = options.mss if options.mss else cython.cast(uint16_t, DEFAULT_MSS)
+    peer.mss = options.mss if options.mss else default_mss(t.remote_be)
     memcpy(peer.cookie, seg.options + options.cookie_at, options.cookie_length)
     peer.length = options.cookie_length
 
