@@ -73,6 +73,7 @@ def test_frames_to_others(lab, c, destination):
     refused(lab, c, ethernet(ip(c), destination=destination), "not_ours")
 
 
+@pytest.mark.rfc("791:total-length")
 def test_padding_after_the_packet_is_ignored(lab, c):
     """Ethernet's least frame is 60 bytes: what follows the total length is no data."""
     lab.inject_frame(ethernet(ip(c)) + b"\xaa" * 20)
@@ -88,12 +89,13 @@ def test_packets_to_others(lab, c, destination):
     refused(lab, c, ethernet(ip(c, destination=destination)), "not_ours")
 
 
-@pytest.mark.rfc("1122:version")
+@pytest.mark.rfc("1122:version", "791:header")
 @pytest.mark.parametrize("version", [0, 5, 6, 15])
 def test_other_versions(lab, c, version):
     refused(lab, c, ethernet(ip(c, version=version)), "ip_header")
 
 
+@pytest.mark.rfc("791:header")
 @pytest.mark.parametrize("words", [0, 1, 4, 15])
 def test_header_lengths_that_cannot_be(lab, c, words):
     packet = bytearray(ip(c))
@@ -104,6 +106,7 @@ def test_header_lengths_that_cannot_be(lab, c, words):
     assert lab.drops("ip_header") + lab.drops("ip_checksum") == 1
 
 
+@pytest.mark.rfc("791:total-length")
 @pytest.mark.parametrize("total", [0, 19, 46, 1500, 65535])
 def test_total_lengths_that_cannot_be(lab, c, total):
     """Above what came: cut off on the way. Below the headers: no TCP header in it."""
@@ -116,7 +119,7 @@ def test_total_lengths_that_cannot_be(lab, c, total):
         assert after == before + 1
 
 
-@pytest.mark.rfc("1122:checksum")
+@pytest.mark.rfc("1122:checksum", "791:header")
 def test_header_checksum(lab, c):
     packet = bytearray(ip(c))
     packet[8] ^= 1  # TTL

@@ -164,6 +164,7 @@ def too_long(lab: Lab, port: int, remote_port: int, mtu: int) -> None:
 def fields(frame: bytes) -> tuple[int, bool, bool, int]:
     """Total length, Don't Fragment, More Fragments, offset."""
     total, place = struct.unpack_from("!H2xH", frame, 16)
+    assert not place & 0x8000
     return total, bool(place & 0x4000), bool(place & 0x2000), (place & 0x1FFF) * 8
 
 
@@ -172,7 +173,7 @@ def known(page: ReplicaPage) -> list[int]:
     return [path.mtu for path in page.paths if path.mtu]
 
 
-@pytest.mark.rfc("1191:3b", "1191:3f", "1191:3e", "1122:longest-sent")
+@pytest.mark.rfc("1191:3b", "1191:3f", "1191:3e", "1122:longest-sent", "791:reserved")
 @pytest.mark.parametrize(
     ("flags", "size", "left"),
     [

@@ -186,7 +186,7 @@ def begin(
     return out
 
 
-# rfc: 1191:3a
+# rfc: 1191:3a, 791:reserved
 def headers(
     s: cython.pointer[Stack],
     out: cython.pointer[Outgoing],
