@@ -17,8 +17,11 @@ from tests.client.options_table import attempt
 
 IP, V6 = socket.IPPROTO_IP, socket.IPPROTO_IPV6
 ADD, DROP, JOIN6, LEAVE6, MCAST_JOIN, MCAST_LEAVE, MULTICAST_ALL = 35, 36, 20, 21, 42, 45, 49
+UNBLOCK, BLOCK, JOIN, LEAVE = range(4)  # sources: IP_UNBLOCK_SOURCE and so on, from 37; and with MCAST_:
+MCAST_SOURCES = (44, 43, 46, 47)
 INTERFACE = max(index for index, _ in socket.if_nameindex())  # a stack's only one, or the kernel's beside lo
 GROUPS = ("239.1.2.3", "224.0.0.251", "10.0.0.1", "0.0.0.0")
+OTHER = "10.0.0.9"
 GROUPS6 = ("ff15::1", "ff02::fb", "fd00::1", "::ffff:239.1.2.3")
 
 
@@ -147,8 +150,74 @@ def of_others(own: str) -> list[Any]:
     return told
 
 
+def source_request(group: str, source: str, interface: int = 0) -> bytes:
+    """struct group_source_req."""
+    six = ":" in group
+    source_six = ":" in source
+    return (
+        request(socket.AF_INET6 if six else socket.AF_INET, group, interface)
+        + request(socket.AF_INET6 if source_six else socket.AF_INET, source)[8:]
+    )
+
+
+def sources(own: str) -> list[Any]:
+    """Wanted and blocked sources of groups (RFC 3678), and what then comes from this host."""
+    told: list[Any] = []
+    steps = (
+        (BLOCK, own), (JOIN, own), "send", (JOIN, own), (JOIN, OTHER), (BLOCK, own), (LEAVE, own), "send", (LEAVE, own),
+        (LEAVE, OTHER), (UNBLOCK, own), "join", "send", (UNBLOCK, own), (BLOCK, own), "send", (BLOCK, own),
+        (BLOCK, OTHER), (JOIN, own), (UNBLOCK, own), "send", (UNBLOCK, OTHER), (JOIN, own), "leave", (JOIN, own),
+        "send", "leave", "send", *((JOIN, f"10.0.0.{last + 1}") for last in range(11)),
+    )  # fmt: skip
+    for by_address in (True, False):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(("", 0))
+            sock.setsockopt(IP, socket.IP_MULTICAST_IF, socket.inet_aton(own))
+            for step in steps:
+                told.append(attempt(lambda step=step, sock=sock, one=by_address: source_step(sock, own, step, one)))
+            for last in range(11):
+                told.append(
+                    attempt(lambda last=last, sock=sock: source_step(sock, own, (JOIN, f"10.0.0.{last + 1}"), True))
+                )
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for name in (39, MCAST_SOURCES[JOIN]):
+            for value in (
+                b"", bytes(11), bytes(12), bytes(13), source_request(OTHER, own), source_request(GROUPS[0], own)[:263],
+                source_request(GROUPS[0], "fd77::2"), source_request(GROUPS[0], own, INTERFACE + 70),
+                mreq(GROUPS[0], "10.9.9.9") + socket.inet_aton(own),
+            ):  # fmt: skip
+                told.append(attempt(lambda name=name, value=value: sock.setsockopt(IP, name, value)))
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        for name in MCAST_SOURCES:
+            for group in (GROUPS6[0], "fd00::1", GROUPS6[1]):
+                for source, interface in (
+                    ("fd77::2", 0),
+                    ("fd77::9", INTERFACE),
+                    (own, 0),
+                    ("fd77::2", INTERFACE + 70),
+                ):
+                    value = source_request(group, source, interface)
+                    told.append(attempt(lambda name=name, value=value: sock.setsockopt(V6, name, value)))
+    return told
+
+
+def source_step(sock: socket.socket, own: str, step: Any, by_address: bool) -> Any:
+    match step:
+        case "join" | "leave":
+            return sock.setsockopt(IP, ADD if step == "join" else DROP, mreq(GROUPS[0]))
+        case "send":
+            sock.sendto(b"x", (GROUPS[0], sock.getsockname()[1]))
+            time.sleep(0.1)
+            return [bool(select.select([sock], [], [], 0)[0]), len(sock.recv(9, socket.MSG_DONTWAIT))]
+        case (which, source) if by_address:
+            return sock.setsockopt(IP, 37 + which, mreq(GROUPS[0]) + socket.inet_aton(source))
+        case which, source:
+            return sock.setsockopt(IP, MCAST_SOURCES[which], source_request(GROUPS[0], source))
+
+
 def main(own: str) -> None:
-    print(json.dumps({"four": four(own), "six": six(), "received": received(own), "of others": of_others(own)}))
+    print(json.dumps({"four": four(own), "six": six(), "received": received(own), "of others": of_others(own),
+                      "sources": sources(own)}))  # fmt: skip
 
 
 if __name__ == "__main__":

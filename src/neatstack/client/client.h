@@ -52,6 +52,7 @@
 #define SCRATCH_ERRORS 1           /* of UDP: so many have */
 #define KEPT_OPTIONS 19
 #define MOST_GROUPS 20             /* Linux's igmp_max_memberships */
+#define MOST_SOURCES 10             /* and igmp_max_msf */
 #define MOST_ERRORS 4              /* that a UDP socket keeps apart */
 #define MOST_QUOTED 512
 #define MOST_HELD 65536         /* bytes of a datagram that waits for the rest of it */
@@ -132,6 +133,14 @@ struct failure { /* an error of which IP_RECVERR tells */
     uint8_t quoted[MOST_QUOTED];
 };
 
+struct membership { /* of a socket in a group of hosts */
+    struct neat_address group;
+    bool include; /* only what its sources send is wanted; else all but that */
+    bool chosen;  /* sources were named */
+    uint8_t count;
+    struct neat_address sources[MOST_SOURCES];
+};
+
 struct datagrams { /* what only UDP sockets have */
     struct file file;
     struct sock *leg[NEAT_MAX_REPLICAS]; /* while it is bound */
@@ -141,11 +150,12 @@ struct datagrams { /* what only UDP sockets have */
     /* what setsockopt() has been told */
     bool want_info, want_tos, want_ttl, want_destination, want_errors, timestamp_ns, coalesce;
     bool multicast_ttl_set, no_loop, joined_only, joined_only6;
+    bool picky; /* not all that comes to its port is wanted: see datagram_wants() */
     uint8_t multicast_ttl, multicast_hops, mtu_discover;
     uint16_t segment;
     uint32_t multicast_if_be;
     int multicast_if6;
-    struct neat_address groups[MOST_GROUPS]; /* that it has joined, or will when it is bound */
+    struct membership groups[MOST_GROUPS]; /* or will be when it is bound */
     uint32_t group_count;
     struct failure failures[MOST_ERRORS]; /* the oldest first */
     uint32_t failure_count;

@@ -100,7 +100,7 @@ int datagram_bind(struct sock *s, struct end local)
     if (error)
         drop_legs(s, false);
     for (uint32_t i = 0; !error && i < s->udp->group_count; i++)
-        manager_group(s->binding, s->udp->groups[i], false);
+        manager_group(s->binding, s->udp->groups[i].group, false);
     if (!error && s->shared) /* from here on relatives' turns are taken by the lock in the first leg, which nobody else knows yet */
         lock(&s->udp->leg[0]->program->lock);
     return error;

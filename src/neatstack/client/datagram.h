@@ -35,6 +35,7 @@ bool datagram_failing(const struct sock *s);
 void datagram_refused(struct sock *s, const struct neat_datagram *d, uint32_t mtu);
 void datagram_keep_error(struct sock *s, const struct sock *leg, const struct neat_datagram *d, uint32_t at);
 struct sock *datagram_find_error(struct sock *s, struct neat_datagram *d, uint32_t *at);
+bool datagram_wants(const struct datagrams *u, const struct neat_datagram *d);
 void take_bytes(uint8_t *to, const struct sock *leg, uint32_t offset, size_t length);
 size_t scatter(const uint8_t *from, size_t length, const struct iovec *iov, size_t count);
 void add_control(struct writer *w, int level, int type, const void *data, size_t length);

@@ -305,18 +305,9 @@ static bool look_at_record(const struct sock *leg, uint32_t skip, struct neat_da
     return record_size(d->length) <= waiting;
 }
 
-/* Whether a record is a datagram that the program wants: not if it went to a group that others have joined, and IP_MULTICAST_ALL says
- * that this one does not care. */
 static bool is_for(const struct datagrams *u, const struct neat_datagram *d)
 {
-    if (unlikely(d->flags & NEAT_DATAGRAM_ERROR))
-        return false;
-    if (likely(!(neat_is_v4(d->local) ? u->joined_only : u->joined_only6)) || !neat_is_multicast(d->local))
-        return true;
-    for (uint32_t i = 0; i < u->group_count; i++)
-        if (neat_same(u->groups[i], d->local))
-            return true;
-    return false;
+    return likely(!(d->flags & NEAT_DATAGRAM_ERROR)) && (likely(!u->picky) || datagram_wants(u, d));
 }
 
 /* A leg that has something, beginning where it is due. NULL: none has. */
@@ -359,7 +350,7 @@ bool datagram_waits(const struct sock *s, bool error)
         const struct neat_socket_program *p = leg ? load_relaxed(&leg->program) : NULL;
         if (!p || load_acquire(&leg->remote->rx_head) == load_relaxed(&p->rx_tail))
             continue;
-        if (likely(!wants_errors(s) && !s->udp->joined_only && !s->udp->joined_only6))
+        if (likely(!wants_errors(s) && !s->udp->picky))
             return true;
         struct sock copy = *leg; /* which no other thread takes out of its slot */
         if (copy.program && find_record(s->udp, &copy, error, &d, &at))

@@ -50,6 +50,7 @@ static int set_ip(struct datagrams *u, int name, int value)
         if (within(value, 0, 1))
             return -EINVAL;
         u->joined_only = !value;
+        u->picky |= !value;
         return 0;
     default:
         return -ENOPROTOOPT;

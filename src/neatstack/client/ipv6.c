@@ -82,6 +82,7 @@ static int set_datagram(struct datagrams *u, int name, int value)
         return 0;
     case IPV6_MULTICAST_ALL:
         u->joined_only6 = !value;
+        u->picky |= !value;
         return 0;
     default:
         return -ENOPROTOOPT;
