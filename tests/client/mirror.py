@@ -122,6 +122,7 @@ class Mirror:
         self.replicas = replicas
         self.limit = 0  # bytes of each ring that may be used, as a replica tunes it; room is then what it was told of
         self.window = 0  # bytes, of congestion and of the peer, as it is told
+        self.still = False  # nothing is carried
         self.directory = tempfile.TemporaryDirectory(prefix="neat-mirror-")
         self.server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.server.bind(f"{self.directory.name}/manager.sock")
@@ -488,7 +489,7 @@ class Mirror:
     def _move(self, end: End) -> bool:
         """Carry what this end has sent to its peer."""
         peer = end.peer
-        if not peer or not peer.channel or not end.channel or end.closed:
+        if self.still or not peer or not peer.channel or not end.channel or end.closed:
             return False
         program, lines = end.program, end.lines
         read = peer.read if self.limit else peer.program.rx_tail

@@ -164,7 +164,7 @@ def bounded_by_what_is_unsent() -> None:
 
 def test_one_send_keeps_to_what_may_be_unsent(mirror: Mirror) -> None:
     """Beyond what the windows have room for."""
-    mirror.window = 5000
+    mirror.window, mirror.still = 5000, True
     bounded_by_what_is_unsent(mirror)
 
 

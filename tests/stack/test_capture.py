@@ -163,10 +163,10 @@ def test_nobody_reads_any_more(stack: Stack, options: list[str]) -> None:
 
 def test_into_a_pipe_at_once(stack: Stack, port: int) -> None:
     """wireshark shows packets when they come, not when some buffer is full."""
-    with stack.lab.scope(), capturing(stack, "-w", "-") as process:
+    with stack.lab.scope(), capturing(stack, "-w", "-", f"tcp port {port}") as process:
         assert process.stdout
         reader = subprocess.Popen(
-            ["tshark", "-l", "-r", "-", "-Y", f"tcp.port == {port}", "-c", "1"],
+            ["tshark", "-l", "-r", "-", "-c", "1"],
             stdin=process.stdout,
             stdout=subprocess.PIPE,
         )
