@@ -19,7 +19,7 @@ from neatstack.experiment.path import FAR, FAR6, Route
 from tests.peers.endings import LINGER_RESET
 from tests.peers.switches import Peers, counted, switched
 from tests.support.puppet import Puppet, Remote, digest
-from tests.support.trace import capturing, complaints, ended, fields, window_violations
+from tests.support.trace import WINDOW_ENDS, capturing, complaints, ended, fields, window_violations
 
 SIDES = "stack", "kernel"
 DELAY = 10.0  # ms one way
@@ -33,12 +33,7 @@ ACCEPTED = (
     "ACKed segment that wasn't captured",
     "Duplicate ACK",
     "D-SACK Sequence",
-    "TCP window specified by the receiver is now completely full",
-    "TCP Zero Window",
-    "TCP window update",
-    "TCP keep-alive segment",
-    "ACK to a TCP keep-alive segment",
-    "ACK to a TCP Zero Window Probe",
+    *WINDOW_ENDS,
 )
 
 

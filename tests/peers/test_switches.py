@@ -15,7 +15,7 @@ import pytest
 from neatstack.experiment.netns import Lab, Stack
 from tests.peers.switches import Peers, counted, exchange, switched
 from tests.support.puppet import Puppet
-from tests.support.trace import capturing, complaints, ended, fields, window_violations
+from tests.support.trace import WINDOW_ENDS, capturing, complaints, ended, fields, window_violations
 
 MSS, WINDOW_SCALE, SACK_PERMITTED, TIMESTAMPS, FAST_OPEN = "2", "3", "4", "8", "34"
 LENGTH = 100_000
@@ -243,12 +243,7 @@ LOADED = (
     # The ends of connections, and of windows.
     "This frame initiates the connection closing",
     "This frame undergoes the connection closing",
-    "TCP window specified by the receiver is now completely full",
-    "TCP Zero Window",
-    "TCP window update",
-    "TCP keep-alive segment",
-    "ACK to a TCP keep-alive segment",
-    "ACK to a TCP Zero Window Probe",
+    *WINDOW_ENDS,
 )
 
 

@@ -19,7 +19,7 @@ from neatstack.experiment.netns import Lab, Stack
 from tests.peers.conftest import Ends
 from tests.peers.endings import lingering, unread
 from tests.support.puppet import Puppet, digest
-from tests.support.trace import capturing, complaints, ended, fields, window_violations
+from tests.support.trace import WINDOW_ENDS, capturing, complaints, ended, fields, window_violations
 
 CLOSING = "This frame initiates the connection closing", "This frame undergoes the connection closing"
 RESET = "Connection reset (RST)"
@@ -30,14 +30,6 @@ LATE = (
     "This frame is a (suspected) retransmission",
     "Duplicate ACK",
     "D-SACK Sequence",
-)
-SLOW = (
-    "TCP window specified by the receiver is now completely full",
-    "TCP Zero Window",
-    "TCP window update",
-    "TCP keep-alive segment",
-    "ACK to a TCP keep-alive segment",
-    "ACK to a TCP Zero Window Probe",
 )
 LOSSY = (
     "Previous segment(s) not captured (common at capture start)",
@@ -81,7 +73,7 @@ class Traced:
 
 
 def test_transfers(traced: Traced) -> None:
-    with traced.look(*SLOW) as ends:
+    with traced.look(*WINDOW_ENDS) as ends:
         server, client = ends.connected()
         sending = [server.begin("send_stream", 1, 3_000_000), client.begin("send_stream", 2, 3_000_000)]
         for seed, end in ((1, client), (2, server)):
@@ -96,7 +88,7 @@ def test_transfers(traced: Traced) -> None:
 
 def test_a_closed_window(traced: Traced) -> None:
     """Nobody reads for a time; then both ways go on."""
-    with traced.look(*SLOW) as ends:
+    with traced.look(*WINDOW_ENDS) as ends:
         server, client = ends.connected()
         sending = [server.begin("send_stream", 1, 4_000_000), client.begin("send_stream", 2, 4_000_000)]
         time.sleep(0.7)
@@ -179,7 +171,7 @@ def test_losses(lab: Lab, port: int, server_on: str, tmp_path: Path) -> None:
     config = "[faults]\nseed = 3\ndrop = 0.05\nreorder = 0.02\nduplicate = 0.02\n"
     with lab.scope():
         traced = Traced(lab.stack(replicas=1, config=config), port, server_on, tmp_path / "trace.pcapng")
-        with traced.look(*SLOW, *LOSSY) as ends:
+        with traced.look(*WINDOW_ENDS, *LOSSY) as ends:
             server, client = ends.connected()
             sending = [server.begin("send_stream", 1, 1_500_000), client.begin("send_stream", 2, 1_500_000)]
             for seed, end in ((1, client), (2, server)):

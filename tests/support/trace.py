@@ -19,6 +19,15 @@ ONLY = ("-d", "tcp.port==1-65535,data")
 BETWEEN = "|"  # several values of one field
 CHAT = 0x200000  # severity of what is worth no complaint
 WHOLE = 1 << 32
+# what it says where a window is used up, and opens again
+WINDOW_ENDS = (
+    "TCP window specified by the receiver is now completely full",
+    "TCP Zero Window",
+    "TCP window update",
+    "TCP keep-alive segment",
+    "ACK to a TCP keep-alive segment",
+    "ACK to a TCP Zero Window Probe",
+)
 NUMBERS = ("seq_raw", "len", "ack_raw", "window_size", "flags")
 
 

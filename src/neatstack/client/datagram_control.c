@@ -6,13 +6,6 @@
 
 #include <netinet/udp.h>
 
-#ifndef UDP_SEGMENT
-#define UDP_SEGMENT 103
-#endif
-#ifndef UDP_GRO
-#define UDP_GRO 104
-#endif
-
 /* ---- ancillary data of what is sent ---- */
 
 static int read_one(const struct cmsghdr *c, struct sending *how)

@@ -6,12 +6,6 @@
 
 #include <netinet/udp.h>
 
-#ifndef UDP_SEGMENT
-#define UDP_SEGMENT 103
-#endif
-#ifndef UDP_GRO
-#define UDP_GRO 104
-#endif
 #define DEFAULT_BUFFER 212992 /* Linux: rmem_default, wmem_default */
 
 static int set_ip(struct datagrams *u, int name, int value)
