@@ -499,7 +499,8 @@ cdef struct Stack:
     uint64_t live[4]         # the same as bits
     uint32_t unused          # channels whose program is gone and whose memory nothing uses any more
     # random numbers and limits
-    uint64_t random          # xorshift state
+    uint64_t random_key[2]
+    uint64_t random_drawn    # numbers ever drawn with it
     uint32_t challenge_second
     uint32_t challenges      # sent in that second
     uint32_t errors_second   # of ICMP errors, the same

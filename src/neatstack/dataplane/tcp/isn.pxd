@@ -13,11 +13,9 @@ cdef uint32_t timestamp_offset(Stack *s, Address local_be, uint16_t local_port_b
 cdef uint64_t siphash(const uint64_t *key, const uint64_t *words, uint32_t count, uint64_t last) noexcept nogil
 
 cdef inline uint32_t random32(Stack *s) noexcept nogil:
-    """xorshift64*: fast, for choices that only have to be spread."""
-    s.random ^= s.random >> 12
-    s.random ^= s.random << 25
-    s.random ^= s.random >> 27
-    return <uint32_t>((s.random * <uint64_t>0x2545F4914F6CDD1DULL) >> 32)
+    """SipHash of how many were drawn: whoever has seen some of them cannot foretell the next (RFC 6056, RFC 7739)."""
+    s.random_drawn += 1
+    return <uint32_t>siphash(s.random_key, &s.random_drawn, 1, <uint64_t>8 << 56)
 
 cdef inline uint32_t flow_words(uint64_t *words, Address local_be, Address remote_be) noexcept nogil:
     """Two addresses as words to be hashed; how many."""

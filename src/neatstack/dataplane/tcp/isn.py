@@ -14,7 +14,7 @@ from cython.cimports.neatstack.dataplane.tcp.isn import flow_words
 
 # rfc: 6528:4
 def draw_secrets(s: cython.pointer[Stack]) -> cython.void:
-    """Draw what is secret and not there yet: the ISN key of the region, the lookup key, the state of random32()."""
+    """Draw what is secret and not there yet: the ISN key of the region, the lookup key, the key of random32()."""
     if not (s.region.isn_key[0] | s.region.isn_key[1]):
         fill_random(s.region.isn_key, cython.sizeof(s.region.isn_key))
     s.isn_key[0] = s.region.isn_key[0]
@@ -23,9 +23,7 @@ def draw_secrets(s: cython.pointer[Stack]) -> cython.void:
         s.secret[0] = s.isn_key[0]
         s.secret[1] = s.isn_key[1]
     fill_random(s.flows_key, cython.sizeof(s.flows_key))
-    if not s.random:
-        fill_random(cython.address(s.random), cython.sizeof(s.random))
-        s.random |= 1  # xorshift never leaves 0
+    fill_random(s.random_key, cython.sizeof(s.random_key))
 
 
 # rfc: 9293:MUST-8 SHLD-1 MUST-9, 6528:3a
