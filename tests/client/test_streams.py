@@ -79,7 +79,10 @@ def test_connect_without_blocking() -> None:
     assert client.connect_ex((ADDRESS, port)) == errno.EINPROGRESS
     assert select.select([], [client], [], 5)[1]
     assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
-    assert client.connect_ex((ADDRESS, port)) == errno.EISCONN
+    assert client.connect_ex((ADDRESS, port)) == 0, "who asks again hears of success"
+    assert client.connect_ex((ADDRESS, port)) == errno.EISCONN, "once"
+    blocking = socket.create_connection((ADDRESS, port))
+    assert blocking.connect_ex((ADDRESS, port)) == errno.EISCONN
     failing = socket.socket()
     failing.setblocking(False)
     assert failing.connect_ex((ADDRESS, 1)) == errno.EINPROGRESS

@@ -199,6 +199,7 @@ struct sock {
     /* its name */
     uint32_t binding; /* the manager's number; 0: not bound */
     uint32_t backlog; /* of listen() */
+    bool untold;      /* connect() has returned before its outcome was known */
     bool deferred;    /* TCP_FASTOPEN_CONNECT: connect() was called, and its SYN waits for the first text to go with it */
     struct end deferred_to;
     uint8_t family; /* AF_INET or AF_INET6 */

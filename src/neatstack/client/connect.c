@@ -237,6 +237,10 @@ int sock_connect_with(struct sock *s, const struct sockaddr *address, socklen_t 
         error = disconnect(s);
         goto out;
     }
+    if (s->phase == PHASE_OPEN && s->untold && !text) { /* as on Linux, who asks again hears of success once */
+        s->untold = false;
+        goto out;
+    }
     if (s->phase == PHASE_OPEN || s->phase == PHASE_LISTENING)
         error = -EISCONN;
     else if (s->phase == PHASE_FRESH && s->error) /* the outcome of an earlier connect() */
@@ -258,6 +262,7 @@ int sock_connect_with(struct sock *s, const struct sockaddr *address, socklen_t 
         error = await_connect(s, s->options.send_timeout_ns, text);
     if (error == -EBADF)
         return error;
+    s->untold = error == -EINPROGRESS || error == -EALREADY || error == -EINTR;
 out:
     sock_unlock(s);
     return error;
