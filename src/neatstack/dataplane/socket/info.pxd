@@ -7,7 +7,6 @@ from neatstack.dataplane.stack cimport Stack
 cdef enum:
     UNLIMITED = 0x7FFFFFFF   # segments: ssthresh before there was a loss
     REORDERING = 3           # duplicate acknowledgments that mean a loss; what RACK finds it finds by time
-    DEFAULT_MSS = 536
 
 cdef enum InfoOption:        # TCPI_OPT_...
     OPTION_TIMESTAMPS = 1

@@ -9,7 +9,6 @@ from cython.cimports.neatstack.dataplane.ip.output import link_mtu
 from cython.cimports.neatstack.dataplane.ip.path import path_mtu
 from cython.cimports.neatstack.dataplane.socket.info import (
     CWR,
-    DEFAULT_MSS,
     DISORDER,
     LOSS,
     OPEN,
@@ -42,7 +41,6 @@ from cython.cimports.neatstack.dataplane.tcp.tally import segments
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     CHRONO_BUFFER,
     CHRONO_BUSY,
-    CHRONO_IDLE,
     CHRONO_WINDOW,
     ECN_OK,
     ECN_REDUCED,
@@ -60,6 +58,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     Tcb,
 )
 from cython.cimports.neatstack.dataplane.tcp.timestamps import full_text
+from cython.cimports.neatstack.dataplane.wire.headers import DEFAULT_MSS
 
 NONE = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)
 
@@ -206,8 +205,6 @@ def per_second(size: uint64_t, ns: uint64_t) -> uint64_t:
 @cython.exceptval(check=False)
 def tell_times(s: cython.pointer[Stack], i: uint32_t, info: cython.pointer[TcpInfo]) -> cython.void:
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
-    spent: uint64_t[4]
-    k: cython.int
     info.rto = t.rtt.rto
     info.rtt = info.rcv_rtt = t.rtt.srtt
     info.rttvar = t.rtt.rttvar
@@ -215,13 +212,18 @@ def tell_times(s: cython.pointer[Stack], i: uint32_t, info: cython.pointer[TcpIn
     info.last_data_sent_ms = ago(s, t.last_sent if t.last_sent else t.last_received)
     info.last_data_recv_ms = ago(s, t.tally.text_at if t.tally.text_at else t.last_received)
     info.last_ack_recv_ms = ago(s, t.last_received)
-    for k in range(4):
-        spent[k] = t.tally.spent[k]
-    if t.tally.chrono != CHRONO_IDLE:
-        spent[t.tally.chrono & 3] += s.now - t.tally.chrono_at
-    info.rwnd_limited = spent[cython.cast(cython.int, CHRONO_WINDOW)] // 1000
-    info.sndbuf_limited = spent[cython.cast(cython.int, CHRONO_BUFFER)] // 1000
-    info.busy_time = spent[cython.cast(cython.int, CHRONO_BUSY)] // 1000 + info.rwnd_limited + info.sndbuf_limited
+    info.rwnd_limited = spent(s, t, CHRONO_WINDOW)
+    info.sndbuf_limited = spent(s, t, CHRONO_BUFFER)
+    info.busy_time = spent(s, t, CHRONO_BUSY) + info.rwnd_limited + info.sndbuf_limited
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def spent(s: cython.pointer[cython.const[Stack]], t: cython.pointer[cython.const[Tcb]], chrono: cython.int) -> uint64_t:
+    """us that the sending side has waited for this, and does perhaps still."""
+    before_now: uint64_t = t.tally.spent[chrono]
+    return (before_now + s.now - t.tally.chrono_at if t.tally.chrono == chrono else before_now) // 1000
 
 
 @cython.cfunc

@@ -15,7 +15,6 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     ECN_DEMAND,
     ECN_OK,
     ECN_REDUCED,
-    ECN_SEEN,
     TCB_ACK_NOW,
     TCB_RECOVERY,
     Tcb,
@@ -45,8 +44,6 @@ def text_came(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     if not t.ecn & ECN_OK:
         return
-    if seg.marks:
-        t.ecn |= ECN_SEEN
     if seg.flags & CWR:
         t.ecn &= ~cython.cast(uint8_t, ECN_DEMAND)
     if seg.flags & CE:

@@ -92,9 +92,7 @@ def segment_arrives(
     touch(s, i)
     count_in(cython.address(s.tcbs[i]), seg.len)
     if cython.likely(predicted(cython.address(s.tcbs[i]), cython.address(seg))):
-        heard(s, i)
-        if cython.unlikely(seg.marks != 0):
-            s.tcbs[i].ecn |= ECN_SEEN
+        heard(s, i, cython.address(seg))
         if acknowledge(s, i, cython.address(seg)):
             take_stamp(s, cython.address(s.tcbs[i]), seg.tsval, seg.seq)
             if seg.len:
@@ -193,10 +191,12 @@ def take_stamp(s: cython.pointer[Stack], t: cython.pointer[Tcb], tsval: uint32_t
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def heard(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+def heard(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]]) -> cython.void:
     """The peer is alive."""
     s.tcbs[i].last_received = s.now
     s.tcbs[i].keep_probes = 0
+    if cython.unlikely(seg.marks != 0):
+        s.tcbs[i].ecn |= ECN_SEEN
 
 
 # rfc: 9293:MUST-5 MUST-66, 7323:5.2b 3.2g 5.2c, 5961:4.2a 4.2b, 7413:4.1.1b
@@ -208,7 +208,7 @@ def in_its_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segm
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     seq: uint32_t = seg.seq
     if t.state == State.SYN_SENT:
-        heard(s, i)
+        heard(s, i, seg)
         if syn_sent(s, i, seg):
             take_text_and_fin(s, i, seg)
         return
@@ -228,7 +228,7 @@ def in_its_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segm
         return
     if not acceptable(s, i, seg):
         return
-    heard(s, i)
+    heard(s, i, seg)
     # Third, security: none. Fifth, the ACK field
     if not seg.flags & ACK or not take_ack(s, i, seg):
         return

@@ -73,7 +73,7 @@ cdef enum EcnFlag:           # RFC 3168
     ECN_DEMAND = 4           # a marked segment has come: ECE until the peer says CWR
     ECN_QUEUED = 8           # we have reduced cwnd: CWR on the next new text
     ECN_REDUCED = 16         # for a mark; not again until cwr_end is acknowledged
-    ECN_SEEN = 32            # text has ever come that could be marked
+    ECN_SEEN = 32            # something has ever come that could be marked
 
 cdef struct Range:           # sequence numbers [left, right) received out of order, sitting in the receive ring
     uint32_t left
