@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from tests.crash.scenarios import PORT
+from tests.dataplane.tcp.test_fastopen import asking, carrying, serving, taught
+from tests.dataplane.tcp.test_icmp import UNREACHABLE, error
 from tests.support.crash import CrashWire
 from tests.support.lab import Connection, Lab
 from tests.support.layout import neat
@@ -203,6 +205,7 @@ def test_the_rate_of_delivery() -> None:
     c.sends(ack=c.heard)
     info = told(c)
     assert info.delivery_rate == 20 * MSS * 10 and not info.app_limited, "a congestion window in a round trip"
+    assert info.rwnd_limited == 0, "the congestion window is no window of the peer's"
     for _ in range(6):
         lab.wait(0.1)
         c.receives()
@@ -212,6 +215,63 @@ def test_the_rate_of_delivery() -> None:
     lab.wait(0.1)
     c.sends(ack=c.heard)
     assert told(c).delivery_rate == rate, "how little the user sends says nothing"
+
+
+def test_the_rate_while_something_is_on_its_way() -> None:
+    lab = Lab()
+    c = selective(lab)
+    flight(c)
+    lab.wait(0.1)
+    c.sends(ack=1 + 6 * MSS)
+    assert told(c).delivery_rate == 6 * MSS * 10
+
+
+def test_what_is_lost_and_waits_to_be_sent_again() -> None:
+    lab = Lab()
+    c = selective(lab)
+    flight(c)
+    lab.wait(0.1)
+    c.sends(ack=1, options=sack(c, 4, 8))
+    info = told(c)
+    assert (info.sacked, info.lost, info.retrans) == (4, 0, 4)
+    lab.wait(1)  # a timeout
+    info = told(c)
+    assert (info.ca_state, info.lost, info.retrans) == (LOSS, 9, 1)
+
+
+def test_probes_of_a_connection_that_is_kept_alive() -> None:
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.set(flags=c.socket.flags | neat.FLAG_KEEPALIVE, keep_idle_s=5, keep_interval_s=5, keep_count=9)
+    lab.run()
+    lab.wait(11)
+    assert told(c).probes == 2
+
+
+def test_what_the_path_can_carry() -> None:
+    lab = Lab()
+    c = lab.accepted()
+    flight(c, MSS)
+    error(lab, c, UNREACHABLE, 4, seq=1, mtu=1000)
+    info = told(c)
+    assert (info.pmtu, info.snd_mss) == (1000, 960)
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_whether_text_on_the_syn_was_taken(taken: bool) -> None:
+    lab = taught()
+    c = asking(lab)
+    c.expects("S", data=b"request")
+    c.sends("SA", seq=0, ack=8 if taken else 1, options=c.syn_options)
+    assert told(c).options & 32 == 32 * taken
+
+
+def test_that_text_came_on_the_syn() -> None:
+    lab, listener, cookie = serving()
+    c = lab.connection()
+    c.sends("S", data=b"GET /", options=c.syn_options + carrying(cookie))
+    c.socket = lab.program.accept(listener)
+    assert told(c).options & 32
 
 
 def test_disorder_that_was_seen() -> None:

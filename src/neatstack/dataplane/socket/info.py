@@ -26,7 +26,6 @@ from cython.cimports.neatstack.dataplane.stack import (
     MENDING_TIMEOUT,
     STRETCH_AGAIN,
     STRETCH_LOST,
-    STRETCH_SACKED,
     Board,
     Stack,
     Stretch,
@@ -186,7 +185,7 @@ def again_under_way(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
     k: uint32_t
     for k in range(s.views[i].stretches):
         x: cython.pointer[Stretch] = stretch(b, k)
-        if x.flags & (STRETCH_AGAIN | STRETCH_SACKED | STRETCH_LOST) == STRETCH_AGAIN:
+        if x.flags & (STRETCH_AGAIN | STRETCH_LOST) == STRETCH_AGAIN:
             total += x.end - start
         start = x.end
     return total

@@ -133,7 +133,6 @@ def write_lines(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         return
     state: uint8_t = state_of(t)
     if cython.unlikely(r.state != state):  # where it begins, too: that is of a slot in another state
-        r.listener = t.listener
         r.local_be = t.local_be
         r.remote_be = t.remote_be
         r.local_port_be = t.local_port_be

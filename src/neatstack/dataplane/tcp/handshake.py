@@ -398,6 +398,8 @@ def established(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.
     t.snd.nxt = t.snd.max  # a retransmission that has not left yet is not needed any more
     if t.flags & (TCB_FASTOPEN | TCB_PASSIVE) == TCB_FASTOPEN:  # but text on the SYN that was not taken is
         t.snd.nxt = ack
+        if ack == t.snd.iss + 1:
+            t.flags &= ~cython.cast(uint32_t, TCB_FASTOPEN)
     lost: cython.bint = t.snd.backoff != 0 and not t.flags & TCB_DEFERRED
     if lost and not t.rtt.srtt:
         t.rtt.rto = RTO_FALLBACK

@@ -31,11 +31,11 @@ def wait_for(t: cython.pointer[Tcb], now: uint64_t, chrono: uint32_t) -> cython.
 
 
 def account(s: cython.pointer[Stack], i: uint32_t, flight: uint32_t) -> cython.void:
-    """Text goes. If that was all in a full ring, and more could go, then the user's room is what is short."""
+    """Text goes. If that was all in a full ring, then the user's room is what is short."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
     queued: uint32_t = v.tx_head - tx_tail(v, t)
-    short: cython.bint = queued >= send_most(v) and flight >= queued and flight < t.cc.cwnd
+    short: cython.bint = queued >= send_most(v) and flight >= queued
     wait_for(t, s.now, CHRONO_BUFFER if short else CHRONO_BUSY)
 
 
