@@ -192,6 +192,15 @@ def test_how_long_room_in_the_ring_was_waited_for() -> None:
     assert (info.sndbuf_limited, info.busy_time) == (100_000, 200_000)
 
 
+def test_a_full_ring_that_the_congestion_window_holds_back_is_not_short_of_room() -> None:
+    lab = Lab(rings=16384)
+    c = lab.accepted()
+    flight(c, 16384)
+    lab.wait(0.1)
+    info = told(c)
+    assert info.notsent_bytes == 16384 - 10 * MSS and info.busy_time == 100_000 and info.sndbuf_limited == 0
+
+
 def test_the_rate_of_delivery() -> None:
     lab = Lab(rings=1 << 18)
     c = selective(lab, wscale=7)
