@@ -19,7 +19,7 @@ from neatstack.experiment.path import FAR, FAR6, Route
 from tests.peers.endings import LINGER_RESET
 from tests.peers.switches import Peers, counted, switched
 from tests.support.puppet import Puppet, Remote, digest
-from tests.support.trace import WINDOW_ENDS, capturing, complaints, ended, fields, window_violations
+from tests.support.trace import WINDOW_ENDS, capturing, check_trace, ended, fields
 
 SIDES = "stack", "kernel"
 DELAY = 10.0  # ms one way
@@ -84,8 +84,7 @@ class Rough:
                     time.sleep(3 * DELAY / 1000)
                     _, said = ended(process)
                 assert "missed" not in said
-                assert complaints(seen.trace, ACCEPTED) == []
-                assert window_violations(seen.trace) == []
+                check_trace(seen.trace, ACCEPTED)
             else:
                 yield seen
         self.forget()

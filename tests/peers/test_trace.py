@@ -19,7 +19,7 @@ from neatstack.experiment.netns import Lab, Stack
 from tests.peers.conftest import Ends
 from tests.peers.endings import lingering, unread
 from tests.support.puppet import Puppet, digest
-from tests.support.trace import WINDOW_ENDS, capturing, complaints, ended, fields, window_violations
+from tests.support.trace import WINDOW_ENDS, capturing, check_trace, ended, fields
 
 CLOSING = "This frame initiates the connection closing", "This frame undergoes the connection closing"
 RESET = "Connection reset (RST)"
@@ -65,8 +65,7 @@ class Traced:
             time.sleep(0.1)
             _, said = ended(process)
         assert "missed" not in said
-        assert complaints(self.path, (*CLOSING, *LATE, *accepted)) == []
-        assert window_violations(self.path) == []
+        check_trace(self.path, (*CLOSING, *LATE, *accepted))
 
     def count(self, only: str) -> int:
         return len(fields(self.path, "frame.number", only=only))

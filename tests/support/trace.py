@@ -54,14 +54,19 @@ def ended(process: subprocess.Popen[bytes], number: int = signal.SIGINT) -> tupl
     return out.decode(errors="replace"), err.decode()
 
 
+def read(path: Path, *options: str) -> list[str]:
+    """The lines that tshark prints of a trace."""
+    argv = ["tshark", *ONLY, "-r", str(path), *options]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
 def fields(path: Path, *names: str, only: str = "", options: Iterable[str] = ()) -> list[list[str]]:
     """These fields of each packet; `only`: of those that match a display filter. `options` are tshark's preferences."""
-    argv = ["tshark", *ONLY, "-r", str(path), "-T", "fields", "-E", f"aggregator={BETWEEN}"]
+    argv = ["-T", "fields", "-E", f"aggregator={BETWEEN}"]
     argv += ["-Y", only] if only else []
     argv += [word for name in names for word in ("-e", name)]
     argv += [word for option in options for word in ("-o", option)]
-    told = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    return [line.split("\t") for line in told.splitlines()]
+    return [line.split("\t") for line in read(path, *argv)]
 
 
 def complaints(path: Path, accepted: Iterable[str] = ()) -> list[str]:
@@ -107,3 +112,14 @@ def window_violations(path: Path) -> list[str]:
                 if key not in edges or (edge - edges[key]) % WHOLE < WHOLE // 2:
                     edges[key] = edge
     return found
+
+
+def check_trace(path: Path, accepted: Iterable[str] = ()) -> None:
+    """Nobody complains of a trace, but for what is accepted; else the failure tells all of it, and what came before."""
+    found = complaints(path, accepted)
+    if found:
+        number = int(found[0].split()[0])
+        found += ["around the first:", *read(path, "-Y", f"frame.number in {{{max(number - 20, 1)}..{number + 5}}}")]
+    found += window_violations(path)
+    if found:
+        raise AssertionError("\n".join([*found, f"trace: {path}"]))
