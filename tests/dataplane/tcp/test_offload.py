@@ -65,6 +65,26 @@ def test_the_pieces_of_a_large_segment_are_proper():
         assert right.seq == left.seq + len(left.payload) & 0xFFFFFFFF
 
 
+def test_what_leaves_as_one_ends_in_push_though_more_is_queued():
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(DATA[: 30 * 1460])
+    lab.run()
+    assert ["P" in s.flags for s in c.receives()] == [False] * 9 + [True]
+    c.sends(ack=1 + 1460)
+    assert ["P" in s.flags for s in c.receives()] == [False, True]
+
+
+def test_a_segment_alone_has_no_push_while_more_is_queued():
+    lab = Lab()
+    c = lab.accepted(window=1460)
+    c.socket.send(DATA[: 2 * 1460])
+    lab.run()
+    c.expects("A", seq=1, length=1460, push=False)
+    c.sends(ack=1 + 1460)
+    c.expects("A", seq=1 + 1460, length=1460, push=True)
+
+
 def test_split_is_what_a_device_does():
     lab = Lab()
     c = lab.accepted()

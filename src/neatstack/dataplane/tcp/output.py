@@ -244,13 +244,18 @@ def fin_follows(t: cython.pointer[cython.const[Tcb]], at: uint32_t, end: uint32_
 def send(
     s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t, fin: uint8_t, end: uint32_t
 ) -> cython.void:
-    """Plan [seq, seq + length) and perhaps FIN (1 or 0), and keep the books: what is new, what is sent again."""
+    """Plan [seq, seq + length) and perhaps FIN (1 or 0), and keep the books: what is new, what is sent again.
+
+    PSH ends what is queued; and, as on Linux, what leaves as one: its receiver joins it to one again, and then need not
+    wait for more before it passes that on. A single segment with more behind it has none: where the window lets no more
+    go at once, ACKs that are put off a little do no harm.
+    """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     after_text: uint32_t = seq + length
     fresh: uint32_t
     if cython.unlikely(s.views[i].pacing_rate != 0):
         charge(s, cython.address(s.views[i]), length)
-    emit(s, i, seq, length, (PSH if length and after_text == end else 0) | fin)
+    emit(s, i, seq, length, (PSH if length and (after_text == end or length > t.snd.mss) else 0) | fin)
     if before(seq, t.snd.max):
         t.cc.retransmits += 1 if length <= t.snd.mss else (length + t.snd.mss - 1) // t.snd.mss
         s.counters.retransmits += 1
