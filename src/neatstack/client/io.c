@@ -72,11 +72,11 @@ uint32_t waiting_bytes(const struct sock *s)
 /* Why there is nothing to receive: 0 at the end, -EAGAIN, or an error, which is told once. */
 static ssize_t nothing_to_receive(struct sock *s, uint8_t state, uint8_t seen)
 {
-    if ((seen & NEAT_SEEN_EOF) || (s->program->shut & NEAT_SHUT_READ))
+    if (seen & NEAT_SEEN_EOF)
         return 0;
     if (state == NEAT_STATE_CLOSED || (seen & NEAT_SEEN_RESET))
         return -take_error(s);
-    return -EAGAIN;
+    return s->program->shut & NEAT_SHUT_READ ? 0 : -EAGAIN;
 }
 
 /* What recv() says when the socket is not connected. */

@@ -229,21 +229,38 @@ def test_data_beyond_a_fin_is_ignored():
     assert c.socket.eof
 
 
-def test_shutdown_read_throws_data_away():
-    """Linux acknowledges and drops what comes after shutdown(SHUT_RD)... and keeps the window open."""
+def test_what_comes_after_shutdown_read_can_be_read():
+    """As on Linux: only who would wait is told of the end. Who reads nothing stops the peer."""
     lab = Lab(rings=4096)
     c = lab.accepted()
     c.socket.shutdown(neat.SHUT_READ)
     lab.run()
+    c.expects_nothing()
     for _ in range(10):
         c.sends(data=b"x" * 1000)
     lab.wait(1)
     last = c.receives()[-1]
-    assert last.ack == 10001
-    assert last.window > 0
+    assert (last.ack, last.window) == (4097, 0)
+    assert c.socket.recv() == b"x" * 4096
     c.socket.send(b"still")
     lab.run()
     c.expects("A", data=b"still")
+
+
+def test_text_after_both_ways_were_shut_resets():
+    """RFC 1122 section 4.2.2.13, as on Linux; what came before can be read."""
+    lab = Lab()
+    c = lab.accepted()
+    c.sends(data=b"before")
+    lab.run()
+    c.receives()
+    c.socket.shutdown(neat.SHUT_READ | neat.SHUT_WRITE)
+    lab.run()
+    c.expects("FA")
+    c.sends(ack=2, data=b"after")
+    assert "R" in c.expects().flags
+    assert c.socket.recv() == b"before"
+    assert c.socket.error == errno.ECONNRESET
 
 
 def test_sending_after_shutdown_is_not_sent():

@@ -9,7 +9,7 @@ from libc.string cimport memcpy
 
 from neatstack.dataplane.channel.atomic cimport load32, load_acquire
 from neatstack.dataplane.stack cimport View
-from neatstack.dataplane.tcp.tcb cimport TCB_FIN_QUEUED, TCB_FIN_RECEIVED, TCB_READ_SHUT, State, Tcb
+from neatstack.dataplane.tcp.tcb cimport TCB_FIN_QUEUED, TCB_FIN_RECEIVED, State, Tcb
 
 
 cdef inline uint32_t rx_head(const Tcb *t) noexcept nogil:
@@ -56,9 +56,6 @@ cdef inline void ring_write(uint8_t *ring, uint32_t size, uint32_t offset, const
 cdef inline bint refresh_rx(View *v, const Tcb *t) noexcept nogil:
     """Copy how far the program has read. False: it claims the impossible, and the old copy stays."""
     cdef uint32_t tail, waiting
-    if t.flags & TCB_READ_SHUT:      # what comes is thrown away as it comes
-        v.rx_tail = rx_head(t)
-        return True
     if v.program == NULL:
         return True
     tail = load32(&v.program.rx_tail)

@@ -35,7 +35,6 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_HEARD,
     TCB_HELD,
     TCB_LOOPBACK,
-    TCB_READ_SHUT,
     TIMER_DELAYED_ACK,
     Range,
     State,
@@ -105,11 +104,10 @@ def in_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.c
     v: cython.pointer[View] = cython.address(s.views[i])
     reordered: cython.bint = t.rcv.ranges != 0
     before_text: uint32_t = t.rcv.nxt
-    if not t.flags & TCB_READ_SHUT:
-        rx_write(v, t, seg.seq - (t.rcv.irs + 1), seg.text, seg.len)
-        if t.flags & TCB_HELD:
-            t.held = checksum_of_hold(v)
-        point(s, POINT_COPIED)
+    rx_write(v, t, seg.seq - (t.rcv.irs + 1), seg.text, seg.len)
+    if t.flags & TCB_HELD:
+        t.held = checksum_of_hold(v)
+    point(s, POINT_COPIED)
     t.rcv.nxt += seg.len
     if reordered:
         absorb(t)
@@ -118,8 +116,6 @@ def in_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.c
     if not t.flags & TCB_HEARD:
         t.flags |= TCB_HEARD
         s.counters.requests += 1
-    if t.flags & TCB_READ_SHUT:
-        v.rx_tail += t.rcv.nxt - before_text  # thrown away as it comes
     owe(s, i, reordered)
     mark(s, i, NEWS_LINES | NEWS_EVENT)
 
@@ -182,9 +178,7 @@ def out_of_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segm
     arrived(t, seg.seq, seg.seq + seg.len)
     t.tally.early += segments(seg.len, full_text(t))
     t.tally.text_at = s.now
-    if t.flags & TCB_READ_SHUT:
-        cut(seg, 0)  # it will come again in order
-    elif remember(t, seg.seq, seg.seq + seg.len):
+    if remember(t, seg.seq, seg.seq + seg.len):
         rx_write(v, t, seg.seq - (t.rcv.irs + 1), seg.text, seg.len)
         if t.flags & TCB_HELD:
             t.held = checksum_of_hold(v)

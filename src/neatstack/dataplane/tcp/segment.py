@@ -40,6 +40,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_FASTOPEN,
     TCB_FIN_SEEN,
     TCB_PASSIVE,
+    TCB_READ_SHUT,
     TCB_TIMESTAMPS,
     TCB_URGENT_IN,
     TIMER_TIME_WAIT,
@@ -418,8 +419,8 @@ def take_text_and_fin(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer
     if seg.len:
         if seg.flags & (CE | CWR):
             text_came(s, i, seg)
-        if t.flags & TCB_DETACHED:  # nobody will read it: the peer shall know (RFC 2525 section 2.17)
-            abort(s, i, 0)
+        if t.flags & TCB_DETACHED or (t.flags & TCB_READ_SHUT and t.state != State.ESTABLISHED):
+            abort(s, i, ECONNRESET)  # nobody will read it: the peer shall know (RFC 2525 section 2.17)
             return
         text(s, i, seg)
     if seg.flags & FIN or t.flags & TCB_FIN_SEEN:

@@ -49,7 +49,7 @@ cdef enum TcbFlag:
     TCB_LOOPBACK = 1024      # both ends are in this replica
     TCB_WINDOW_SCALING = 2048
     TCB_HELD = 4096          # its receive buffer is a hold buffer of the region, for want of a program
-    TCB_READ_SHUT = 8192     # the user wants no more data: it is acknowledged and thrown away
+    TCB_READ_SHUT = 8192     # the user waits for no more data
     TCB_RETRANSMIT = 16384   # the segment at snd.una is to be sent again (fast retransmit)
     TCB_FORCE = 32768        # the persist timer has fired: send what fits, however small
     TCB_RESET_OWED = 65536   # CLOSED, and the peer is still to be told by RST

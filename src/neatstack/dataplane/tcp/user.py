@@ -148,11 +148,8 @@ def urge(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython.void:
 
 
 def shutdown_read(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
-    """The user wants no more data: what comes is acknowledged and thrown away."""
-    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
-    t.flags |= TCB_READ_SHUT
-    refresh_rx(cython.address(s.views[i]), t)
-    received(s, i)
+    """The user waits for no more data. As on Linux it may read what comes, until it has no more to send either."""
+    s.tcbs[i].flags |= TCB_READ_SHUT
 
 
 def shutdown_write(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
