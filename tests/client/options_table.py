@@ -40,6 +40,7 @@ NOT_OPEN = {
     "TCP_MAXSEG", "TCP_QUICKACK", "TCP_WINDOW_CLAMP", "TCP_FASTOPEN", "TCP_FASTOPEN_CONNECT", "SO_SNDBUF", "SO_RCVBUF",
     "SO_INCOMING_CPU",
 }  # fmt: skip
+NOT_INHERITED = NOT_OPEN - {"TCP_FASTOPEN"} | {"TCP_CORK"}
 
 
 def attempt(work):
@@ -68,6 +69,27 @@ def lingers(sock: socket.socket) -> list:
     told.append(attempt(lambda: sock.setsockopt(SOL, 13, 1)))
     sock.setsockopt(SOL, 13, struct.pack("ii", 0, 0))
     return told
+
+
+INHERITED = {
+    "TCP_KEEPIDLE": 77,
+    "TCP_SYNCNT": 3,
+    "TCP_MAXSEG": 1000,
+    "TCP_NOTSENT_LOWAT": 20000,
+    "IP_TOS": 0x48,
+}  # else 1
+
+
+def inherited(address: str, name: str, level: int, number: int):
+    """What an accepted socket has of an option of its listener."""
+    with socket.socket() as listener, socket.socket() as client:
+        listener.bind((address, 0))
+        attempt(lambda: listener.setsockopt(level, number, INHERITED.get(name, 1)))
+        listener.listen()
+        client.connect(listener.getsockname())
+        client.send(b"x")  # TCP_DEFER_ACCEPT waits for it
+        with listener.accept()[0] as accepted:
+            return attempt(lambda: accepted.getsockopt(level, number))
 
 
 def states(address: str):
@@ -105,6 +127,8 @@ def main(address: str) -> None:
                 continue
             told[f"{state} {name}"] = one(sock, level, number, ONLY.get(name, VALUES))
         told[f"{state} SO_LINGER"] = lingers(sock)
+    for name in NAMES.keys() - NOT_INHERITED:
+        told[f"inherited {name}"] = [inherited(address, name, *NAMES[name])]
     print(json.dumps(told))
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import TimeoutError as FutureTimeoutError
 
 import pytest
 
 from neatstack.experiment.netns import Lab, Stack
 from tests.peers.conftest import Ends
-from tests.peers.endings import LINGER_RESET, lingering, unread
+from tests.peers.endings import LINGER_LONG, LINGER_RESET, lingering, unread, unread_lingering
 from tests.support.puppet import Puppet
 
 
@@ -73,9 +75,37 @@ def test_server_closes_first(ends: Ends) -> None:
     client.close()
 
 
-@pytest.mark.parametrize("how", [unread, lingering])
+@pytest.mark.parametrize("how", [unread, unread_lingering, lingering])
 def test_endings_that_reset(ends: Ends, how: Callable[[Ends], None]) -> None:
     how(ends)
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_close_waits_until_all_is_taken_if_it_shall(ends: Ends, blocking: bool) -> None:
+    """SO_LINGER, as on Linux of a nonblocking socket, too."""
+    server, client = ends.connected()
+    client.settimeout(0.1)
+    sent = 0
+    with pytest.raises(TimeoutError):
+        while True:
+            sent += client.send(b"x" * 65536)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_LONG)
+    client.setblocking(blocking)
+    closing = client.begin("close")
+    with pytest.raises(FutureTimeoutError):
+        closing.result(0.2)
+    assert server.receive_stream()[0] == sent
+    closing.result(10)
+
+
+def test_a_connect_that_was_given_up_is_under_way(stack: Stack) -> None:
+    """SO_SNDTIMEO: the first says so, and who waits again for the same hears that it is not the first, as on Linux."""
+    client = Puppet(stack.programs).socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 100_000))
+    for expected in (errno.EINPROGRESS, errno.EALREADY):
+        with pytest.raises(OSError) as caught:
+            client.connect(("10.77.0.99", 9))
+        assert caught.value.errno == expected
 
 
 def test_send_after_reset(ends: Ends) -> None:

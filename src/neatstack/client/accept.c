@@ -249,6 +249,8 @@ static int accept_now(struct sock *listener, int flags, struct sock **accepted)
         s->family = listener->family;
         s->local.address = any_of(s->family);
         s->options = listener->options;
+        s->options.defer = 0;
+        s->options.fastopen = s->options.priority = 0;
         s->nonblocking = flags & SOCK_NONBLOCK;
         s->phase = PHASE_OPEN;
         s->program->flags |= NEAT_FLAG_TAKEN;

@@ -164,9 +164,9 @@ static struct flow flow_under_way(const struct sock *s)
     return (struct flow){{p->local_be, p->local_port_be}, {p->remote_be, p->remote_port_be}};
 }
 
-/* Wait for the outcome, at most `timeout_ns` (0: as long as it takes). The socket is locked, and is so again at the end unless the
+/* Wait for the outcome, at most `timeout_ns` (0: as long as it takes); `under_way`: not for the first time. The socket is locked, and is so again at the end unless the
  * result is -EBADF. */
-static int await_connect(struct sock *s, int64_t timeout_ns, const struct text *text)
+static int await_connect(struct sock *s, int64_t timeout_ns, const struct text *text, bool under_way)
 {
     uint32_t serial = s->file.serial;
     int64_t deadline = deadline_after(timeout_ns ? timeout_ns : -1);
@@ -187,7 +187,7 @@ static int await_connect(struct sock *s, int64_t timeout_ns, const struct text *
         if (s->phase != PHASE_CONNECTING)
             break;
         if (error == -EAGAIN)
-            return -EINPROGRESS;
+            return under_way ? -EALREADY : -EINPROGRESS;
         if (error && !(error == -EINTR && (s->nonblocking || restarts(timeout_ns))))
             return error;
     }
@@ -204,7 +204,7 @@ static int leave_connecting(struct sock *s, const struct text *text)
     struct flow f = flow_under_way(s);
     if (likely(is_right(s->replica, &f)))
         return -EINPROGRESS;
-    return await_connect(s, MOVE_LOOKS * MOVE_LOOK_NS, text);
+    return await_connect(s, MOVE_LOOKS * MOVE_LOOK_NS, text, false);
 }
 
 int sock_connect(struct sock *s, const struct sockaddr *address, socklen_t length)
@@ -259,7 +259,7 @@ int sock_connect_with(struct sock *s, const struct sockaddr *address, socklen_t 
     else if (!error && (s->nonblocking || !wait))
         error = under_way ? -EALREADY : leave_connecting(s, text);
     else if (!error)
-        error = await_connect(s, s->options.send_timeout_ns, text);
+        error = await_connect(s, s->options.send_timeout_ns, text, under_way);
     if (error == -EBADF)
         return error;
     s->untold = error == -EINPROGRESS || error == -EALREADY || error == -EINTR;

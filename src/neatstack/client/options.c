@@ -191,7 +191,8 @@ int option_set(struct sock *s, int level, int name, const void *value, socklen_t
     else if (error == OPTION_COMMON)
         error = set_option(s, &changed, level, name, value, length);
     if (!error && s->phase != PHASE_FRESH && level == IPPROTO_TCP &&
-        ((name == TCP_WINDOW_CLAMP && !changed.window_clamp) || name == TCP_FASTOPEN_CONNECT))
+        ((name == TCP_WINDOW_CLAMP && !changed.window_clamp) || name == TCP_FASTOPEN_CONNECT ||
+         (name == TCP_FASTOPEN && s->phase != PHASE_LISTENING)))
         error = -EINVAL;
     if (!s->udp)
         changed.tos &= (uint8_t)~3; /* the last two bits are TCP's own (RFC 3168) */

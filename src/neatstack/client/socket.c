@@ -287,7 +287,7 @@ void sock_leave_slot(struct sock *s)
     s->shared = false;
 }
 
-/* SO_LINGER: wait until the peer has all, or time is up. */
+/* SO_LINGER: wait until the peer has all, time is up, or a signal comes; as on Linux also of a nonblocking socket. */
 static void linger(struct sock *s)
 {
     int64_t deadline = deadline_after(s->options.linger_s * INT64_C(1000000000));
@@ -296,7 +296,8 @@ static void linger(struct sock *s)
     tell(s);
     while (load_acquire(&s->remote->state) == NEAT_STATE_OPEN &&
            !(load_acquire(&s->remote->seen) & NEAT_SEEN_FIN_ACKED) && now_ns() < deadline)
-        syscall(SYS_nanosleep, &(struct timespec){.tv_nsec = LINGER_LOOK_NS}, NULL);
+        if (syscall(SYS_nanosleep, &(struct timespec){.tv_nsec = LINGER_LOOK_NS}, NULL) < 0)
+            break;
 }
 
 static void close_connection(struct sock *s)
@@ -307,7 +308,7 @@ static void close_connection(struct sock *s)
     if (s->options.linger && !s->shared) {
         if (s->options.linger_s == 0)
             __atomic_fetch_or(&s->program->shut, NEAT_SHUT_ABORT, __ATOMIC_RELEASE);
-        else if (s->phase == PHASE_OPEN && !s->nonblocking)
+        else if (s->phase == PHASE_OPEN && !waiting_bytes(s)) /* what was not read makes it a reset, for which nobody waits */
             linger(s);
     }
     sock_leave_slot(s);

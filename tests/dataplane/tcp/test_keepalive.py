@@ -171,6 +171,19 @@ def test_user_timeout_can_be_longer_than_the_default():
     assert c.socket.state == neat.STATE_CLOSED
 
 
+@pytest.mark.parametrize(("limit", "probes"), [(75_000, 2), (200_000, 14)])
+def test_user_timeout_counts_for_probes_instead_of_their_number(limit, probes):
+    """tcp(7): it overrides keepalive in when a silent peer is given up, sooner or later than TCP_KEEPCNT."""
+    lab = Lab()
+    c = lab.connected(lines=KEEPALIVE | {"user_timeout_ms": limit})
+    lab.wait(limit / 1000 - 6)
+    assert c.socket.state == neat.STATE_OPEN
+    lab.wait(16)
+    assert c.socket.state == neat.STATE_CLOSED
+    assert c.socket.error == errno.ETIMEDOUT
+    assert sum(segment.flags == "A" for segment in c.receives()) == probes
+
+
 @pytest.mark.rfc("5482:4.2")
 def test_user_timeout_does_not_end_an_idle_connection():
     lab = Lab()

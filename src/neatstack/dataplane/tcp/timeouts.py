@@ -387,7 +387,7 @@ def keepalive(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     if s.now - t.last_received < keep_idle(v):
         set_timer(s, i, TIMER_KEEPALIVE, t.last_received + keep_idle(v))
         return
-    if t.keep_probes >= chosen(load8(cython.address(v.program.keep_count)), KEEP_COUNT, MOST_PROBES):
+    if unanswered(s, i):
         abort(s, i, ETIMEDOUT)
         return
     t.keep_probes += 1
@@ -395,3 +395,15 @@ def keepalive(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         emit(s, i, t.snd.nxt - 1, 0, 0)
     interval: uint64_t = chosen(load16(cython.address(v.program.keep_interval_s)), KEEP_INTERVAL, LONGEST_KEEPALIVE)
     set_timer(s, i, TIMER_KEEPALIVE, s.now + interval * SECOND)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def unanswered(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
+    """Whether a probed peer has been silent too long: by TCP_USER_TIMEOUT, from its last word on, else TCP_KEEPCNT."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    limit: uint64_t = user_timeout(s, i)
+    if limit:
+        return t.keep_probes != 0 and s.now - t.last_received >= limit
+    return t.keep_probes >= chosen(load8(cython.address(s.views[i].program.keep_count)), KEEP_COUNT, MOST_PROBES)
