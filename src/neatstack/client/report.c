@@ -6,7 +6,7 @@
 
 #include <netinet/tcp.h>
 
-#define TOLD 240                 /* bytes of Linux's struct tcp_info, up to tcpi_rehash */
+#define TOLD 280                 /* bytes of Linux's struct tcp_info, up to tcpi_ecn_mode */
 #define ANSWER_NS 1000000000     /* a replica that lives answers within a fraction of that, and so does its successor */
 #define ANSWER_LOOK_NS 20000
 #define INITIAL_CWND 10          /* segments (RFC 6928) */

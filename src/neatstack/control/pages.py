@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 MAGIC = 0x5441454E  # NEAT_MAGIC
-VERSION = 12  # NEAT_LAYOUT_VERSION
+VERSION = 13  # NEAT_LAYOUT_VERSION
 BUCKETS = 256  # NEAT_BUCKETS
 MOST_REPLICAS = 16  # NEAT_MAX_REPLICAS
 TABLE_MOVING = 0x40  # NEAT_TABLE_MOVING: any replica that is steered a SYN of this bucket may take it

@@ -154,6 +154,62 @@ def test_after_a_timeout() -> None:
     assert info.total_retrans == info.data_segs_out - 1 and info.bytes_retrans == 100 * info.total_retrans
 
 
+@pytest.mark.parametrize("selectively", [True, False])
+def test_how_long_what_timeouts_have_found_lost_was_repaired(selectively: bool) -> None:
+    lab = Lab()
+    c = selective(lab) if selectively else lab.accepted()
+    flight(c)
+    assert told(c).total_rto == 0
+    while not (info := told(c)).total_rto:
+        lab.wait(0.01)
+    assert info.total_rto_recoveries == 1 and info.total_rto_time_ms <= 10
+    while (info := told(c)).total_rto < 2:
+        lab.wait(0.01)
+    so_far = info.total_rto_time_ms
+    assert (info.total_rto, info.total_rto_recoveries) == (2, 1) and so_far > 200, "of one series"
+    lab.wait(0.1)
+    c.sends(ack=1 + 5 * MSS)
+    lab.wait(0.1)
+    info = told(c)
+    assert abs(info.total_rto_time_ms - so_far - 200) < 20, "five segments are still to be repaired"
+    c.receives()
+    c.sends(ack=1 + 10 * MSS)
+    so_far = told(c).total_rto_time_ms
+    lab.wait(1)
+    info = told(c)
+    assert (info.total_rto, info.total_rto_recoveries, info.total_rto_time_ms) == (2, 1, so_far)
+
+
+def test_timeouts_of_the_handshake_are_counted() -> None:
+    lab = Lab()
+    c = lab.connecting()
+    lab.wait(3.5)
+    c.expects("S")
+    c.expects("S")
+    c.expects("S")
+    c.sends("SA", seq=0, ack=1, options=c.syn_options)
+    lab.wait(1)
+    info = told(c)
+    assert (info.total_rto, info.total_rto_recoveries) == (2, 1)
+    assert info.total_rto_time_ms == pytest.approx(2500, abs=20)
+
+
+def test_a_timeout_without_need_is_repaired_when_that_is_known() -> None:
+    lab = Lab(rings=1 << 18)
+    c = selective(lab, wscale=7)
+    flight(c, 30 * MSS)
+    while not told(c).total_rto:
+        lab.wait(0.01)
+    c.receives()
+    c.sends(ack=1 + 3 * MSS)
+    c.receives()
+    c.sends(ack=1 + 6 * MSS)
+    info = told(c)
+    assert info.ca_state == OPEN and info.unacked
+    lab.wait(0.05)
+    assert told(c).total_rto_time_ms == info.total_rto_time_ms
+
+
 def test_how_long_the_peers_window_was_waited_for() -> None:
     lab = Lab()
     c = lab.accepted(window=2 * MSS)
@@ -307,8 +363,15 @@ def test_congestion_that_was_told_of() -> None:
     c.sends(seq=1)
     c.socket = lab.program.accept(c.listener)
     assert told(c).options & 24 == 8
+    assert told(c).ecn_mode == 1
     c.sends(tos=2)
     assert told(c).options & 24 == 24, "something came that could be marked"
+    c.sends(tos=1, data=bytes(10))
+    c.sends(tos=2, data=bytes(20))
+    c.sends(tos=3, data=bytes(2 * MSS))
+    info = told(c)
+    assert (info.received_e1_bytes, info.received_e0_bytes, info.received_ce_bytes) == (10, 20, 2 * MSS)
+    assert info.received_ce == 2, "segments"
     flight(c)
     c.sends("AE", ack=1 + 4 * MSS)
     info = told(c)
@@ -338,7 +401,7 @@ def test_nothing_is_written_unless_it_is_asked_for() -> None:
     lab = Lab()
     c = lab.accepted()
     c.sends(data=bytes(100))
-    assert bytes(c.socket.info) == bytes(256)
+    assert bytes(c.socket.info) == bytes(320)
     info = told(c)
     c.sends(data=bytes(100))
     assert c.socket.info == info

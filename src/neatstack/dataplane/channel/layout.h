@@ -15,7 +15,7 @@
 #include "address.h"
 
 #define NEAT_MAGIC 0x5441454eu /* "NEAT" */
-#define NEAT_LAYOUT_VERSION 12u
+#define NEAT_LAYOUT_VERSION 13u
 #define NEAT_MAX_REPLICAS 16
 #define NEAT_MAX_CHANNELS 256 /* programs at one time; a program has the same channel number in every replica */
 #define NEAT_MAX_ADDRESSES 8  /* of the stack */
@@ -345,9 +345,14 @@ struct neat_tcp_info {
     uint32_t delivered, delivered_ce; /* segments */
     uint64_t bytes_sent, bytes_retrans;
     uint32_t dsack_dups, reord_seen, rcv_ooopack, snd_wnd, rcv_wnd, rehash;
-    uint64_t pad1[2];
+    uint16_t total_rto, total_rto_recoveries;
+    uint32_t total_rto_time_ms;
+    uint32_t received_ce; /* segments */
+    uint32_t delivered_e1_bytes, delivered_e0_bytes, delivered_ce_bytes;
+    uint32_t received_e1_bytes, received_e0_bytes, received_ce_bytes, ecn_mode;
+    uint64_t pad1[5];
 };
-NEAT_SIZE(struct neat_tcp_info, 256);
+NEAT_SIZE(struct neat_tcp_info, 320);
 
 /* ---- requests of programs to the manager: SOCK_SEQPACKET on <stack directory>/manager.sock, one reply each ---- */
 

@@ -173,3 +173,6 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         uint32_t delivered, delivered_ce
         uint64_t bytes_sent, bytes_retrans
         uint32_t dsack_dups, reord_seen, rcv_ooopack, snd_wnd, rcv_wnd, rehash
+        uint16_t total_rto, total_rto_recoveries
+        uint32_t total_rto_time_ms, received_ce
+        uint32_t received_e1_bytes, received_e0_bytes, received_ce_bytes, ecn_mode

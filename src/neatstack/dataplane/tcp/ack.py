@@ -22,7 +22,7 @@ from cython.cimports.neatstack.dataplane.tcp.scoreboard import prune, take_block
 from cython.cimports.neatstack.dataplane.tcp.send_buffer import expand
 from cython.cimports.neatstack.dataplane.tcp.seq import after, before
 from cython.cimports.neatstack.dataplane.tcp.state import mark
-from cython.cimports.neatstack.dataplane.tcp.tally import segments, take_sample, wait_for
+from cython.cimports.neatstack.dataplane.tcp.tally import segments, take_sample, timeout_repaired, wait_for
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     CHRONO_IDLE,
     ECN_REDUCED,
@@ -184,6 +184,8 @@ def advance(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.co
             if v.mending:
                 v.mending = 0
                 rack.recovered(s, i)
+            if cython.unlikely(t.tally.timeout_at != 0):
+                timeout_repaired(t, s.now)
             t.cc.recover = ack  # keeps pace: else it would lie ahead again once 2 GiB have been sent without a loss
         if cython.unlikely(t.ecn & ECN_REDUCED):
             if not before(ack, t.cwr_end):

@@ -20,6 +20,7 @@ from cython.cimports.neatstack.dataplane.tcp.output import end_of_text
 from cython.cimports.neatstack.dataplane.tcp.scoreboard import none_lost, pipe
 from cython.cimports.neatstack.dataplane.tcp.seq import before, least, most
 from cython.cimports.neatstack.dataplane.tcp.state import mark
+from cython.cimports.neatstack.dataplane.tcp.tally import timeout_repaired
 from cython.cimports.neatstack.dataplane.tcp.tcb import ECN_OK, Tcb
 from cython.cimports.neatstack.dataplane.wire.headers import ECE, Segment
 
@@ -92,6 +93,7 @@ def undo(s: cython.pointer[Stack], i: uint32_t, marked: cython.bint) -> cython.v
     b: cython.pointer[Board] = cython.address(s.boards[i])
     none_lost(s, i)
     s.views[i].mending = 0
+    timeout_repaired(t, s.now)
     t.cc.recover = t.snd.una
     mark(s, i, NEWS_OUTPUT)
     if marked:

@@ -40,6 +40,7 @@ from cython.cimports.neatstack.dataplane.tcp.rtt import RTO_FALLBACK
 from cython.cimports.neatstack.dataplane.tcp.send_buffer import expand
 from cython.cimports.neatstack.dataplane.tcp.seq import after, least, most
 from cython.cimports.neatstack.dataplane.tcp.state import become, end, mark
+from cython.cimports.neatstack.dataplane.tcp.tally import timeout_repaired
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     ECN_OK,
     NO_CHANNEL,
@@ -404,6 +405,7 @@ def established(s: cython.pointer[Stack], i: uint32_t, ack: uint32_t) -> cython.
     if lost and not t.rtt.srtt:
         t.rtt.rto = RTO_FALLBACK
     t.snd.backoff = 0
+    timeout_repaired(t, s.now)
     t.cc.recover = ack
     clear_timer(s, i, TIMER_RETRANSMIT)
     if ack != t.snd.max:

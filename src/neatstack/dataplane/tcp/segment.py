@@ -32,7 +32,7 @@ from cython.cimports.neatstack.dataplane.tcp.receive import fin, text
 from cython.cimports.neatstack.dataplane.tcp.sack import came_again
 from cython.cimports.neatstack.dataplane.tcp.seq import after, before, least
 from cython.cimports.neatstack.dataplane.tcp.state import TIME_WAIT_SECONDS, become, end, mark, receives
-from cython.cimports.neatstack.dataplane.tcp.tally import count_in
+from cython.cimports.neatstack.dataplane.tcp.tally import count_capable, count_in
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     ECN_SEEN,
     TCB_ACK_NOW,
@@ -198,6 +198,7 @@ def heard(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.cons
     s.tcbs[i].keep_probes = 0
     if cython.unlikely(seg.marks != 0):
         s.tcbs[i].ecn |= ECN_SEEN
+        count_capable(cython.address(s.tcbs[i]), seg.marks, seg.len)
 
 
 # rfc: 9293:MUST-5 MUST-66, 7323:5.2b 3.2g 5.2c, 5961:4.2a 4.2b, 7413:4.1.1b

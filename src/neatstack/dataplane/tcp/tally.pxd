@@ -8,6 +8,9 @@ from neatstack.dataplane.tcp.tcb cimport CHRONO_BUSY, CHRONO_IDLE, Tcb
 cdef void count_longer(Tcb *t, uint32_t length) noexcept nogil
 cdef void wait_for(Tcb *t, uint64_t now, uint32_t chrono) noexcept nogil
 cdef void account(Stack *s, uint32_t i, uint32_t flight) noexcept nogil
+cdef void count_timeout(Tcb *t, uint64_t now) noexcept nogil
+cdef void timeout_repaired(Tcb *t, uint64_t now) noexcept nogil
+cdef void count_capable(Tcb *t, uint32_t marks, uint32_t length) noexcept nogil
 cdef void take_sample(Tcb *t, uint64_t now, uint32_t end) noexcept nogil
 
 cdef inline uint32_t segments(uint32_t length, uint32_t full) noexcept nogil:

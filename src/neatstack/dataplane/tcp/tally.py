@@ -10,6 +10,8 @@ from cython.cimports.neatstack.dataplane.tcp.tally import segments
 from cython.cimports.neatstack.dataplane.tcp.tcb import CHRONO_BUFFER, CHRONO_BUSY, CHRONO_IDLE, Tcb
 from cython.cimports.neatstack.dataplane.tcp.timestamps import full_text
 
+MARKED = cython.declare(uint32_t, 3)
+
 
 def count_longer(t: cython.pointer[Tcb], length: uint32_t) -> cython.void:
     """The text is longer than any before, or that of several segments that came as one."""
@@ -55,3 +57,25 @@ def take_sample(t: cython.pointer[Tcb], now: uint64_t, end: uint32_t) -> cython.
         t.tally.user_limited = user_limited
     t.tally.sample = t.snd.una
     t.tally.sample_at = now
+
+
+def count_timeout(t: cython.pointer[Tcb], now: uint64_t) -> cython.void:
+    """The retransmission timer has fired, and something is sent again."""
+    t.tally.timeouts += 1
+    if not t.tally.timeout_at:
+        t.tally.timeout_repairs += 1
+        t.tally.timeout_at = now
+
+
+def timeout_repaired(t: cython.pointer[Tcb], now: uint64_t) -> cython.void:
+    """All that was on its way at the timeout is acknowledged, or was not lost."""
+    if t.tally.timeout_at:
+        t.tally.timeout_spent += now - t.tally.timeout_at
+        t.tally.timeout_at = 0
+
+
+def count_capable(t: cython.pointer[Tcb], marks: uint32_t, length: uint32_t) -> cython.void:
+    """A segment with so many bytes of text has come whose IP header has these bits (RFC 3168 section 5), not both 0."""
+    t.tally.capable_in[(marks - 1) & 3] += length
+    if marks == MARKED:
+        t.tally.marks_in += segments(length, t.tally.full_text)

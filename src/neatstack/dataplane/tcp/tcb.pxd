@@ -176,6 +176,12 @@ cdef struct Tally:           # for TCP_INFO alone, and so outside the journal: w
     uint64_t text_at         # ns: when text came last
     uint64_t chrono_at       # ns: since when it is `chrono`
     uint64_t spent[4]        # ns, by enum Chrono
+    uint64_t timeout_at      # ns: since when what a retransmission timeout has found lost is repaired; 0: it is not
+    uint64_t timeout_spent   # ns that it was before that
+    uint32_t timeouts        # SYNs' too
+    uint32_t timeout_repairs # that timeouts have begun: later ones of a series begin none
+    uint32_t marks_in        # segments that came marked (CE)
+    uint32_t capable_in[3]   # bytes of text that came in segments with ECT(1), ECT(0), CE
     uint8_t chrono
     uint8_t user_limited     # the last sample says how much the user had to send, not how much could go
     uint8_t pad[6]

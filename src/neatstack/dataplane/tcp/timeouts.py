@@ -23,6 +23,7 @@ from cython.cimports.neatstack.dataplane.tcp.listen import listener_numbered
 from cython.cimports.neatstack.dataplane.tcp.rtt import RTO_MOST
 from cython.cimports.neatstack.dataplane.tcp.seq import least, most
 from cython.cimports.neatstack.dataplane.tcp.state import end, mark
+from cython.cimports.neatstack.dataplane.tcp.tally import count_timeout
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_ACK_DELAYED,
     TCB_ACK_NOW,
@@ -162,6 +163,7 @@ def retransmit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         if t.flags & TCB_DEFERRED and t.snd.backoff < deferred(s, i):  # the peer has our SYN-ACK, and says nothing yet
             set_timer(s, i, TIMER_RETRANSMIT, s.now + retransmission_timeout(s, i))
             return
+        count_timeout(t, s.now)
         t.snd.nxt = t.snd.iss
     mark(s, i, NEWS_OUTPUT)
 
@@ -205,6 +207,7 @@ def retransmit(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         end(s, i, s.views[i].soft_error if s.views[i].soft_error else ETIMEDOUT)
         return
     stalled(s, i)
+    count_timeout(t, s.now)
     timer_fires(s, i)
     congestion.timed_out(t, t.snd.max - t.snd.una)
     t.snd.backoff += 1
