@@ -110,3 +110,28 @@ def test_losses_are_repaired_at_the_rate() -> None:
     assert client.send(bytes(total)) == total
     wire.until(lambda: server.readable == total)
     assert wire.time - began >= total / 100_000 * 0.95
+
+
+@pytest.mark.parametrize("rate", [400_000, 3_000_000])
+def test_timers_that_are_late_do_not_make_it_slower(rate: int) -> None:
+    """They fire by ticks of a millisecond, which would add up."""
+    wire = Wire(Faults(delay=0.001), rings=1 << 18)
+    client, server = wire.connect()
+    client.set(pacing_rate=rate)
+    server.set(receive_buffer=1 << 18)
+    began, total = wire.time, 200_000
+    assert client.send(bytes(total)) == total
+    wire.until(lambda: server.readable == total)
+    assert total / rate * 0.95 <= wire.time - began <= total / rate * 1.05 + 0.002
+
+
+def test_nothing_is_saved_up_while_there_is_nothing_to_send() -> None:
+    c = paced(1_000_000)
+    c.lab.wait(1)
+    for _ in range(2):
+        c.socket.send(bytes(4 * MSS))
+        c.lab.run()
+        assert len(c.receives()) == 2
+        c.lab.wait(0.1)
+        assert len(c.receives()) == 2
+        c.sends(ack=c.heard)

@@ -47,6 +47,7 @@ from cython.cimports.neatstack.dataplane.tcp.tlp import restart, schedule
 from cython.cimports.neatstack.dataplane.wire.headers import FIN, IP_HEADER, IP_LONGEST, PSH, TCP_HEADER
 
 LONGEST_TEXT = cython.declare(uint32_t, IP_LONGEST - IP_HEADER - TCP_HEADER)
+PACING_LATE = cython.declare(uint64_t, 4000000)  # ns that a timer may be late, at most: as much as goes at once then
 
 
 # rfc: 9293:MUST-58 MUST-59, 7413:4.2.2d
@@ -369,8 +370,8 @@ def burst(v: cython.pointer[cython.const[View]], t: cython.pointer[cython.const[
 @cython.nogil
 @cython.exceptval(check=False)
 def charge(s: cython.pointer[Stack], v: cython.pointer[View], length: uint32_t) -> cython.void:
-    """So many bytes go: when may the next?"""
-    if v.paced_until < s.now:
+    """So many bytes go: when may the next? What a late timer has missed goes, too, or the rate would be lower."""
+    if v.paced_until + PACING_LATE < s.now:
         v.paced_until = s.now
     v.paced_until += cython.cast(uint64_t, length) * 1000000000 // v.pacing_rate
 
