@@ -192,6 +192,15 @@ def build(segment: Segment, *, source_mac: bytes, destination_mac: bytes) -> byt
     return build_ethernet(packet, source=source_mac, destination=destination_mac)
 
 
+def build_all_ones(segment: Segment, *, source_mac: bytes, destination_mac: bytes) -> bytes:
+    """With two more bytes of text, so that its checksum is zero, which is written as all ones (RFC 1624 section 3)."""
+    at = ETHERNET + 20 + 16
+    plain = build(
+        replace(segment, payload=segment.payload + b"\0\0"), source_mac=source_mac, destination_mac=destination_mac
+    )
+    return plain[:at] + b"\xff\xff" + plain[at + 2 : -2] + plain[at : at + 2]
+
+
 def parse(frame: bytes, *, at: float = 0.0, mtu: int | None = 1500) -> Segment:
     """Read a frame and refuse whatever is not wholly right: checksums, lengths, options, reserved bits."""
     if struct.unpack_from("!H", frame, 12)[0] != 0x0800:

@@ -28,7 +28,9 @@ WINDOW_ENDS = (
     "ACK to a TCP keep-alive segment",
     "ACK to a TCP Zero Window Probe",
 )
-NUMBERS = ("seq_raw", "len", "ack_raw", "window_size", "flags")
+INBOUND = "0x00000001"
+# Linux writes it where no device sums for it (skb_checksum_help); the sum is the same (RFC 1624 section 3)
+ALL_ONES = "TCP Checksum 0xffff instead of 0x0000"
 
 
 @contextmanager
@@ -71,11 +73,13 @@ def fields(path: Path, *names: str, only: str = "", options: Iterable[str] = ())
 
 def complaints(path: Path, accepted: Iterable[str] = ()) -> list[str]:
     """Whatever tshark's expert remarks on a trace, but for chat and remarks that begin with one of `accepted`."""
-    named = "frame.number", "frame.interface_name", "_ws.expert.severity", "_ws.expert.message", "_ws.col.Info"
+    named = "frame.packet_flags_direction", "frame.number", "frame.interface_name", "_ws.col.Info"
+    remarks = "_ws.expert.severity", "_ws.expert.message"
     found = []
-    for number, interface, severities, messages, info in fields(path, *named, only="_ws.expert", options=CHECKS):
-        for severity, message in zip(severities.split(BETWEEN), messages.split(BETWEEN), strict=True):
-            if int(severity) > CHAT and not message.startswith(tuple(accepted)):
+    for way, number, interface, info, *told in fields(path, *named, *remarks, only="_ws.expert", options=CHECKS):
+        habits = (*accepted, ALL_ONES) if way == INBOUND else tuple(accepted)
+        for severity, message in zip(*(each.split(BETWEEN) for each in told), strict=True):
+            if int(severity) > CHAT and not message.startswith(habits):
                 found.append(f"{number} ({interface}): {message}: {info}")
     return found
 

@@ -6,8 +6,8 @@ import struct
 import pytest
 
 from neatstack.dataplane.tcp.options import parse_bytes, syn_bytes
-from tests.support.lab import PEER, STACK, Lab
-from tests.support.packet import NOP, SACK_PERMITTED, mss, option, read_options
+from tests.support.lab import PEER, PEER_MAC, STACK, STACK_MAC, Lab
+from tests.support.packet import NOP, SACK_PERMITTED, build_all_ones, mss, option, read_options
 
 MSS, UNKNOWN = mss(1000), option(253, b"?" * 3)
 
@@ -34,6 +34,14 @@ def test_the_largest_window_is_a_gibibyte():
     c.socket.send(b"x" * 3000)
     lab.run()
     assert sum(len(s.payload) for s in c.receives()) == 3000
+
+
+def test_a_checksum_of_zero_may_come_as_all_ones():
+    """As Linux writes it where no device sums for it; the sum is the same (RFC 1624 section 3)."""
+    lab = Lab()
+    c = lab.accepted()
+    lab.inject_frame(build_all_ones(c.segment(data=b"text"), source_mac=PEER_MAC, destination_mac=STACK_MAC))
+    assert len(c.socket.recv()) == len(b"text") + 2
 
 
 @pytest.mark.rfc("9293:MUST-2")
