@@ -1,15 +1,20 @@
 """What calls on both ends of a connection say: prints it as JSON, on the kernel or on a stack. No test itself.
 
-shutdown(). The argument is an IPv4 address of the host.
+shutdown(), splice(), and buffers that are nowhere. The argument is an IPv4 address of the host.
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
+import os
 import select
 import socket
 import sys
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from tests.client.options_table import attempt
@@ -29,6 +34,44 @@ SHUT: dict[str, list[tuple[Any, ...]]] = {
                                  ("look",), ("send", b"c"), ("recv", 9)],
     "shut after the end": [("end",), ("shut", BOTH), ("look",), ("recv", 9), ("answer", b"a")],
 }  # fmt: skip
+SPLICE: dict[str, list[tuple[Any, ...]]] = {
+    "out": [("out", 9), ("send", b"abcd"), ("out", 3), ("out", 9), ("out", 9), ("drink", 9), ("recv", 9)],
+    "out at the end": [("send", b"abcd"), ("end",), ("out", 9), ("out", 9), ("drink", 9)],
+    "out after a reset": [("reset",), ("out", 9), ("out", 9)],
+    "out before the urgent byte": [("send", b"abcd"), ("urge", b"ef"), ("out", 2), ("out", 9), ("out", 9), ("look",),
+                                   ("drink", 9), ("recv", 9), ("out", 9)],
+    "out of nothing but the urgent byte": [("urge", b"e"), ("out", 9), ("send", b"f"), ("out", 9), ("recv", 9)],
+    "out, and the pipe is full": [("pour", bytes(65536)), ("send", b"abcd"), ("out", 9), ("drink", 65536), ("out", 9),
+                                  ("drink", 9)],
+    "out to nobody": [("send", b"abcd"), ("close pipe", 0), ("out", 9), ("recv", 9)],
+    "out, and it waits": [("waits",), ("later", b"abcd"), ("out", 9, 0), ("drink", 9)],
+    "out, and it waits for the pipe": [("waits",), ("pour", bytes(65536)), ("send", b"abcd"), ("drink later", 65536),
+                                       ("out", 9, 0), ("drink", 9)],
+    "in": [("in", 9), ("pour", b"abcd"), ("in", 3), ("in", 9), ("in", 9), ("hear", 9)],
+    "in at the end": [("pour", b"abcd"), ("close pipe", 1), ("in", 9), ("in", 9), ("hear", 9)],
+    "in after the end": [("pour", b"abcd"), ("shut", WRITE), ("in", 9), ("drink", 9)],
+    "in, and it waits": [("waits",), ("pour later", b"abcd"), ("in", 9, 0), ("hear", 9)],
+    "much": [("pour", b"x" * 60000), ("in", 50000), ("drink", 60000), ("hear", 60000)],
+    "refused": [("in", 0), ("out", 0), ("in", 9, 1 << 20), ("out", 9, 1 << 20), ("wrong", "in"), ("wrong", "out"),
+                ("wrong", "both"), ("wrong", "file"), ("wrong", "socket offset"), ("wrong", "pipe offset")],
+}  # fmt: skip
+
+KERNEL = (1 << 64) - 4096  # an address
+NOWHERE = (0, 8, KERNEL)
+NONBLOCK = 2  # SPLICE_F_NONBLOCK
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class Vector(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class Message(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_void_p), ("name_length", ctypes.c_uint), ("vector", ctypes.c_void_p),
+        ("count", ctypes.c_size_t), ("control", ctypes.c_void_p), ("control_length", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+    )  # fmt: skip
 
 
 def connection(address: str) -> tuple[socket.socket, socket.socket]:
@@ -61,34 +104,166 @@ def fill(sock: socket.socket) -> str:
     return str(said)
 
 
-def step(sender: socket.socket, receiver: socket.socket, what: str, *rest: Any) -> Any:
-    works: dict[str, Any] = {
-        "send": sender.send,
-        "end": lambda: sender.shutdown(WRITE),
-        "reset": lambda: reset(sender),
-        "fill": lambda: fill(sender),
-        "hear": lambda most: sender.recv(most).decode(),
-        "shut": receiver.shutdown,
-        "close": receiver.close,
-        "recv": lambda most: receiver.recv(most).decode(),
-        "answer": receiver.send,
-        "look": lambda: [ready(sender), ready(receiver)],
-    }
-    said = attempt(lambda: works[what](*rest))
-    time.sleep(SOON)
-    return [what, said]
+def splice(source: int, target: int, most: int, flags: int, offset_in: Any = None, offset_out: Any = None) -> int | str:
+    return call("splice", source, offset_in, target, offset_out, ctypes.c_size_t(most), flags)
+
+
+def wrong(sock: socket.socket, pipe: tuple[int, int], what: str) -> int | str:
+    """splice() of what cannot be."""
+    zero, fd = ctypes.byref(ctypes.c_int64(0)), sock.fileno()
+    with open(os.devnull, "r+b") as file:
+        match what:
+            case "in":  # the end that writes
+                return splice(pipe[1], fd, 9, 0)
+            case "out":
+                return splice(fd, pipe[0], 9, 0)
+            case "both":
+                return splice(fd, fd, 9, 0)
+            case "file":
+                return splice(fd, file.fileno(), 9, 0)
+            case "socket offset":
+                return splice(fd, pipe[1], 9, 0, offset_in=zero)
+            case "pipe offset":
+                return splice(fd, pipe[1], 9, 0, offset_out=zero)
+    raise ValueError(what)
+
+
+class Play:
+    """Two ends of a connection, and a pipe."""
+
+    def __init__(self, address: str) -> None:
+        self.sender, self.receiver = connection(address)
+        self.pipe = os.pipe2(os.O_NONBLOCK)
+        self.timers: list[threading.Thread] = []
+
+    def close(self) -> None:
+        for timer in self.timers:
+            timer.join()
+        self.sender.close()
+        self.receiver.close()
+        for end in self.pipe:
+            if end >= 0:
+                os.close(end)
+
+    def later(self, work: Callable[[], Any]) -> None:
+        self.timers.append(threading.Timer(2 * SOON, work))
+        self.timers[-1].start()
+
+    def wait(self) -> None:
+        self.receiver.setblocking(True)
+        for end in self.pipe:
+            os.set_blocking(end, True)
+
+    def close_pipe(self, end: int) -> None:
+        os.close(self.pipe[end])
+        self.pipe = (-1, self.pipe[1]) if end == 0 else (self.pipe[0], -1)
+
+    def step(self, what: str, *rest: Any) -> Any:
+        sender, receiver, pipe = self.sender, self.receiver, self.pipe
+        works: dict[str, Callable[..., Any]] = {
+            "send": sender.send,
+            "urge": lambda data: sender.send(data, socket.MSG_OOB),
+            "later": lambda data: self.later(lambda: sender.send(data)),
+            "end": lambda: sender.shutdown(WRITE),
+            "reset": lambda: reset(sender),
+            "fill": lambda: fill(sender),
+            "hear": lambda most: sender.recv(most).decode(),
+            "shut": receiver.shutdown,
+            "close": receiver.close,
+            "recv": lambda most: receiver.recv(most).decode(),
+            "answer": receiver.send,
+            "look": lambda: [ready(sender), ready(receiver)],
+            "waits": self.wait,
+            "in": lambda most, flags=NONBLOCK: splice(pipe[0], receiver.fileno(), most, flags),
+            "out": lambda most, flags=NONBLOCK: splice(receiver.fileno(), pipe[1], most, flags),
+            "wrong": lambda what: wrong(receiver, pipe, what),
+            "pour": lambda data: os.write(pipe[1], data),
+            "pour later": lambda data: self.later(lambda: os.write(pipe[1], data)),
+            "drink": lambda most: os.read(pipe[0], most).decode(),
+            "drink later": lambda most: self.later(lambda: os.read(pipe[0], most)),
+            "close pipe": self.close_pipe,
+        }
+        said = attempt(lambda: works[what](*rest))
+        time.sleep(SOON)
+        return [what, said]
 
 
 def play(address: str, script: list[tuple[Any, ...]]) -> list[Any]:
-    sender, receiver = connection(address)
-    told = [step(sender, receiver, *each) for each in script]
+    one = Play(address)
+    told = [one.step(*each) for each in script]
+    one.close()
+    return told
+
+
+def call(name: str, *arguments: Any) -> int | str:
+    function: Any = getattr(LIBC, name)
+    function.restype = ctypes.c_ssize_t
+    made: int = function(*arguments)
+    return made if made >= 0 else errno.errorcode[ctypes.get_errno()]
+
+
+def nowhere(address: str, kind: socket.SocketKind) -> dict[str, Any]:
+    """What is sent from addresses without memory, and received there; then whether what was to be received is left."""
+    told: dict[str, Any] = {}
+    room = ctypes.create_string_buffer(100)
+    here = ctypes.addressof(room)
+    for at in NOWHERE:
+        there = ctypes.c_void_p(at)
+        sending: dict[str, Callable[[int], Any]] = {
+            "write": lambda fd, there=there: call("write", fd, there, 4),
+            "send": lambda fd, there=there: call("send", fd, there, 4, 0),
+            "send more": lambda fd, there=there: call("send", fd, there, 4, socket.MSG_MORE),
+        }
+        receiving: dict[str, Callable[[int], Any]] = {
+            "read": lambda fd, there=there: call("read", fd, there, 4),
+            "peek": lambda fd, there=there: call("recv", fd, there, 4, socket.MSG_PEEK),
+        }
+        for bases in () if at == KERNEL else ((here, at), (at, here)):
+            for length in (0, 2, 4):
+                name = f"{['behind', 'before'][bases.index(here)]} {length}"
+                vector = (Vector * 2)(*(Vector(base, 4 if base == here else length) for base in bases))
+                message = Message(vector=ctypes.addressof(vector), count=2)
+                sending[f"writev {name}"] = lambda fd, vector=vector: call("writev", fd, vector, 2)
+                sending[f"sendmsg {name}"] = lambda fd, message=message: call("sendmsg", fd, ctypes.byref(message), 0)
+                receiving[f"readv {name}"] = lambda fd, vector=vector: call("readv", fd, vector, 2)
+        receiving["recvmsg"] = lambda fd, there=there: call("recvmsg", fd, there, 0)
+        receiving["readv"] = lambda fd, there=there: call("readv", fd, there, 1)
+        for what, work in sending.items():
+            told[f"{at}, {what}"] = passed(address, kind, work, lambda fd: call("recv", fd, room, 100, 0))
+        for what, work in receiving.items():
+            if at != KERNEL or kind == socket.SOCK_STREAM:
+                told[f"{at}, {what}"] = passed(address, kind, lambda fd: call("send", fd, room, 6, 0), work)
+    return told
+
+
+def passed(
+    address: str, kind: socket.SocketKind, sends: Callable[[int], Any], receives: Callable[[int], Any]
+) -> list[Any]:
+    """What the sender says, the receiver, and the receiver when it tries again with a buffer of its own."""
+    sender, receiver = connection(address) if kind == socket.SOCK_STREAM else datagrams(address)
+    told = [sends(sender.fileno())]
+    time.sleep(0.002)
+    select.select([receiver], [], [], 0 if "EFAULT" in told else 1)
+    told += [receives(receiver.fileno()), call("recv", receiver.fileno(), ctypes.create_string_buffer(100), 100, 0)]
     sender.close()
     receiver.close()
     return told
 
 
+def datagrams(address: str) -> tuple[socket.socket, socket.socket]:
+    receiver, sender = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    receiver.bind((address, 0))
+    sender.connect(receiver.getsockname())
+    for each in sender, receiver:
+        each.setblocking(False)
+    return sender, receiver
+
+
 def main(address: str) -> None:
-    print(json.dumps({name: play(address, script) for name, script in SHUT.items()}))
+    told: dict[str, Any] = {name: play(address, script) for name, script in (SHUT | SPLICE).items()}
+    for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
+        told |= {f"{kind.name}: {name}": said for name, said in nowhere(address, kind).items()}
+    print(json.dumps(told))
 
 
 if __name__ == "__main__":

@@ -494,7 +494,7 @@ void listener_settle(struct sock *listener);
 void listener_forget(struct sock *listener);
 int sock_accept(struct sock *listener, struct sockaddr *address, socklen_t *length, int flags);
 
-/* ---- io.c, message.c ---- */
+/* ---- io.c, splice.c, message.c ---- */
 uint32_t waiting_bytes(const struct sock *s);
 uint32_t readable_bytes(const struct sock *s);
 uint32_t send_limit(const struct sock *s);
@@ -512,6 +512,8 @@ ssize_t sock_send_to(struct sock *s, const struct iovec *iov, int count, int fla
                      socklen_t length);
 void put_first(struct sock *s, const struct text *text);
 ssize_t sock_sendfile(struct sock *s, int from, off_t *offset, size_t count);
+ssize_t sock_splice(struct sock *s, int pipe, bool out, const off64_t *socket_offset, const off64_t *pipe_offset,
+                    size_t length, unsigned flags);
 ssize_t sent_result(ssize_t result, int flags);
 ssize_t sock_receive_message(struct sock *s, struct msghdr *message, int flags);
 ssize_t sock_send_message(struct sock *s, const struct msghdr *message, int flags);

@@ -5,6 +5,7 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "client.h"
+#include "vector.h"
 
 #include "neatstack/dataplane/driver/flowhash.h"
 
@@ -32,14 +33,6 @@ static struct sock *leg_to(const struct sock *s, const struct neat_datagram *d)
         replica = replica & NEAT_TABLE_MOVED ? replica & ~NEAT_TABLE_MOVED
                                              : (unsigned)__builtin_ctz(load_relaxed(&neat.page->active) | 1u << 31);
     return s->udp->leg[replica < neat.replicas ? replica : 0];
-}
-
-static size_t iovec_length(const struct iovec *iov, size_t count)
-{
-    size_t total = 0;
-    for (size_t i = 0; i < count; i++)
-        total += iov[i].iov_len;
-    return total;
 }
 
 static void put_bytes(struct sock *leg, uint32_t offset, const uint8_t *from, size_t length)
@@ -223,6 +216,8 @@ static int hold_back(struct sock *s, const struct msghdr *message, size_t length
         error = fits(s, &d, d.length + length);
     if (!error && !has_room(leg_to(s, &d), d.length + length))
         error = -EAGAIN;
+    if (!error && vector_nowhere(message->msg_iov, message->msg_iovlen, length))
+        error = -EFAULT;
     if (error)
         return error;
     for (size_t i = 0; i < message->msg_iovlen; d.length += (uint32_t)message->msg_iov[i++].iov_len)
@@ -241,6 +236,8 @@ static int send_alone(struct sock *s, const struct msghdr *message, size_t lengt
         error = fits(s, &d, length);
     if (error)
         return error;
+    if (vector_nowhere(message->msg_iov, message->msg_iovlen, length))
+        return -EFAULT;
     d.length = (uint32_t)length;
     struct sock *leg = leg_to(s, &d);
     if (unlikely(!put_record(leg, &d, message->msg_iov, message->msg_iovlen)))
@@ -433,8 +430,10 @@ static ssize_t receive_now(struct sock *s, struct msghdr *message, int flags)
     size_t room = iovec_length(message->msg_iov, message->msg_iovlen);
     uint32_t taken = record_size(d.length);
     size_t length = d.length;
-    scatter_ring(leg, at + HEADER, d.length, message->msg_iov, message->msg_iovlen, 0);
-    if (s->udp->coalesce && d.length && d.length < room && !(flags & MSG_PEEK))
+    bool lost = vector_nowhere(message->msg_iov, message->msg_iovlen, s->udp->coalesce ? room : d.length);
+    if (likely(!lost))
+        scatter_ring(leg, at + HEADER, d.length, message->msg_iov, message->msg_iovlen, 0);
+    if (!lost && s->udp->coalesce && d.length && d.length < room && !(flags & MSG_PEEK))
         length = coalesce(leg, &d, message, room, &taken);
     message->msg_flags = length > room ? MSG_TRUNC : 0;
     put_address(s, message->msg_name, message->msg_name ? &message->msg_namelen : NULL, &(struct end){d.remote, d.remote_port_be});
@@ -445,6 +444,8 @@ static ssize_t receive_now(struct sock *s, struct msghdr *message, int flags)
         store_release(&leg->program->rx_tail, leg->program->rx_tail + taken);
         s->udp->turn = (uint8_t)((s->udp->turn + 1) % neat.replicas);
     }
+    if (unlikely(lost)) /* and gone, as on Linux */
+        return -EFAULT;
     return (ssize_t)(length > room && !(flags & MSG_TRUNC) ? room : length);
 }
 

@@ -6,7 +6,8 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
-#include "client.h"
+#include "stream.h"
+#include "vector.h"
 
 #define DEFAULT_SEND_BUFFER 16384 /* Linux's tcp_wmem */
 
@@ -17,14 +18,6 @@ struct cursor { /* a place in the caller's buffers */
     int left;
     size_t offset;
 };
-
-static size_t total_length(const struct iovec *iov, int count)
-{
-    size_t total = 0;
-    for (int i = 0; i < count; i++)
-        total += iov[i].iov_len;
-    return total;
-}
 
 /* The next piece of the caller's buffers, at most `most` bytes. */
 static size_t next_piece(struct cursor *at, size_t most, uint8_t **piece)
@@ -70,7 +63,7 @@ uint32_t waiting_bytes(const struct sock *s)
 }
 
 /* Why there is nothing to receive: 0 at the end, -EAGAIN, or an error, which is told once. */
-static ssize_t nothing_to_receive(struct sock *s, uint8_t state, uint8_t seen)
+ssize_t nothing_to_receive(struct sock *s, uint8_t state, uint8_t seen)
 {
     if (seen & NEAT_SEEN_EOF)
         return 0;
@@ -80,7 +73,7 @@ static ssize_t nothing_to_receive(struct sock *s, uint8_t state, uint8_t seen)
 }
 
 /* What recv() says when the socket is not connected. */
-static ssize_t receive_unconnected(struct sock *s)
+ssize_t receive_unconnected(struct sock *s)
 {
     if (s->phase == PHASE_CONNECTING)
         return -EAGAIN;
@@ -122,6 +115,8 @@ static ssize_t receive_urgent(struct sock *s, struct cursor *at, int flags)
         return load_acquire(&s->remote->seen) & NEAT_SEEN_EOF ? 0 : -EAGAIN;
     if (!next_piece(at, 1, &piece))
         return 0;
+    if (nowhere(piece))
+        return -EFAULT;
     *piece = s->rx[(place - load_relaxed(&s->remote->rx_base)) & s->rx_mask];
     if (!(flags & MSG_PEEK)) {
         s->program->scratch[SCRATCH_URGENT] = 1;
@@ -152,7 +147,7 @@ uint32_t offered_bytes(const struct sock *s)
 
 /* The replica offers window as room appears by itself when it next acknowledges something; it must be told only if so much
  * was waiting that the peer may have stopped. */
-static void took(struct sock *s, uint32_t tail, uint32_t was_waiting)
+void took(struct sock *s, uint32_t tail, uint32_t was_waiting)
 {
     store_release(&s->program->rx_tail, tail);
     if (was_waiting > offered_bytes(s) / 4)
@@ -213,6 +208,8 @@ static ssize_t receive_now(struct sock *s, struct cursor *at, size_t most, int f
         copied = most;
     } else {
         while (copied < most && (length = next_piece(at, most - copied, &piece)) != 0) {
+            if (nowhere(piece))
+                return -EFAULT;
             copy_out(piece, s->rx, s->rx_mask, (tail + (uint32_t)copied - base) & s->rx_mask, length);
             copied += length;
         }
@@ -243,7 +240,7 @@ ssize_t sock_receive(struct sock *s, const struct iovec *iov, int count, int fla
     if (s->udp)
         return datagram_receive(s, &(struct msghdr){.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count}, flags);
     struct cursor at = {iov, count, 0};
-    size_t wanted = total_length(iov, count), done = 0, target = wanted;
+    size_t wanted = iovec_length(iov, (size_t)count), done = 0, target = wanted;
     int64_t deadline = 0;
     ssize_t n;
 
@@ -343,7 +340,7 @@ uint32_t held_bytes(const struct sock *s)
 }
 
 /* Why nothing can be sent, or 0 when something can. */
-static ssize_t may_send(struct sock *s)
+ssize_t may_send(struct sock *s)
 {
     if (unlikely(s->phase != PHASE_OPEN)) {
         settle_connect(s);
@@ -362,7 +359,7 @@ static ssize_t may_send(struct sock *s)
 }
 
 /* Room in the send ring; an empty ring starts again at its beginning, so that small answers stay in one page. */
-static uint32_t send_room(struct sock *s)
+uint32_t send_room(struct sock *s)
 {
     uint32_t head = s->program->tx_head;
     uint32_t used = head - load_acquire(&s->remote->tx_tail);
@@ -384,7 +381,7 @@ static uint32_t send_room(struct sock *s)
 }
 
 /* `length` bytes more are in the ring. MSG_MORE holds back a last small segment as TCP_CORK does. */
-static void put_out(struct sock *s, size_t length, int flags)
+void put_out(struct sock *s, size_t length, int flags)
 {
     uint16_t wanted = (uint16_t)(s->options.flags | (flags & MSG_MORE ? NEAT_FLAG_CORK : 0));
     wanted |= s->program->flags & (NEAT_FLAG_TAKEN | NEAT_FLAG_URGENT);
@@ -417,6 +414,8 @@ static ssize_t send_now(struct sock *s, struct cursor *at, size_t most, int flag
     uint8_t *piece;
     size_t length, copied = 0;
     while (copied < most && (length = next_piece(at, most - copied, &piece)) != 0) {
+        if (nowhere(piece))
+            return -EFAULT;
         copy_in(s->tx, s->tx_mask, (start + (uint32_t)copied) & s->tx_mask, piece, length);
         copied += length;
     }
@@ -425,7 +424,7 @@ static ssize_t send_now(struct sock *s, struct cursor *at, size_t most, int flag
 }
 
 /* Wait for room. The socket is locked, and is so again at the end unless the result is -EBADF. 0 or -errno. */
-static int await_room(struct sock *s, uint32_t serial, int flags, int64_t *deadline)
+int await_room(struct sock *s, uint32_t serial, int flags, int64_t *deadline)
 {
     int64_t timeout = s->options.send_timeout_ns;
 
@@ -446,7 +445,7 @@ ssize_t sock_send(struct sock *s, const struct iovec *iov, int count, int flags)
     if (s->udp)
         return datagram_send(s, &(struct msghdr){.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count}, flags);
     struct cursor at = {iov, count, 0};
-    size_t wanted = total_length(iov, count), done = 0;
+    size_t wanted = iovec_length(iov, (size_t)count), done = 0;
     int64_t deadline = 0;
     ssize_t n;
 
@@ -494,10 +493,12 @@ ssize_t sock_send_to(struct sock *s, const struct iovec *iov, int count, int fla
 {
     struct sockaddr_in6 deferred;
     struct text text = {iov, count};
-    size_t wanted = total_length(iov, count), first;
+    size_t wanted = iovec_length(iov, (size_t)count), first;
 
     if (likely((!(flags & MSG_FASTOPEN) && !s->deferred) || s->udp))
         return sock_send(s, iov, count, flags);
+    if (vector_nowhere(iov, (size_t)count, wanted))
+        return -EFAULT;
     if (__atomic_exchange_n(&s->deferred, false, __ATOMIC_ACQ_REL)) {
         address = (const struct sockaddr *)&deferred;
         length = sizeof deferred;
@@ -512,66 +513,4 @@ ssize_t sock_send_to(struct sock *s, const struct iovec *iov, int count, int fla
         return error;
     first = send_limit(s); /* a send that is cut short is completed by the caller, as ever */
     return (ssize_t)(wanted < first ? wanted : first);
-}
-
-/* Read from a file straight into the ring. Bytes, 0 at the end of the file, -EAGAIN or an error. */
-static ssize_t sendfile_now(struct sock *s, int from, off_t *offset, size_t most)
-{
-    ssize_t error = may_send(s);
-    if (error)
-        return error;
-    uint32_t room = send_room(s);
-    if (room == 0)
-        return -EAGAIN;
-    uint32_t start = (s->program->tx_head - s->program->tx_base) & s->tx_mask;
-    size_t length = s->tx_mask + 1 - start;
-    if (length > room)
-        length = room;
-    if (length > most)
-        length = most;
-    ssize_t n = offset ? syscall(SYS_pread64, from, s->tx + start, length, *offset)
-                       : syscall(SYS_read, from, s->tx + start, length);
-    if (n < 0)
-        return -errno;
-    if (n > 0) {
-        if (offset)
-            *offset += n;
-        put_out(s, (size_t)n, (size_t)n < most ? MSG_MORE : 0);
-    }
-    return n;
-}
-
-/* sendfile() from a descriptor of the kernel's. Bytes or -errno. */
-ssize_t sock_sendfile(struct sock *s, int from, off_t *offset, size_t count)
-{
-    size_t done = 0;
-    int64_t deadline = 0;
-    ssize_t n = s->deferred ? sock_send_to(s, NULL, 0, 0, NULL, 0) : 0;
-
-    if (s->udp)
-        return -EINVAL; /* programs fall back to read and write */
-    if (n < 0)
-        return n;
-    sock_lock(s);
-    uint32_t serial = s->file.serial;
-    while (done < count) {
-        n = sendfile_now(s, from, offset, count - done);
-        if (n > 0)
-            done += (size_t)n;
-        if (n == 0 || (n < 0 && n != -EAGAIN))
-            break;
-        if (n > 0)
-            continue;
-        n = await_room(s, serial, 0, &deadline);
-        if (n == -EBADF)
-            return done ? (ssize_t)done : n;
-        if (n)
-            break;
-    }
-    if (done < count && done && s->program && !(s->options.flags & NEAT_FLAG_CORK)) { /* nothing more comes: let the last bytes go */
-        s->program->flags &= (uint16_t)~NEAT_FLAG_CORK;
-        tell(s);
-    }
-    sock_unlock(s);
-    return done ? (ssize_t)done : n;
 }

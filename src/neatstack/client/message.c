@@ -3,6 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "client.h"
+#include "vector.h"
 
 #include <netinet/tcp.h>
 
@@ -29,10 +30,16 @@ static void write_control(struct sock *s, struct msghdr *message)
     message->msg_controllen = w.used;
 }
 
+static int message_refused(const struct msghdr *message)
+{
+    return nowhere(message) ? -EFAULT : vector_refused(message->msg_iov, message->msg_iovlen, -EMSGSIZE);
+}
+
 ssize_t sock_receive_message(struct sock *s, struct msghdr *message, int flags)
 {
-    if (message->msg_iovlen > IOV_MAX)
-        return -EMSGSIZE;
+    int error = message_refused(message);
+    if (error)
+        return error;
     if (s->udp)
         return datagram_receive(s, message, flags);
     ssize_t n = sock_receive(s, message->msg_iov, (int)message->msg_iovlen, flags);
@@ -46,8 +53,9 @@ ssize_t sock_receive_message(struct sock *s, struct msghdr *message, int flags)
 
 ssize_t sock_send_message(struct sock *s, const struct msghdr *message, int flags)
 {
-    if (message->msg_iovlen > IOV_MAX)
-        return -EMSGSIZE;
+    int error = message_refused(message);
+    if (error)
+        return error;
     if (s->udp)
         return sent_result(datagram_send(s, message, flags), flags);
     return sent_result(sock_send_to(s, message->msg_iov, (int)message->msg_iovlen, flags, message->msg_name,

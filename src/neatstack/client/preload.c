@@ -4,6 +4,7 @@
  */
 #include "client.h"
 #include "preload.h"
+#include "vector.h"
 
 #include <stdarg.h>
 
@@ -99,7 +100,8 @@ EXPORT ssize_t readv(int fd, const struct iovec *iov, int count)
     struct sock *s = sock_of(fd);
     if (!s)
         return real()->readv(fd, iov, count);
-    return result(count < 0 || count > IOV_MAX ? -EINVAL : sock_receive(s, iov, count, 0));
+    int error = vector_refused(iov, (unsigned)count, -EINVAL);
+    return result(error ? error : sock_receive(s, iov, count, 0));
 }
 
 EXPORT ssize_t recv(int fd, void *buffer, size_t length, int flags)
@@ -188,9 +190,8 @@ EXPORT ssize_t writev(int fd, const struct iovec *iov, int count)
     struct sock *s = sock_of(fd);
     if (!s)
         return real()->writev(fd, iov, count);
-    if (count < 0 || count > IOV_MAX)
-        return result(-EINVAL);
-    return result(sent_result(sock_send_to(s, iov, count, 0, NULL, 0), 0));
+    int error = vector_refused(iov, (unsigned)count, -EINVAL);
+    return result(error ? error : sent_result(sock_send_to(s, iov, count, 0, NULL, 0), 0));
 }
 
 EXPORT ssize_t send(int fd, const void *buffer, size_t length, int flags)
@@ -238,11 +239,13 @@ EXPORT ssize_t sendfile(int to, int from, off_t *offset, size_t count)
 
 EXPORT ssize_t sendfile64(int to, int from, off_t *offset, size_t count) __attribute__((alias("sendfile")));
 
-/* Programs fall back to read and write. */
 EXPORT ssize_t splice(int from, off64_t *from_offset, int to, off64_t *to_offset, size_t length, unsigned int flags)
 {
-    if (sock_of(from) || sock_of(to))
-        return result(-EINVAL);
+    struct sock *in = sock_of(from), *out = sock_of(to);
+    if (in)
+        return result(out ? -EINVAL : sock_splice(in, to, true, from_offset, to_offset, length, flags));
+    if (out)
+        return result(sent_result(sock_splice(out, from, false, to_offset, from_offset, length, flags), 0));
     return real()->splice(from, from_offset, to, to_offset, length, flags);
 }
 
