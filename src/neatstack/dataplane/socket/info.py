@@ -1,7 +1,7 @@
 """TCP_INFO: what a connection tells of itself when its program asks, in the fields of Linux's struct tcp_info."""
 
 import cython
-from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memset
 from cython.cimports.neatstack.dataplane.channel.atomic import load32, store_release
 from cython.cimports.neatstack.dataplane.channel.layout import TcpInfo
@@ -214,9 +214,9 @@ def tell_times(s: cython.pointer[Stack], i: uint32_t, info: cython.pointer[TcpIn
     info.rwnd_limited = spent(s, t, CHRONO_WINDOW)
     info.sndbuf_limited = spent(s, t, CHRONO_BUFFER)
     info.busy_time = spent(s, t, CHRONO_BUSY) + info.rwnd_limited + info.sndbuf_limited
-    info.total_rto_time_ms = cython.cast(uint32_t, t.tally.timeout_spent // 1000000)
+    info.total_rto_time_ms = t.tally.timeout_spent
     if t.tally.timeout_at:
-        info.total_rto_time_ms += ago(s, t.tally.timeout_at)
+        info.total_rto_time_ms += cython.cast(uint32_t, s.now // 1000000) - t.tally.timeout_at
 
 
 @cython.cfunc
@@ -259,8 +259,8 @@ def tell_counts(t: cython.pointer[cython.const[Tcb]], info: cython.pointer[TcpIn
     info.dsack_dups = t.tally.twice
     info.reord_seen = t.tally.reorderings
     info.rcv_ooopack = t.tally.early
-    info.total_rto = cython.cast(uint16_t, least(t.tally.timeouts, 65535))
-    info.total_rto_recoveries = cython.cast(uint16_t, least(t.tally.timeout_repairs, 65535))
+    info.total_rto = t.tally.timeouts
+    info.total_rto_recoveries = t.tally.timeout_repairs
     info.received_ce = t.tally.marks_in
     info.received_e1_bytes = t.tally.capable_in[0]
     info.received_e0_bytes = t.tally.capable_in[1]

@@ -8,6 +8,7 @@ from cython.cimports.neatstack.dataplane.tcp.send_buffer import send_most
 from cython.cimports.neatstack.dataplane.tcp.seq import before, least
 from cython.cimports.neatstack.dataplane.tcp.tally import segments
 from cython.cimports.neatstack.dataplane.tcp.tcb import CHRONO_BUFFER, CHRONO_BUSY, CHRONO_IDLE, Tcb
+from cython.cimports.neatstack.dataplane.tcp.timers import MILLISECOND
 from cython.cimports.neatstack.dataplane.tcp.timestamps import full_text
 
 MARKED = cython.declare(uint32_t, 3)
@@ -64,13 +65,13 @@ def count_timeout(t: cython.pointer[Tcb], now: uint64_t) -> cython.void:
     t.tally.timeouts += 1
     if not t.tally.timeout_at:
         t.tally.timeout_repairs += 1
-        t.tally.timeout_at = now
+        t.tally.timeout_at = cython.cast(uint32_t, now // MILLISECOND)
 
 
 def timeout_repaired(t: cython.pointer[Tcb], now: uint64_t) -> cython.void:
     """All that was on its way at the timeout is acknowledged, or was not lost."""
     if t.tally.timeout_at:
-        t.tally.timeout_spent += now - t.tally.timeout_at
+        t.tally.timeout_spent += cython.cast(uint32_t, now // MILLISECOND) - t.tally.timeout_at
         t.tally.timeout_at = 0
 
 

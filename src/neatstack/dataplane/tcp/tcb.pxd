@@ -168,6 +168,10 @@ cdef struct Tally:           # for TCP_INFO alone, and so outside the journal: w
     uint32_t twice           # segments that came twice at the peer's (RFC 2883)
     uint32_t reorderings     # times that something was acknowledged after what was sent later
     uint32_t marked          # segments acknowledged with ECE
+    uint32_t marks_in        # segments that came marked (CE)
+    uint32_t capable_in[3]   # bytes of text that came in segments with ECT(1), ECT(0), CE
+    uint32_t timeout_at      # ms: since when what a retransmission timeout has found lost is repaired; 0: it is not
+    uint32_t timeout_spent   # ms that it was before that
     uint32_t sample          # snd.una when the sample of the rate that is under way began
     uint64_t sample_at       # ns
     uint64_t rate_bytes      # the last sample, and
@@ -176,15 +180,11 @@ cdef struct Tally:           # for TCP_INFO alone, and so outside the journal: w
     uint64_t text_at         # ns: when text came last
     uint64_t chrono_at       # ns: since when it is `chrono`
     uint64_t spent[4]        # ns, by enum Chrono
-    uint64_t timeout_at      # ns: since when what a retransmission timeout has found lost is repaired; 0: it is not
-    uint64_t timeout_spent   # ns that it was before that
-    uint32_t timeouts        # SYNs' too
-    uint32_t timeout_repairs # that timeouts have begun: later ones of a series begin none
-    uint32_t marks_in        # segments that came marked (CE)
-    uint32_t capable_in[3]   # bytes of text that came in segments with ECT(1), ECT(0), CE
     uint8_t chrono
     uint8_t user_limited     # the last sample says how much the user had to send, not how much could go
-    uint8_t pad[6]
+    uint16_t timeouts        # SYNs' too
+    uint16_t timeout_repairs # that timeouts have begun: later ones of a series begin none
+    uint8_t pad[2]
 
 cdef struct Tcb:
     # the flow; network byte order. local_be is our side
