@@ -259,6 +259,7 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
     uint64_t smaller_at      # ns: since when it is
     uint64_t paced_until     # ns: what has been sent takes so long at pacing_rate
     uint32_t pacing_rate     # bytes a second, checked copy; 0: any
+    uint64_t challenged_at   # ns: the last challenge ACK; 0: none yet
     uint64_t tuned_at        # ns: when rx_limit was last thought about, and
     uint32_t tuned_tail      # rx_tail then
     uint32_t next_in_list    # accept waiting list, or free list

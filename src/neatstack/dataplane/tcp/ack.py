@@ -39,6 +39,7 @@ from cython.cimports.neatstack.dataplane.tcp.timestamps import echoed, more_than
 from cython.cimports.neatstack.dataplane.wire.headers import ECE, FIN, SYN, Segment
 
 FULL_AGAIN = cython.declare(uint64_t, 600)  # seconds of smaller segments after a black hole (RFC 4821 section 7.7)
+CHALLENGE_PAUSE = cython.declare(uint64_t, 500000000)  # ns between two of one connection
 CHALLENGES = cython.declare(uint32_t, 1000)  # at most, in a second (RFC 5961 section 7)
 
 
@@ -263,16 +264,22 @@ def challenge(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Answer a segment that may be forged with <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>: a true peer will say what it means.
 
     At most CHALLENGES in a second for the whole stack (RFC 5961 section 7), and a random number fewer, so that the
-    limit cannot be used to count how many others have caused (Cao et al., "Off-Path TCP Exploits", 2016).
+    limit cannot be used to count how many others have caused (Cao et al., "Off-Path TCP Exploits", 2016). One
+    connection has two in a second, as on Linux: it cannot use up what is for all, and two confused peers that answer
+    each other do so at that pace.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
     second: uint32_t = cython.cast(uint32_t, s.now // SECOND)
     s.counters.drops[cython.cast(cython.int, DROP_BLIND_ATTACK)] += 1
+    if v.challenged_at and s.now - v.challenged_at < CHALLENGE_PAUSE:
+        return
     if second != s.challenge_second:
         s.challenge_second = second
         s.challenges = random32(s) & 511
     if s.challenges >= CHALLENGES:
         return
     s.challenges += 1
+    v.challenged_at = s.now
     t.flags |= TCB_ACK_NOW
     mark(s, i, NEWS_OUTPUT)
