@@ -85,6 +85,31 @@ def test_edges() -> None:
 
 
 @on_stack
+def test_edges_of_both_ends() -> None:
+    """As test_control_and_wait of CPython's test_epoll, but for what was sent is waited."""
+    import select
+
+    client, server = pair()
+    both = client.fileno(), server.fileno()
+    with select.epoll() as epoll:
+        for end in both:
+            epoll.register(end, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
+        assert dict(epoll.poll(1, 4)) == dict.fromkeys(both, select.EPOLLOUT)
+        assert not epoll.poll(0.1, 4)
+        client.sendall(b"Hello!")
+        server.sendall(b"world!!!")
+        told: dict[int, int] = {}
+        while len(told) < 2:
+            events = epoll.poll(2, 4)
+            assert events and not told.keys() & dict(events).keys(), (told, events)
+            told.update(events)
+        assert told == dict.fromkeys(both, select.EPOLLIN | select.EPOLLOUT)
+        epoll.unregister(client)
+        epoll.modify(server, select.EPOLLOUT)
+        assert epoll.poll(1, 4) == [(server.fileno(), select.EPOLLOUT)]
+
+
+@on_stack
 def test_edge_of_room() -> None:
     import select
 
