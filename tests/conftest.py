@@ -17,6 +17,7 @@ PLACES = ("stack-kernel", "kernel-stack", "stack-stack")
 # What is fast and says most about what is broken comes first.
 FAST = ("source", "support", "dataplane", "client", "control", "cli", "observe", "dashboard", "fuzz", "crash")
 ORDER = (*FAST, "stack", "peers", "programs", "experiment")
+pytest.register_assert_rewrite(*(f"tests.{folder}" for folder in ORDER))  # also what helpers assert is told of
 TIMEOUT, HEAVY_TIMEOUT = 300, 900  # seconds
 _ports = itertools.count(2000)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's job in the background; what tests start inherits it
