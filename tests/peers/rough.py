@@ -47,14 +47,18 @@ class Seen:
     stack: dict[str, int] = field(default_factory=dict)
     trace: Path = Path()
 
-    def again(self) -> list[float]:
-        """Seconds from the first to the last time that the stack has sent text, of what it has sent more than once."""
+    def sent(self) -> dict[str, list[float]]:
+        """When (s) the stack has sent text, for each sequence number."""
         times: dict[str, list[float]] = {}
         for at, sequence in fields(
             self.trace, "frame.time_relative", "tcp.seq", only=f"tcp.len > 0 && ip.dst == {FAR}"
         ):
             times.setdefault(sequence, []).append(float(at))
-        return [seen[-1] - seen[0] for seen in times.values() if len(seen) > 1]
+        return times
+
+    def again(self) -> list[float]:
+        """Seconds from the first to the last time that the stack has sent text, of what it has sent more than once."""
+        return [times[-1] - times[0] for times in self.sent().values() if len(times) > 1]
 
 
 class Rough:

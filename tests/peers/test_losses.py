@@ -14,6 +14,7 @@ from neatstack.experiment.link import Shape
 from neatstack.experiment.netns import Lab
 from tests.peers.rough import DELAY, MSS, SIDES, Rough, transfer
 from tests.peers.switches import exchange
+from tests.support.tcp_info import tcp_info
 
 TIMEOUT = 0.2  # seconds: no retransmission timeout is shorter, of either end
 
@@ -96,17 +97,35 @@ def test_losses_in_the_middle(rough: Rough, sender: str) -> None:
 
 @pytest.mark.parametrize("sender", SIDES)
 def test_a_delay_spike(rough: Rough, sender: str) -> None:
-    """RFC 5682: a timeout that was not needed is undone, and what waits in the network is not sent again."""
-    with rough.link(Shape(delay_ms=DELAY, hold=20, hold_ms=500)) as seen:
-        transfer(*rough.connected(sender), 100 * MSS)
-    assert 1 <= (len(seen.again()) if sender == "stack" else seen.kernel["RetransSegs"]) <= 4, "a probe and a timeout's"
+    """RFC 5682: a timeout that was not needed is undone, and what waits in the network is not sent again.
+
+    Only the first is (RFC 4015 section 3.1): on a busy machine the spike may be long enough for two, or for none.
+    """
+    for _ in range(5):
+        with rough.link(Shape(delay_ms=DELAY, hold=20, hold_ms=500)) as seen:
+            transfer(*rough.connected(sender), 100 * MSS)
+        if sender == "stack":
+            timeouts, again = max(map(len, seen.sent().values())) - 1, len(seen.again())
+        else:
+            timeouts, again = seen.kernel["TCPTimeouts"], seen.kernel["RetransSegs"]
+        if timeouts == 1:
+            break
+    assert timeouts == 1
+    assert 1 <= again <= 4, "a probe and a timeout's"
 
 
 @pytest.mark.parametrize("sender", SIDES)
 def test_a_full_queue(rough: Rough, sender: str) -> None:
-    """The sender fills a slow link, whose queue drops what it has no room for."""
+    """The sender fills a slow link, whose queue drops what it has no room for.
+
+    It may take some time to: one that is disturbed grows slowly from early on (RFC 9406).
+    """
     with rough.link(Shape(delay_ms=5, rate_mbit=20, queue_bytes=20_000)) as seen:
-        transfer(*rough.connected(sender), 700_000)
+        ends = rough.connected(sender)
+        for _ in range(10):
+            transfer(*ends, 700_000)
+            if tcp_info(ends[1]).rcv_ooopack:
+                break
     assert (seen.to_kernel if sender == "stack" else seen.to_stack)["dropped"]
     if sender == "kernel":
         assert not seen.kernel["TCPTimeouts"]
