@@ -1,6 +1,6 @@
 """What calls on both ends of a connection say: prints it as JSON, on the kernel or on a stack. No test itself.
 
-shutdown(), splice(), and buffers that are nowhere. The argument is an IPv4 address of the host.
+shutdown(), splice(), SO_ZEROCOPY, and buffers that are nowhere. The argument is an IPv4 address of the host.
 """
 
 from __future__ import annotations
@@ -56,9 +56,22 @@ SPLICE: dict[str, list[tuple[Any, ...]]] = {
                 ("wrong", "both"), ("wrong", "file"), ("wrong", "socket offset"), ("wrong", "pipe offset")],
 }  # fmt: skip
 
+COPY: dict[str, list[tuple[Any, ...]]] = {
+    "zero copy": [("copies",), ("lend", 10), ("told",), ("copies", 1), ("told",), ("lend", 10), ("look",), ("told",),
+                  ("look",), ("told",), ("send", b"a"), ("told",), ("lend", 5), ("lend", 50000), ("told",), ("lend", 0),
+                  ("told",), ("copies", 2), ("copies", -1), ("copies", 0), ("lend", 10), ("told",)],
+    "zero copy, and no room for it": [("copies", 1), ("lend", 10), ("told", 20), ("told",), ("lend", 1), ("told", 47),
+                                      ("told",), ("lend", 1), ("hear errors",), ("hear errors",)],
+    "zero copy edges": [("copies", 1), ("edge",), ("lend", 10), ("edge",), ("edge",), ("lend", 10), ("edge",),
+                        ("told",), ("edge",), ("lend", 1), ("told",), ("edge",)],
+    "zero copy inherited": [("inherited",)],
+    "zero copy after the end": [("copies", 1), ("lend", 1), ("close",), ("lend", 1), ("lend", 1), ("told",), ("told",)],
+}  # fmt: skip
+
 KERNEL = (1 << 64) - 4096  # an address
 NOWHERE = (0, 8, KERNEL)
 NONBLOCK = 2  # SPLICE_F_NONBLOCK
+ZEROCOPY, LEND, ERRQUEUE = 60, 0x4000000, 0x2000  # SO_ZEROCOPY, MSG_ZEROCOPY, MSG_ERRQUEUE
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -132,13 +145,17 @@ class Play:
     """Two ends of a connection, and a pipe."""
 
     def __init__(self, address: str) -> None:
+        self.address = address
         self.sender, self.receiver = connection(address)
         self.pipe = os.pipe2(os.O_NONBLOCK)
         self.timers: list[threading.Thread] = []
+        self.edges = select.epoll()
+        self.edges.register(self.sender, select.EPOLLET)
 
     def close(self) -> None:
         for timer in self.timers:
             timer.join()
+        self.edges.close()
         self.sender.close()
         self.receiver.close()
         for end in self.pipe:
@@ -157,6 +174,24 @@ class Play:
     def close_pipe(self, end: int) -> None:
         os.close(self.pipe[end])
         self.pipe = (-1, self.pipe[1]) if end == 0 else (self.pipe[0], -1)
+
+    def copies(self, *value: int) -> int:
+        for each in value:
+            self.sender.setsockopt(socket.SOL_SOCKET, ZEROCOPY, each)
+        return self.sender.getsockopt(socket.SOL_SOCKET, ZEROCOPY)
+
+    def told(self, room: int = 200) -> list[Any]:
+        data, control, flags, _ = self.sender.recvmsg(10, room, ERRQUEUE)
+        return [data.decode(), [[level, kind, value.hex()] for level, kind, value in control], flags]
+
+    def inherited(self) -> int:
+        with socket.socket() as server, socket.socket() as client:
+            server.setsockopt(socket.SOL_SOCKET, ZEROCOPY, 1)
+            server.bind((self.address, 0))
+            server.listen()
+            client.connect(server.getsockname())
+            with server.accept()[0] as accepted:
+                return accepted.getsockopt(socket.SOL_SOCKET, ZEROCOPY)
 
     def step(self, what: str, *rest: Any) -> Any:
         sender, receiver, pipe = self.sender, self.receiver, self.pipe
@@ -182,6 +217,12 @@ class Play:
             "drink": lambda most: os.read(pipe[0], most).decode(),
             "drink later": lambda most: self.later(lambda: os.read(pipe[0], most)),
             "close pipe": self.close_pipe,
+            "copies": self.copies,
+            "lend": lambda count: sender.send(bytes(count), LEND),
+            "told": self.told,
+            "hear errors": lambda: sender.recv(10, ERRQUEUE).decode(),
+            "edge": lambda: [event for _, event in self.edges.poll(0)],
+            "inherited": self.inherited,
         }
         said = attempt(lambda: works[what](*rest))
         time.sleep(SOON)
@@ -260,7 +301,7 @@ def datagrams(address: str) -> tuple[socket.socket, socket.socket]:
 
 
 def main(address: str) -> None:
-    told: dict[str, Any] = {name: play(address, script) for name, script in (SHUT | SPLICE).items()}
+    told: dict[str, Any] = {name: play(address, script) for name, script in (SHUT | SPLICE | COPY).items()}
     for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
         told |= {f"{kind.name}: {name}": said for name, said in nowhere(address, kind).items()}
     print(json.dumps(told))

@@ -58,6 +58,8 @@
 #define MOST_HELD 65536         /* bytes of a datagram that waits for the rest of it */
 #define SCRATCH_URGENT 2           /* whether an urgent byte was taken apart from the rest, and */
 #define SCRATCH_URGENT_AT 3        /* which: its cursor */
+#define SCRATCH_COPIES 4           /* so many sends were to go without copying, and */
+#define SCRATCH_COPIES_TOLD 5      /* of so many the program knows that they were copied */
 #define PLACE_KERNEL 1             /* place_wait(): the nested epoll has something */
 #define IOCTL_KERNEL 1             /* sock_ioctl(): not for us */
 #define OPTION_COMMON 1            /* of UDP: as for streams */
@@ -107,7 +109,7 @@ struct options { /* what setsockopt() has been told */
     bool v6only, want_info6, want_class, want_hops, want_destination6, want_errors6, whole, no_loop6;
     uint8_t mtu_discover6;
     bool reuse_address, reuse_port, linger, broadcast, oob_inline, dont_route, timestamp, slow_ack, fastopen_connect;
-    bool want_inq, error_priority;
+    bool want_inq, error_priority, zerocopy;
     int kept[KEPT_OPTIONS]; /* see kept_options.c */
     int linger_s, priority, mark, fastopen;
     int64_t receive_timeout_ns, send_timeout_ns; /* 0: none */
@@ -184,6 +186,7 @@ struct sock {
     bool nonblocking;
     bool shared;          /* a forked relative may hold it too */
     uint32_t space_edges; /* how often a send found too little room */
+    uint32_t error_edges; /* how often the error queue has got something */
     int error;            /* SO_ERROR while there is no slot */
     struct options options;
     struct datagrams *udp; /* NULL: a stream */
@@ -231,7 +234,7 @@ struct item { /* a socket in an epoll set, under neat.lock */
     bool disabled;   /* EPOLLONESHOT has told once */
     bool edge_fresh; /* EPOLLET: nothing told yet; else what was told last: */
     uint8_t edge_seen, edge_state;
-    uint32_t edge_in, edge_space;
+    uint32_t edge_in, edge_space, edge_error;
 };
 
 struct place { /* where a thread sleeps: an epoll descriptor with the process's doorbell */
@@ -519,6 +522,11 @@ ssize_t sock_receive_message(struct sock *s, struct msghdr *message, int flags);
 ssize_t sock_send_message(struct sock *s, const struct msghdr *message, int flags);
 int sock_receive_messages(struct sock *s, struct mmsghdr *messages, unsigned count, int flags, const struct timespec *timeout);
 int sock_send_messages(struct sock *s, struct mmsghdr *messages, unsigned count, int flags);
+
+/* ---- zerocopy.c ---- */
+void zerocopy_count(struct sock *s);
+bool zerocopy_untold(const struct sock *s);
+ssize_t zerocopy_tell(struct sock *s, struct msghdr *message);
 
 /* ---- ipv6.c ---- */
 int ipv6_read_control(const struct cmsghdr *c, struct sending *how);

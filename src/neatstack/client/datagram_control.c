@@ -63,20 +63,25 @@ int datagram_read_control(const struct msghdr *message, bool four, struct sendin
 
 /* ---- ancillary data of what was received ---- */
 
+/* As Linux: what does not fit is cut short, if there is room for its header. */
 void add_control(struct writer *w, int level, int type, const void *data, size_t length)
 {
     struct msghdr *m = w->message;
+    size_t room = m->msg_control ? m->msg_controllen - w->used : 0;
+    size_t taken = CMSG_LEN(length);
 
-    if (!m->msg_control || w->used + CMSG_LEN(length) > m->msg_controllen) {
+    if (room < taken)
         m->msg_flags |= MSG_CTRUNC;
+    if (room < sizeof(struct cmsghdr))
         return;
-    }
+    if (room < taken)
+        taken = room;
     struct cmsghdr *c = (struct cmsghdr *)((uint8_t *)m->msg_control + w->used);
     c->cmsg_level = level;
     c->cmsg_type = type;
-    c->cmsg_len = CMSG_LEN(length);
-    memcpy(CMSG_DATA(c), data, length);
-    w->used += CMSG_SPACE(length) < m->msg_controllen - w->used ? CMSG_SPACE(length) : m->msg_controllen - w->used;
+    c->cmsg_len = taken;
+    memcpy(CMSG_DATA(c), data, taken - sizeof *c);
+    w->used += CMSG_SPACE(length) < room ? CMSG_SPACE(length) : room;
 }
 
 /* Arrival by the clock that programs want, from CLOCK_MONOTONIC. */

@@ -94,7 +94,7 @@ int datagram_set_option(struct sock *s, int level, int name, const void *value, 
     uint32_t address_be;
     int number = 0;
 
-    if (level == IPPROTO_TCP)
+    if (level == IPPROTO_TCP || (level == SOL_SOCKET && name == SO_ZEROCOPY)) /* nobody would tell of the copies */
         return -ENOPROTOOPT;
     if (level == IPPROTO_IP && name == IP_MULTICAST_IF) {
         int error = group_interface(value, length, &address_be);

@@ -70,7 +70,9 @@ static bool edge(struct item *item, uint32_t events)
 
     changed |= (events & EPOLLIN) && in != item->edge_in;
     changed |= (events & EPOLLOUT) && s->space_edges != item->edge_space;
+    changed |= (events & EPOLLERR) && s->error_edges != item->edge_error;
     item->edge_fresh = false;
+    item->edge_error = s->error_edges;
     item->edge_state = state;
     item->edge_seen = seen;
     item->edge_in = in;

@@ -245,7 +245,7 @@ ssize_t sock_receive(struct sock *s, const struct iovec *iov, int count, int fla
     ssize_t n;
 
     if (flags & MSG_ERRQUEUE)
-        return -EAGAIN;
+        return zerocopy_tell(s, NULL);
     sock_lock(s);
     if (flags & MSG_OOB) {
         n = receive_urgent(s, &at, flags);
@@ -465,6 +465,8 @@ ssize_t sock_send(struct sock *s, const struct iovec *iov, int count, int flags)
         if (n)
             break;
     }
+    if (unlikely(flags & MSG_ZEROCOPY) && done)
+        zerocopy_count(s);
     sock_unlock(s);
     return done ? (ssize_t)done : n;
 }
@@ -511,6 +513,11 @@ ssize_t sock_send_to(struct sock *s, const struct iovec *iov, int count, int fla
     int error = sock_connect_with(s, address, length, &text, !(flags & MSG_DONTWAIT));
     if (error && (error != -EINPROGRESS || !wanted))
         return error;
+    if (flags & MSG_ZEROCOPY && wanted) {
+        sock_lock(s);
+        zerocopy_count(s);
+        sock_unlock(s);
+    }
     first = send_limit(s); /* a send that is cut short is completed by the caller, as ever */
     return (ssize_t)(wanted < first ? wanted : first);
 }

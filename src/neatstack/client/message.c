@@ -42,6 +42,8 @@ ssize_t sock_receive_message(struct sock *s, struct msghdr *message, int flags)
         return error;
     if (s->udp)
         return datagram_receive(s, message, flags);
+    if (flags & MSG_ERRQUEUE)
+        return zerocopy_tell(s, message);
     ssize_t n = sock_receive(s, message->msg_iov, (int)message->msg_iovlen, flags);
     if (n >= 0) {
         message->msg_namelen = 0;

@@ -112,7 +112,9 @@ static int set_socket_int(struct options *o, int name, int value)
     case SO_SELECT_ERR_QUEUE:
         o->error_priority = value;
         return 0;
-    case SO_ZEROCOPY: /* nobody would tell when the buffer is free: who asks for it can do without */
+    case SO_ZEROCOPY:
+        o->zerocopy = value;
+        return within(value, 0, 1);
     default:
         return -ENOPROTOOPT;
     }
@@ -313,6 +315,9 @@ static int get_socket_int(struct sock *s, int name, int *value)
         return 0;
     case SO_SELECT_ERR_QUEUE:
         *value = o->error_priority;
+        return 0;
+    case SO_ZEROCOPY:
+        *value = o->zerocopy;
         return 0;
     default:
         return -ENOPROTOOPT;

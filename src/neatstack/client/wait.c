@@ -63,6 +63,8 @@ static uint32_t readiness_connected(struct sock *s, uint32_t least)
         return 0;
     if (over && load_relaxed(&s->remote->error) && !(s->program->scratch[SCRATCH_TAKEN]))
         events |= EPOLLERR;
+    if (unlikely(s->options.zerocopy) && zerocopy_untold(s))
+        events |= EPOLLERR;
     bool in_shut = over || (seen & NEAT_SEEN_EOF) || (shut & NEAT_SHUT_READ);
     bool out_shut = over || (shut & NEAT_SHUT_WRITE);
     uint32_t waiting = load_acquire(&s->remote->rx_head) - load_relaxed(&s->program->rx_tail);
