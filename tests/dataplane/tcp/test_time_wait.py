@@ -1,8 +1,14 @@
 """TIME-WAIT: RFC 9293 section 3.6.1, RFC 1122 4.2.2.13, RFC 1337 (resets), RFC 6191's idea of reuse."""
 
+import errno
+import struct
+
 import pytest
 
 from tests.support.lab import PEER, Connection, Lab
+from tests.support.packet import NOP, option
+
+STAMPS = NOP + NOP + option(8, struct.pack("!II", 1000, 0))
 
 
 def time_wait(lab: Lab, port: int = 80, **options) -> Connection:
@@ -113,21 +119,43 @@ def test_it_holds_no_buffers():
     assert sum(s.is_free for s in lab.program.sockets) >= 11
 
 
-def test_connect_may_reuse_a_local_port_in_time_wait_only_upwards():
-    """Linux allows it by timestamps; without them the same four-tuple is refused, or opened with a higher ISS."""
-    lab = Lab()
-    c = lab.connected(80, lines={"local_port": 5000})
+def closed_first(lab: Lab, stamps: bytes) -> Connection:
+    """The program has connected from port 5000 and closed first."""
+    c = lab.connecting(80, lines={"local_port": 5000})
+    c.expects("S")
+    c.sends("SA", seq=0, ack=1, options=c.syn_options + stamps)
+    c.expects("A", seq=1, ack=1)
+    c.socket.send(b"text")
     c.socket.close()
     lab.run()
-    c.expects("FA")
-    c.sends("FA", ack=2)
-    c.receives()
+    assert "F" in c.receives()[-1].flags
+    c.sends("FA", ack=6, options=stamps)
+    c.expects("A", seq=6, ack=2)
     assert c.state == "TIME_WAIT"
-    again = lab.program.connect(PEER, 80, local_port=c.port)
+    return c
+
+
+def test_a_program_may_open_its_flow_again():
+    """As on Linux from a port that it has chosen, where timestamps tell old from new; with numbers beyond the old."""
+    lab = Lab()
+    c = closed_first(lab, STAMPS)
+    again = lab.connecting(80, lines={"local_port": 5000})
+    again.expects("S")
+    assert 65536 < (again.irs - c.irs) & 0xFFFFFFFF < 0x80000000
+    again.sends("SA", seq=0, ack=1, options=again.syn_options + STAMPS)
+    again.expects("A", seq=1, ack=1)
+    lab.wait(61)
+    assert again.state == "ESTABLISHED"
+    assert lab.engine.counters()["connections"] == 1
+
+
+def test_a_program_may_not_without_timestamps():
+    lab = Lab()
+    c = closed_first(lab, b"")
+    again = lab.program.connect(PEER, 80, local_port=5000)
     lab.run()
-    if again.error == 0:
-        syn = c.lab.left[-1]
-        assert 2 < (syn.seq - c.irs) & 0xFFFFFFFF < 0x80000000
+    assert again.error == errno.EADDRNOTAVAIL
+    assert c.state == "TIME_WAIT"
 
 
 def test_a_connection_opened_anew_numbers_above_all_that_was_sent():

@@ -33,7 +33,7 @@ from cython.cimports.neatstack.dataplane.tcp.ecn import answered, offered
 from cython.cimports.neatstack.dataplane.tcp.emit import limit_mss, refuse
 from cython.cimports.neatstack.dataplane.tcp.errors import path_mss
 from cython.cimports.neatstack.dataplane.tcp.fastopen import forget, learn, open_fast, take_text_of_syn
-from cython.cimports.neatstack.dataplane.tcp.isn import initial_sequence, timestamp_offset
+from cython.cimports.neatstack.dataplane.tcp.isn import beyond, initial_sequence, timestamp_offset, used_up
 from cython.cimports.neatstack.dataplane.tcp.listen import find_listener, listener_numbered
 from cython.cimports.neatstack.dataplane.tcp.options import parse
 from cython.cimports.neatstack.dataplane.tcp.rtt import RTO_FALLBACK
@@ -201,9 +201,7 @@ def passive_open(
         return
     t = cython.address(s.tcbs[i])
     new_connection(s, t, listener, seg)
-    t.snd.iss = initial_sequence(s, t.local_be, t.local_port_be, t.remote_be, t.remote_port_be)
-    if least_iss and not after(t.snd.iss, least_iss):
-        t.snd.iss = least_iss + 1
+    t.snd.iss = beyond(least_iss, initial_sequence(s, t.local_be, t.local_port_be, t.remote_be, t.remote_port_be))
     t.snd.una = t.snd.nxt = t.snd.max = t.snd.small = t.cc.recover = t.snd.iss
     take_syn(s, t, seg)
     if offered(s, seg):
@@ -323,7 +321,6 @@ def opens_anew(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     listener: cython.pointer[Listener]
     newer: cython.bint
-    used: uint32_t = t.snd.max + 65536  # beyond any old window, as Linux takes it
     if seg.flags & (SYN | ACK | RST | FIN) != SYN:
         return False
     if t.flags & TCB_TIMESTAMPS and seg.stamped:
@@ -336,7 +333,7 @@ def opens_anew(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython
     if listener == cython.NULL:
         return False
     end(s, i, 0)
-    passive_open(s, listener, seg, used if used else 1)
+    passive_open(s, listener, seg, used_up(t))
     return True
 
 

@@ -12,7 +12,7 @@ from cython.cimports.neatstack.dataplane.journal import touch
 from cython.cimports.neatstack.dataplane.stack import NEWS_OUTPUT, Listener, Stack, View
 from cython.cimports.neatstack.dataplane.tcp import ports, rtt, table
 from cython.cimports.neatstack.dataplane.tcp.handshake import our_mss
-from cython.cimports.neatstack.dataplane.tcp.isn import initial_sequence, timestamp_offset
+from cython.cimports.neatstack.dataplane.tcp.isn import beyond, initial_sequence, timestamp_offset, used_up
 from cython.cimports.neatstack.dataplane.tcp.listen import listener_numbered
 from cython.cimports.neatstack.dataplane.tcp.state import become, end, mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
@@ -26,6 +26,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_PASSIVE,
     TCB_READ_SHUT,
     TCB_RESET_OWED,
+    TCB_TIMESTAMPS,
     TCB_URGENT_OUT,
     TIMER_TIME_WAIT,
     State,
@@ -53,10 +54,12 @@ def connect(
 ) -> cython.int:
     """Active open, for a socket of a channel. The index of the TCB, in SYN-SENT; the SYN leaves with this batch.
 
-    -EADDRNOTAVAIL: the local address is not ours, or the flow is in use, or not steered here, or no port is left;
+    -EADDRNOTAVAIL: the local address is not ours, or the flow is in use (TIME-WAIT with timestamps is not, from a port
+    that the program has chosen), or not steered here, or no port is left;
     -EINVAL: from a loopback address to elsewhere; -ENETUNREACH: no way there; -ENOBUFS: no TCB is left.
     """
     i: uint32_t
+    used: uint32_t = 0
     if not is_local(s, local_be):
         return -EADDRNOTAVAIL
     if is_loopback(local_be) and not is_local(s, remote_be):
@@ -67,8 +70,10 @@ def connect(
         local_port_be = ports.choose(s, local_be, remote_be, remote_port_be)
         if local_port_be == 0:
             return -EADDRNOTAVAIL
-    elif not ports.usable(s, local_be, local_port_be, remote_be, remote_port_be):
-        return -EADDRNOTAVAIL  # as Linux: EADDRINUSE is bind()'s
+    else:
+        used = end_time_wait(s, local_be, local_port_be, remote_be, remote_port_be)
+        if not ports.usable(s, local_be, local_port_be, remote_be, remote_port_be):
+            return -EADDRNOTAVAIL  # as Linux: EADDRINUSE is bind()'s
     i = table.allocate(s)
     if not i:
         return -ENOBUFS
@@ -81,7 +86,7 @@ def connect(
     t.socket = socket
     t.flags = TCB_LOOPBACK if is_local(s, remote_be) else 0
     t.last_received = s.now
-    t.snd.iss = initial_sequence(s, local_be, local_port_be, remote_be, remote_port_be)
+    t.snd.iss = beyond(used, initial_sequence(s, local_be, local_port_be, remote_be, remote_port_be))
     t.stamps.offset = timestamp_offset(s, local_be, local_port_be, remote_be, remote_port_be)
     t.snd.una = t.snd.nxt = t.snd.max = t.snd.small = t.cc.recover = t.snd.iss
     t.rcv.mss = our_mss(s, t.flags & TCB_LOOPBACK, remote_be)
@@ -90,6 +95,26 @@ def connect(
     become(s, i, State.SYN_SENT)
     mark(s, i, NEWS_OUTPUT)
     return i
+
+
+# rfc: 9293:MAY-2, 6191:2e
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def end_time_wait(
+    s: cython.pointer[Stack], local_be: Address, local_port_be: uint16_t, remote_be: Address, remote_port_be: uint16_t
+) -> uint32_t:
+    """A program opens the flow again that it has closed: as Linux, where timestamps tell old segments from new ones.
+
+    The first sequence number that is beyond the old connection's; 0: there was none to end.
+    """
+    i: uint32_t = table.find(s, local_be, local_port_be, remote_be, remote_port_be)
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    if not i or t.state != State.TIME_WAIT or not t.flags & TCB_TIMESTAMPS:
+        return 0
+    touch(s, i)
+    end(s, i, 0)
+    return used_up(t)
 
 
 def accepted(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
