@@ -1,5 +1,6 @@
 """Neighbour discovery of link: what it asks, answers, learns, and what it does not believe. In virtual time."""
 
+import struct
 from collections.abc import Iterator
 from ipaddress import IPv6Address
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from neatstack.control import frames6, routes
+from neatstack.control import frames, frames6, routes
 from neatstack.control import link as link_module
 from neatstack.control.frames6 import ADVERTISEMENT, ALL_NODES, OVERRIDE, SOLICITATION, SOLICITED, UNSPECIFIED
 from tests.support.discovery import (
@@ -290,8 +291,84 @@ def test_pings(segment: Segment) -> None:
     segment.link.pings.start({**ask, "address": "fd77::2"}, answers.append)
     segment.link.pings.start({**ask, "address": "::1"}, answers.append)
     assert [each["outcome"] for each in answers] == ["reply", "reply"]
-    with pytest.raises(ValueError, match="1452"):
-        segment.link.pings.start({**ask, "size": 1453}, answers.append)
+    with pytest.raises(ValueError, match="65487"):
+        segment.link.pings.start({**ask, "size": 65488}, answers.append)
+
+
+def in_fragments(message: bytes, number: int = 9, destination: bytes = OWN) -> list[bytes]:
+    """Frames of a message from the peer."""
+    parts = frames6.cut(frames6.build(HOST, destination, message, 64), 1280, number)
+    return [frames6.frame(OURS, PEER, part)[len(frames.VNET) :] for part in parts]
+
+
+def put_together(packets: list[bytes]) -> frames6.Packet:
+    """The message that frames of link bring in fragments, which fit into each path and are in order."""
+    data, first = b"", packets[0]
+    for frame in packets:
+        length, following = struct.unpack_from("!HB", frame, 18)
+        protocol, place, number = frames6.FRAGMENT_HEADER.unpack_from(frame, 54)
+        assert (following, protocol, number) == (44, 58, struct.unpack_from("!I", first, 58)[0])
+        assert len(frame) == 54 + length <= 1280 + 14 and place == len(data) | (frame is not packets[-1])
+        data += frame[62:]
+    whole = first[:18] + len(data).to_bytes(2, "big") + b"\x3a" + first[21:54] + data
+    packet = frames6.parse(whole, PEER)
+    assert packet is not None
+    return packet
+
+
+@pytest.mark.rfc("4443:4.2-echo", "8200:4.5-reassembly", "8200:4.5-fit")
+@pytest.mark.parametrize("size", [1453, 4000, 65487])
+def test_answers_large_pings_in_fragments(segment: Segment, size: int) -> None:
+    ask = frames6.echo(frames6.ECHO, 7, 1, bytes(k * 7 & 255 for k in range(size)))
+    *parts, last = in_fragments(ask)
+    assert [segment.deliver(part) for part in reversed(parts)] == [[]] * len(parts)
+    answer = put_together(segment.exchange(last))
+    assert (answer.kind, answer.source, answer.destination) == (frames6.ECHO_REPLY, OWN, HOST)
+    assert answer.message[4:] == ask[4:]
+    assert [segment.deliver(part) for part in in_fragments(ask, 10, THIRD)] == [[]] * (len(parts) + 1)
+
+
+@pytest.mark.rfc("6946:atomic", "6946:others", "8200:4.5-atomic")
+def test_a_ping_in_one_fragment_waits_for_no_other(segment: Segment) -> None:
+    first, *rest = in_fragments(frames6.echo(frames6.ECHO, 7, 1, bytes(2000)))
+    segment.deliver(first)
+    small = frames6.build(HOST, OWN, frames6.echo(frames6.ECHO, 7, 2, b"x"), 64)
+    alone = small[:4] + b"\0\x11\x2c" + small[7:40] + frames6.FRAGMENT_HEADER.pack(58, 0, 9) + small[40:]
+    (answer,) = segment.deliver(frames6.frame(OURS, PEER, alone)[len(frames.VNET) :])
+    assert answer.message[8:] == b"x"
+    assert len(put_together(segment.exchange(rest[0])).message) == 2008
+
+
+def test_discovery_in_fragments_is_not_believed(segment: Segment) -> None:
+    """RFC 6980 section 5."""
+    long = frames6.solicitation(OWN, PEER) + bytes((253, 200)) + bytes(1598)
+    assert segment.say(long) != []
+    assert [segment.deliver(part) for part in in_fragments(long)] == [[], []]
+
+
+@pytest.mark.rfc("8200:4.5-minute", "4443:2.4-no-error")
+@pytest.mark.parametrize(("kind", "told"), [(frames6.ECHO, True), (frames6.ECHO_REPLY, True), (1, False)])
+def test_a_ping_whose_fragments_do_not_all_come(segment: Segment, kind: int, told: bool) -> None:
+    first, _ = in_fragments(bytes((kind, 0)) + bytes(2000))
+    segment.deliver(first)
+    segment.deliver(in_fragments(bytes((kind, 0)) + bytes(2000), 10)[1])
+    assert [packet for packet in segment.pass_time(58) if packet.kind == frames6.TIME_EXCEEDED] == []
+    segment.say(frames6.solicitation(OWN, PEER))
+    errors = [packet for packet in segment.pass_time(4) if packet.kind == frames6.TIME_EXCEEDED]
+    assert [(packet.code, packet.destination, packet.message[48:56][:2]) for packet in errors] == [
+        (1, HOST, bytes((kind, 0)))
+    ] * told
+
+
+def test_large_pings_leave_in_fragments(segment: Segment) -> None:
+    segment.say(frames6.solicitation(OWN, PEER))
+    answers: list[dict[str, object]] = []
+    ask = {"op": "ping", "address": "fd77::1", "size": 3000, "sequence": 1, "timeout": 2.0}
+    segment.link.pings.start(ask, answers.append)
+    message = put_together(segment.frames()).message
+    for part in in_fragments(bytes((129, 0, 0, 0)) + message[4:]):
+        segment.deliver(part)
+    assert [(answer["outcome"], answer["bytes"]) for answer in answers] == [("reply", 3008)]
 
 
 def test_routes_are_obeyed(clock: list[float]) -> None:

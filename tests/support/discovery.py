@@ -51,23 +51,35 @@ class Segment:
     def sent(self) -> list[Packet]:
         """What has left, each with a right checksum and the hardware address that belongs to its destination."""
         packets = []
-        while True:
-            try:
-                frame = self.ours.recv(70000)[len(frames.VNET) :]
-            except BlockingIOError:
-                return packets
+        for frame in self.frames():
             packet = frames6.parse(frame, frame[:6])
             assert packet is not None, frame.hex()
             assert frame[6:12] == OURS
             if frames6.is_multicast(packet.destination):
                 assert frame[:6] == frames6.group_mac(packet.destination)
             packets.append(packet)
+        return packets
+
+    def frames(self) -> list[bytes]:
+        """The same as it stands on the wire."""
+        frames_sent = []
+        while True:
+            try:
+                frames_sent.append(self.ours.recv(70000)[len(frames.VNET) :])
+            except BlockingIOError:
+                return frames_sent
 
     def kinds(self) -> list[int]:
         return [packet.kind for packet in self.sent()]
 
     def of_kind(self, kind: int) -> list[Packet]:
         return [packet for packet in self.sent() if packet.kind == kind]
+
+    def exchange(self, frame: bytes) -> list[bytes]:
+        """A frame in, frames out."""
+        self.ours.send(frames.VNET + frame)
+        self.link.receive()
+        return self.frames()
 
     def deliver(self, frame: bytes) -> list[Packet]:
         self.ours.send(frames.VNET + frame)

@@ -11,8 +11,11 @@ from neatstack.control.frames import ETHERNET, VNET, checksum, is_unicast_mac
 
 ETHERTYPE_IP6 = 0x86DD
 IP6 = struct.Struct("!IHBB16s16s")
-HOP_BY_HOP, ICMP6 = 0, 58
+FRAGMENT_HEADER = struct.Struct("!BxHI")
+HOP_BY_HOP, FRAGMENT, ICMP6 = 0, 44, 58
 UNREACHABLE, PACKET_TOO_BIG, TIME_EXCEEDED = 1, 2, 3
+REASSEMBLY = 1  # code of "time exceeded"
+LEAST_MTU = 1280  # every link carries so much (RFC 8200 section 5)
 ECHO, ECHO_REPLY = 128, 129
 QUERY, REPORT1, DONE1, REPORT = 130, 131, 132, 143
 ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT, SOLICITATION, ADVERTISEMENT, REDIRECT = range(133, 138)
@@ -115,11 +118,6 @@ def group_mac(group: bytes) -> bytes:
     return b"\x33\x33" + group[12:]
 
 
-def is_discovery(frame: bytes) -> bool:
-    """Is it an IPv6 frame, that `parse` could tell more of?"""
-    return frame[12:14] == b"\x86\xdd"
-
-
 def parse(frame: bytes, mac: bytes) -> Packet | None:
     """The ICMPv6 message of a frame to us or to a group; also behind a hop-by-hop header, as queries of MLD are."""
     if len(frame) < ETHERNET.size + IP6.size:
@@ -137,6 +135,21 @@ def parse(frame: bytes, mac: bytes) -> Packet | None:
     if following != ICMP6 or len(body) < 8 or checksum(_pseudo(source, destination, len(body)) + body):
         return None
     return Packet(source_mac, source, destination, hops, body)
+
+
+def parse_fragment(frame: bytes, mac: bytes) -> bytes | None:
+    """The IPv6 packet of a frame to us that is a fragment of an ICMPv6 message, with no other header before that."""
+    header = IP6.size + FRAGMENT_HEADER.size
+    if len(frame) < ETHERNET.size + header:
+        return None
+    destination_mac, source_mac, ethertype = ETHERNET.unpack_from(frame)
+    first, length, following, *_ = IP6.unpack_from(frame, ETHERNET.size)
+    packet = frame[ETHERNET.size :][: IP6.size + length]
+    if ethertype != ETHERTYPE_IP6 or first >> 28 != 6 or following != FRAGMENT or packet[IP6.size] != ICMP6:
+        return None
+    if destination_mac != mac or not is_unicast_mac(source_mac) or is_multicast(packet[8:24]):
+        return None
+    return packet if header <= IP6.size + length == len(packet) else None
 
 
 # rfc: 4861:9-1
@@ -228,6 +241,21 @@ def build(source: bytes, destination: bytes, message: bytes, hops: int = HOPS, e
     following = HOP_BY_HOP if extension else ICMP6
     header = IP6.pack(6 << 28, len(extension) + len(message), following, hops, source, destination)
     return header + extension + message
+
+
+# rfc: 8200:4.5-fit
+def cut(packet: bytes, mtu: int, identification: int) -> list[bytes]:
+    """A packet without extension headers; if larger than the MTU, in fragments that every path takes."""
+    if len(packet) <= mtu:
+        return [packet]
+    data, most, made = packet[IP6.size :], LEAST_MTU - IP6.size - FRAGMENT_HEADER.size & ~7, []
+    for at in range(0, len(data), most):
+        part = data[at : at + most]
+        more = at + most < len(data)
+        header = packet[:4] + (FRAGMENT_HEADER.size + len(part)).to_bytes(2, "big") + bytes([FRAGMENT])
+        header += packet[7 : IP6.size]
+        made.append(header + FRAGMENT_HEADER.pack(packet[6], at | more, identification) + part)
+    return made
 
 
 def frame(destination_mac: bytes, mac: bytes, packet: bytes) -> bytes:

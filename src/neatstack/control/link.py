@@ -83,7 +83,7 @@ class Link:
         self.routes = list(routes)
         self.mtu = mtu
         self.captures = Captures()
-        self.pings = Pings(self.own_for, mtu, self._next_hop, self._known, self._send_to)
+        self.pings = Pings(self.own_for, self._next_hop, self._known, self._send_to)
         self.neighbours = Neighbourhood(table, self._ask, self.pings.found, self.pings.failed)
         self.discovery: Discovery | None = None
         self.echoes = Limit(ECHOES)
@@ -292,7 +292,9 @@ class Link:
             self._send(frames.VNET + frames.ETHERNET.pack(mac, self.mac, frames.ETHERTYPE_IP) + part)
 
     def _send_to6(self, mac: bytes, packet: bytes) -> None:
-        self._send(frames6.frame(mac, self.mac, packet))
+        mtu = self.discovery and self.discovery.routers.mtu
+        for part in frames6.cut(packet, mtu or self.mtu, secrets.randbits(32)):
+            self._send(frames6.frame(mac, self.mac, part))
 
     def _send_to_group(self, group: bytes, packet: bytes) -> None:
         self._send(frames.VNET + frames.ETHERNET.pack(frames.group_mac(group), self.mac, frames.ETHERTYPE_IP) + packet)

@@ -11,6 +11,7 @@ from ipaddress import IPv6Address, IPv6Interface, IPv6Network
 from typing import Any
 
 from neatstack.control import frames6
+from neatstack.control.fragments6 import Fragments6
 from neatstack.control.frames6 import OVERRIDE, ROUTER, SOLICITED, Neighbourly, Packet
 from neatstack.control.listeners6 import Listeners
 from neatstack.control.neighbourhood import Neighbourhood
@@ -48,6 +49,7 @@ class Discovery:
         self.listeners = Listeners(lambda: self.own.link_local or frames6.UNSPECIFIED, self._report)
         self.own = OwnAddresses(secret, interface, most, self._to_group, self._own_changed, self.listeners)
         self.routers = Routers(self.own, neighbours, mtu, gateway, slaac, changed, self._solicit_routers)
+        self.fragments = Fragments6(self._tell, self.own.has)
         self.defended_at = -DEFEND_EVERY
         self._speaks = False
 
@@ -81,6 +83,9 @@ class Discovery:
     # rfc: 4861:8.1-1 8.3-2 6.2.4-1, 4443:2.4-informational
     def receive(self, frame: bytes) -> Packet | None:
         """Handle a frame; what it does not concern itself with, but is to us and right, is returned."""
+        fragment = frames6.parse_fragment(frame, self.mac)
+        if fragment is not None:
+            return self._put_together(frame, fragment)
         packet = frames6.parse(frame, self.mac)
         if packet is None:
             self.counters["malformed"] += 1
@@ -106,6 +111,15 @@ class Discovery:
             case _:
                 return packet if self._is_to_us(packet) else None
         return None
+
+    # rfc: 8200:4.5-reassembly
+    def _put_together(self, frame: bytes, fragment: bytes) -> Packet | None:
+        """The message that is complete now. Those of discovery never come in fragments (RFC 6980 section 5)."""
+        made = self.fragments.take(fragment)
+        packet = None if made is None else frames6.parse(frame[: frames6.ETHERNET.size] + made, self.mac)
+        if packet is None or packet.kind in frames6.DISCOVERY or packet.kind == frames6.QUERY:
+            return None
+        return packet if self._is_to_us(packet) else None
 
     def _count(self, valid: bool) -> None:
         if not valid:
@@ -231,6 +245,13 @@ class Discovery:
         message = bytes((frames6.ECHO_REPLY, 0, 0, 0)) + packet.message[4:]
         self._send(packet.source_mac, frames6.build(source, packet.source, message, frames6.DEFAULT_HOPS))
 
+    def _tell(self, source: bytes, destination: bytes, message: bytes) -> None:
+        """Send to whoever takes packets for an address, if that is known."""
+        hop = self.next_hop(destination)
+        mac = None if hop is None else self.neighbours.known(hop)
+        if mac is not None:
+            self._send(mac, frames6.build(source, destination, message, frames6.DEFAULT_HOPS))
+
     def _send_to(self, mac: bytes, source: bytes, destination: bytes, message: bytes) -> None:
         self._send(mac, frames6.build(source, destination, message))
 
@@ -257,5 +278,6 @@ class Discovery:
 
     def run_timers(self, now: float) -> float | None:
         """Do what is due; when the next is."""
-        due = (part.run_timers(now) for part in (self.own, self.routers, self.listeners))
+        due = [part.run_timers(now) for part in (self.own, self.routers, self.listeners)]
+        due.append(self.fragments.run_timers())
         return min((each for each in due if each is not None), default=None)

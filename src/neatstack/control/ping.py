@@ -43,13 +43,11 @@ class Pings:
     def __init__(
         self,
         own: Callable[[bytes], bytes],
-        mtu: int,
         route: Callable[[bytes], bytes | None],
         mac: Callable[[bytes], bytes | None],
         send: Callable[[bytes, bytes], None],
     ) -> None:
         self.own = own
-        self.mtu = mtu
         self._route, self._mac, self._send = route, mac, send
         self.ident = int.from_bytes(os.urandom(2), "big")
         self.under_way: dict[int, Echo] = {}  # by the sequence number on the wire
@@ -58,7 +56,7 @@ class Pings:
     def start(self, message: dict[str, Any], done: Done) -> None:
         """`done` gets the answer, perhaps at once. Raises ValueError for what cannot be sent."""
         destination = ip_address(message["address"])
-        most = (LONGEST if destination.version == 4 else self.mtu) - HEADERS[len(destination.packed)]
+        most = LONGEST - HEADERS[len(destination.packed)]
         size, wait, sequence = message["size"], message["timeout"], message["sequence"]
         if type(size) is not int or not 0 <= size <= most:
             raise ValueError(f"{size} bytes do not go into one packet; at most {most} do")

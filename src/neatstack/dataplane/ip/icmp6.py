@@ -18,6 +18,7 @@ from cython.cimports.neatstack.dataplane.wire.bytes import get16, get32, put32, 
 from cython.cimports.neatstack.dataplane.wire.checksum import add, fold, pseudo_header
 from cython.cimports.neatstack.dataplane.wire.headers import (
     DESTINATION,
+    FRAGMENT_HEADER6,
     HOP_BY_HOP,
     IP6_HEADER,
     PROTOCOL_FRAGMENT,
@@ -29,7 +30,6 @@ from cython.cimports.neatstack.dataplane.wire.headers import (
 )
 
 ICMP_HEADER = cython.declare(uint32_t, 8)
-FRAGMENT_HEADER = cython.declare(uint32_t, 8)
 INFORMATIONAL = cython.declare(uint8_t, 128)  # types from here on are no errors
 REDIRECT = cython.declare(uint8_t, 137)
 MOST_QUOTED = cython.declare(uint32_t, 1280 - 40 - 8)  # RFC 4443 section 3: all that fits into the least MTU
@@ -55,10 +55,10 @@ def error6_arrives(
     left -= ICMP_HEADER
     mtu = get32(icmp + 4) if icmp[0] == TOO_BIG6 else 0
     protocol = quoted[6]
-    if protocol == PROTOCOL_FRAGMENT and left >= IP6_HEADER + FRAGMENT_HEADER + UDP_HEADER:
+    if protocol == PROTOCOL_FRAGMENT and left >= IP6_HEADER + FRAGMENT_HEADER6 + UDP_HEADER:
         if not get16(quoted + IP6_HEADER + 2) & 0xFFF8:
             protocol = quoted[IP6_HEADER]
-            at += FRAGMENT_HEADER
+            at += FRAGMENT_HEADER6
     if UNREACHABLE6 <= icmp[0] <= PARAMETER6 and quoted[0] >> 4 == 6 and is_own(s, get_address(quoted + 8)):
         if protocol == PROTOCOL_UDP:
             told = True
@@ -85,7 +85,7 @@ def may_answer(
     if is_multicast(get_address(packet + 24)) and kind != TOO_BIG6 and not (kind == PARAMETER6 and code == OPTION6):
         return False
     while upper in (HOP_BY_HOP, ROUTING, DESTINATION, PROTOCOL_FRAGMENT) and at + 8 <= length:
-        size = (cython.cast(uint32_t, packet[at + 1]) + 1) << 3 if upper != PROTOCOL_FRAGMENT else FRAGMENT_HEADER
+        size = (cython.cast(uint32_t, packet[at + 1]) + 1) << 3 if upper != PROTOCOL_FRAGMENT else FRAGMENT_HEADER6
         upper = packet[at]
         at += size
     if upper == PROTOCOL_ICMP6 and at < length:

@@ -5,7 +5,7 @@ The chain is bounded: a few headers, a few options in each (RFC 8504 section 5.3
 
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
-from cython.cimports.libc.string import memcmp, memcpy
+from cython.cimports.libc.string import memcmp
 from cython.cimports.neatstack.dataplane.channel.address import (
     Address,
     get_address,
@@ -25,11 +25,11 @@ from cython.cimports.neatstack.dataplane.ip.icmp6 import (
     send_error6,
 )
 from cython.cimports.neatstack.dataplane.ip.output import is_own
-from cython.cimports.neatstack.dataplane.ip.reassembly import WHOLE, Fragment, gather
+from cython.cimports.neatstack.dataplane.ip.reassembly import WHOLE, Fragment, gather_packet6
 from cython.cimports.neatstack.dataplane.stack import FRAGMENT_HEADER, Drop, Stack
 from cython.cimports.neatstack.dataplane.tcp.segment import segment_arrives
 from cython.cimports.neatstack.dataplane.udp.input import datagram_arrives
-from cython.cimports.neatstack.dataplane.wire.bytes import get16, put16, raw32
+from cython.cimports.neatstack.dataplane.wire.bytes import get16
 from cython.cimports.neatstack.dataplane.wire.headers import (
     DESTINATION,
     ETHERNET_HEADER,
@@ -220,7 +220,6 @@ def fragment6_arrives(
 ) -> cython.void:
     """A fragment (RFC 8200 section 4.5), whose header is at `at`, and its number at `named`."""
     f: Fragment
-    front: uint8_t[FRAGMENT_HEADER]
     result: cython.int
     place: uint16_t = get16(packet + at + 2)
     f.offset = place & 0xFFF8
@@ -241,18 +240,8 @@ def fragment6_arrives(
         if not f.offset:
             send_error6(s, packet, at, length, PARAMETER6, FIRST_FRAGMENT6, 0)
         return
-    memcpy(front, packet, at)
-    front[named] = packet[at]
-    memcpy(f.ends, packet + 8, 32)
-    f.number = raw32(packet + at + 4)
-    f.protocol = 0
-    f.version = 6
-    f.congestion = (packet[1] >> 4) & 3
-    f.header = front
-    f.header_length = at
-    result = gather(s.reassembly, s.now, cython.address(f))
+    result = gather_packet6(s.reassembly, s.now, cython.address(f), packet, named, at)
     if result == WHOLE:
-        put16(s.reassembly.whole + 4, cython.cast(uint16_t, s.reassembly.whole_length - IP6_HEADER))
         chain_arrives(s, s.reassembly.whole, s.reassembly.whole_length, False, True)
     elif result >= 0:
         s.counters.drops[result] += 1

@@ -25,6 +25,8 @@ cdef int init_reassembly(Reassembly *r, Counters *counters, uint64_t key0, uint6
 cdef void destroy_reassembly(Reassembly *r) noexcept nogil
 cdef int gather(Reassembly *r, uint64_t now, const Fragment *f) noexcept nogil      # enum Gathered, or enum Drop
 cdef int gather_packet(Reassembly *r, uint64_t now, const uint8_t *packet) noexcept nogil   # the same, of an IPv4 packet
+cdef int gather_packet6(
+    Reassembly *r, uint64_t now, Fragment *f, const uint8_t *packet, uint32_t named, uint32_t at) noexcept nogil
 cdef uint64_t reassembly_deadline(const Reassembly *r) noexcept nogil               # ns; 0: nothing waits
 cdef Partial *overdue(Reassembly *r, uint64_t now) noexcept nogil                   # one whose time is over; NULL: none
 cdef uint32_t beginning(const Reassembly *r, const Partial *p, uint8_t *out, uint32_t most) noexcept nogil

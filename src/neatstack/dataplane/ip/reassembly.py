@@ -29,7 +29,15 @@ from cython.cimports.neatstack.dataplane.stack import (
 )
 from cython.cimports.neatstack.dataplane.wire.bytes import get16, put16, raw16, raw32, set16, set32
 from cython.cimports.neatstack.dataplane.wire.checksum import add, fold
-from cython.cimports.neatstack.dataplane.wire.headers import IP6_HEADER, IP_HEADER, IP_LONGEST, IP_MF, IP_OFFSET
+from cython.cimports.neatstack.dataplane.wire.headers import (
+    FRAGMENT_HEADER6,
+    IP6_HEADER,
+    IP_HEADER,
+    IP_LONGEST,
+    IP_MF,
+    IP_OFFSET,
+    PROTOCOL_FRAGMENT,
+)
 
 LONGEST = cython.declare(uint64_t, 60000000000)  # ns
 # A source that has begun so many others since comes round with its identifications soon: what comes now is another's.
@@ -460,6 +468,33 @@ def gather_packet(
     return result
 
 
+def gather_packet6(
+    r: cython.pointer[Reassembly],
+    now: uint64_t,
+    f: cython.pointer[Fragment],
+    packet: cython.pointer[cython.const[uint8_t]],
+    named: uint32_t,
+    at: uint32_t,
+) -> cython.int:
+    """The same of an IPv6 packet whose fragment header is at `at`, up to FRAGMENT_HEADER; what names it is at `named`.
+    `f` has the place and the data, which must not reach beyond the longest payload."""
+    front: uint8_t[FRAGMENT_HEADER]
+    result: cython.int
+    memcpy(front, packet, at)
+    front[named] = packet[at]
+    memcpy(f.ends, packet + 8, 32)
+    f.number = raw32(packet + at + 4)
+    f.protocol = 0
+    f.version = 6
+    f.congestion = (packet[1] >> 4) & 3
+    f.header = front
+    f.header_length = at
+    result = gather(r, now, f)
+    if result == WHOLE:
+        put16(r.whole + 4, cython.cast(uint16_t, r.whole_length - IP6_HEADER))
+    return result
+
+
 # ---- time ----
 
 
@@ -525,7 +560,38 @@ class Reassembler:
             raise ValueError("no IPv4 header")
         if not (packet[0] & 15) * 4 <= int.from_bytes(packet[2:4], "big") <= len(packet):
             raise ValueError("a wrong length")
-        result: cython.int = gather_packet(cython.address(self._r), now, cython.cast(cython.pointer[uint8_t], octets))
+        return self._made(gather_packet(cython.address(self._r), now, cython.cast(cython.pointer[uint8_t], octets)))
+
+    # rfc: 6946:atomic others, 8200:4.5-atomic
+    def take6(self, packet: bytes, now: int) -> bytes | None:
+        """The same of an IPv6 packet whose fragment header is its first. One that is whole has waited for no other
+        (RFC 6946 section 4)."""
+        octets: cython.p_char = packet
+        f: Fragment
+        result: cython.int
+        end: object = IP6_HEADER + int.from_bytes(packet[4:6], "big")
+        if len(packet) < IP6_HEADER + FRAGMENT_HEADER6 or packet[0] >> 4 != 6 or packet[6] != PROTOCOL_FRAGMENT:
+            raise ValueError("no fragment over IPv6")
+        if not IP6_HEADER + FRAGMENT_HEADER6 <= end <= len(packet):
+            raise ValueError("a wrong length")
+        place: uint16_t = int.from_bytes(packet[42:44], "big")
+        if not place & 0xFFF9:
+            length: object = (end - IP6_HEADER - FRAGMENT_HEADER6).to_bytes(2, "big")
+            return packet[:4] + length + packet[40:41] + packet[7:IP6_HEADER] + packet[48:end]
+        f.offset = place & 0xFFF8
+        f.more = place & 1
+        f.data = cython.cast(cython.pointer[uint8_t], octets) + IP6_HEADER + FRAGMENT_HEADER6
+        f.length = end - IP6_HEADER - FRAGMENT_HEADER6
+        if (f.more and f.length & 7) or f.offset + f.length > 0xFFFF:
+            result = Drop.DROP_FRAGMENT
+        else:
+            result = gather_packet6(
+                cython.address(self._r), now, cython.address(f), cython.cast(cython.pointer[uint8_t], octets), 6, 40
+            )
+        return self._made(result)
+
+    def _made(self, result: cython.int) -> bytes | None:
+        """What is whole; what was dropped is counted."""
         if result >= 0:
             self._counters.drops[result] += 1
         if result != WHOLE:

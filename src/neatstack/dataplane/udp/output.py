@@ -50,6 +50,7 @@ from cython.cimports.neatstack.dataplane.wire.bytes import put16, set16, set32
 from cython.cimports.neatstack.dataplane.wire.checksum import add, add_piece, fold, pseudo_header
 from cython.cimports.neatstack.dataplane.wire.headers import (
     ETHERNET_HEADER,
+    FRAGMENT_HEADER6,
     IP_LONGEST,
     IP_MF,
     PROTOCOL_FRAGMENT,
@@ -57,7 +58,6 @@ from cython.cimports.neatstack.dataplane.wire.headers import (
     UDP_HEADER,
 )
 
-FRAGMENT_HEADER6 = cython.declare(uint32_t, 8)
 UDP_CHECKSUM = cython.declare(uint16_t, 6)  # offset in the UDP header
 
 Route = cython.struct(

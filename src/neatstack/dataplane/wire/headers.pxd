@@ -15,6 +15,7 @@ cdef enum:
     PROTOCOL_ICMP = 1
     PROTOCOL_TCP = 6
     PROTOCOL_UDP = 17
+    FRAGMENT_HEADER6 = 8     # the extension header of a fragment
     PROTOCOL_FRAGMENT = 44   # next headers of IPv6
     PROTOCOL_ICMP6 = 58
     HOP_BY_HOP = 0
