@@ -26,6 +26,10 @@ OPTIONS = {
 }  # fmt: skip
 TARGETS = ((SIX, "::1"), (SIX, OWN), (SIX, "::"), (FOUR, "127.0.0.1"), (SIX, "::ffff:127.0.0.1"))
 BOUND = (("::", False), ("::", True), ("0.0.0.0", None), ("::1", False), ("127.0.0.1", None))
+SOURCES = (
+    "::1", OWN, "::", "2001:db8::9", "ff02::1", "::ffff:127.0.0.7", "::ffff:0.0.0.0", "::ffff:10.4.3.2",
+)  # fmt: skip
+FAR = "10.77.0.1"
 VALUES = (0, 1, 2, 5, 6, 64, 255, 256, -1, -2)
 
 
@@ -216,6 +220,39 @@ def of_each() -> list:
     return told
 
 
+def sources() -> list:
+    """From where a datagram comes that is told to come from there."""
+    told = []
+    for target in ("::1", OWN, "::ffff:127.0.0.1"):
+        with made(SIX, DGRAM, target) as server, made(SIX, DGRAM, "::") as client:
+            server.settimeout(5)
+            for source in SOURCES:
+                info = [(V6, socket.IPV6_PKTINFO, struct.pack("=16sI", socket.inet_pton(SIX, source), 0))]
+                sent = attempt(client.sendmsg, [b"x"], info, 0, server.getsockname())
+                came = server.recvfrom(9)[1][0] if sent == 1 else None
+                told.append([target, source, sent, came])
+    return told
+
+
+def segments() -> list:
+    """What UDP_SEGMENT cuts, and what may not be cut: Linux refused that with EINVAL before 6.14 and 6.1.129."""
+    told = []
+    for family, target, most in ((FOUR, FAR, 1472), (SIX, f"::ffff:{FAR}", 1472), (SIX, f"{OWN[:-1]}1", 1452)):
+        for segment, length in (
+            (most, 3000),
+            (most + 1, 3000),
+            (65535, most),
+            (65535, most + 1),
+            (most + 1, 9),
+            (9, 9000),
+        ):
+            with made(family, DGRAM) as client:
+                client.setsockopt(socket.IPPROTO_UDP, 103, segment)
+                sent = attempt(client.sendto, bytes(length), (target, 9))
+                told.append([target, segment, length, "refused" if sent in ("EINVAL", "EMSGSIZE") else sent])
+    return told
+
+
 def errors() -> list:
     """Nobody listens there."""
     told = []
@@ -253,7 +290,7 @@ def inherited() -> list:
 
 
 def main() -> None:
-    parts = (pairs, refusals, raw_names, conflicts, options, datagrams, of_each, errors, inherited)
+    parts = (pairs, refusals, raw_names, conflicts, options, datagrams, of_each, sources, segments, errors, inherited)
     print(json.dumps({part.__name__: part() for part in parts}))
 
 

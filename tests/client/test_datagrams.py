@@ -211,8 +211,15 @@ def test_ancillary_data():
     assert [value for _, _, value in found][1:] == [struct.pack("i", 9), b"\x04"]
     b.sendto(b"z", a.getsockname())
     assert a.recvmsg(10, socket.CMSG_SPACE(12))[2] == socket.MSG_CTRUNC
-    with raises(errno.EINVAL):
-        b.sendmsg([b"y"], [(0, socket.IP_TTL, struct.pack("i", 0))], 0, a.getsockname())
+    long, short = struct.pack("i", 9) + bytes(4), b"\x09"
+    for level, kind, value in (
+        (0, socket.IP_TTL, struct.pack("i", 0)), (0, socket.IP_TTL, short), (0, socket.IP_TTL, long),
+        (0, socket.IP_TOS, long), (0, IP_PKTINFO, bytes(16)), (socket.SOL_SOCKET, 61, bytes(8)),
+    ):  # fmt: skip
+        with raises(errno.EINVAL):
+            b.sendmsg([b"y"], [(level, kind, value)], 0, a.getsockname())
+    b.sendmsg([b"short"], [(0, socket.IP_TOS, b"\x08")], 0, a.getsockname())
+    assert a.recvmsg(10, 200)[1][2][2] == b"\x08"
 
 
 @on_both
@@ -222,6 +229,11 @@ def test_the_source_address_by_message():
     info = struct.pack("i4s4s", 0, socket.inet_aton("127.0.0.7"), bytes(4))
     b.sendmsg([b"x"], [(socket.IPPROTO_IP, IP_PKTINFO, info)], 0, a.getsockname())
     assert a.recvfrom(10) == (b"x", ("127.0.0.7", b.getsockname()[1]))
+    with raises(errno.ENETUNREACH):
+        b.sendmsg([b"x"], [(0, IP_PKTINFO, struct.pack("i4s4s", 0, b"\x0a\4\3\2", bytes(4)))], 0, a.getsockname())
+    six = struct.pack("16si", socket.inet_pton(socket.AF_INET6, "::ffff:10.4.3.2"), 0)
+    b.sendmsg([b"y"], [(socket.IPPROTO_IPV6, 50, six)], 0, a.getsockname())  # it says nothing to a socket of IPv4
+    assert a.recv(10) == b"y"
 
 
 @on_both
@@ -258,6 +270,8 @@ def test_segments_and_coalescing():
     assert got == data and found == [(socket.IPPROTO_UDP, UDP_GRO, struct.pack("i", 1000))]
     with raises(errno.EINVAL):
         b.sendmsg([data], [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("H", 1))], 0, a.getsockname())
+    b.sendmsg([b"whole"], [(socket.IPPROTO_UDP, UDP_SEGMENT, b"\xff\xff")], 0, a.getsockname())
+    assert a.recv(5000) == b"whole"
 
 
 @on_both

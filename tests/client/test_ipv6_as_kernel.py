@@ -35,7 +35,8 @@ def rows(told: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("part", [
-    "pairs", "refusals", "raw_names", "conflicts", "options", "datagrams", "of_each", "errors", "inherited",
+    "pairs", "refusals", "raw_names", "conflicts", "options", "datagrams", "of_each", "sources", "segments", "errors",
+    "inherited",
 ])  # fmt: skip
 def test_the_kernel_says_the_same(both: tuple[Told, Told], part: str) -> None:
     ours, kernels = (rows(side[part]) for side in both)

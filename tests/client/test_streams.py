@@ -258,6 +258,31 @@ def test_descriptors() -> None:
 
 
 @on_stack
+def test_names_of_scopes() -> None:
+    """The one interface of the stack; names that the host does not know are the stack's."""
+    for scope in ("1", "lo", "neat9"):
+        found = socket.getaddrinfo(f"fe80::7%{scope}", 80, type=socket.SOCK_STREAM)
+        assert [name for *_, name in found] == [("fe80::7", 80, 0, 1)], found
+    for name in ("fd77::7%neat9", "fe80::7%", "nobody%neat9", "fe80::" + "7" * 50 + "%neat9"):
+        try:
+            raise AssertionError(socket.getaddrinfo(name, 80))
+        except socket.gaierror as error:
+            assert error.args[0] == socket.EAI_NONAME, (name, error)
+
+
+@on_stack
+def test_passing_to_another_process_is_refused() -> None:
+    """SCM_RIGHTS would give it what is no socket of the stack."""
+    ours = socket.socket()
+    one, other = socket.socketpair()
+    with raises(errno.EOPNOTSUPP):
+        socket.send_fds(one, [b"x"], [0, ours.fileno()])
+    socket.send_fds(one, [b"y"], [one.fileno()])
+    data, (fd,), _, _ = socket.recv_fds(other, 10, 1)
+    assert data == b"y" and os.fstat(fd).st_ino == os.fstat(one.fileno()).st_ino
+
+
+@on_stack
 def test_addresses_that_cannot_be_bound() -> None:
     one, port = listener()
     other = socket.socket()

@@ -443,6 +443,16 @@ def test_errors_are_limited(lab: Lab6) -> None:
     assert len(lab.takes(*[packet(UDP, udp(b"q", 9))] * 300)) == 200
 
 
+@pytest.mark.parametrize(
+    ("group", "heard"), [("ff02::1", True), ("ff01::1", True), ("ff02::2", False), ("ff05::1", False)]
+)
+def test_all_nodes_are_everybody(lab: Lab6, group: str, heard: bool) -> None:
+    """RFC 4291 section 2.8: a host is in the groups of all nodes, whether somebody has joined them or not."""
+    s = lab.datagram_socket(53, "::")
+    lab.takes(packet(UDP, udp(b"all", destination=group), destination=group), mac=GROUP[:5] + wire(group)[15:])
+    assert len(s.recv_all()) == heard
+
+
 def too_big(mtu: int, quoted: bytes) -> bytes:
     return packet(ICMP, summed(ICMP, struct.pack("!BBHI", 2, 0, 0, mtu) + quoted, 2, "fd00::99"), "fd00::99")
 

@@ -518,6 +518,7 @@ ssize_t sock_sendfile(struct sock *s, int from, off_t *offset, size_t count);
 ssize_t sock_splice(struct sock *s, int pipe, bool out, const off64_t *socket_offset, const off64_t *pipe_offset,
                     size_t length, unsigned flags);
 ssize_t sent_result(ssize_t result, int flags);
+bool passes_sockets(const struct msghdr *message);
 ssize_t sock_receive_message(struct sock *s, struct msghdr *message, int flags);
 ssize_t sock_send_message(struct sock *s, const struct msghdr *message, int flags);
 int sock_receive_messages(struct sock *s, struct mmsghdr *messages, unsigned count, int flags, const struct timespec *timeout);
@@ -529,7 +530,7 @@ bool zerocopy_untold(const struct sock *s);
 ssize_t zerocopy_tell(struct sock *s, struct msghdr *message);
 
 /* ---- ipv6.c ---- */
-int ipv6_read_control(const struct cmsghdr *c, struct sending *how);
+int ipv6_read_control(const struct cmsghdr *c, bool four, struct sending *how);
 void ipv6_write_control(const struct sock *s, struct writer *w, const struct neat_datagram *d);
 
 /* ---- wait.c ---- */

@@ -28,7 +28,7 @@ int datagram_uncork(struct sock *s);
 ssize_t datagram_receive(struct sock *s, struct msghdr *message, int flags);
 uint32_t datagram_waiting(struct sock *s);
 uint32_t datagram_unsent(struct sock *s);
-int datagram_read_control(const struct msghdr *message, bool four, struct sending *how);
+int datagram_read_control(const struct sock *s, const struct msghdr *message, bool four, struct sending *how);
 void datagram_write_control(const struct sock *s, struct msghdr *message, const struct neat_datagram *d, uint32_t segment);
 int datagram_error(struct sock *s);
 bool datagram_failing(const struct sock *s);

@@ -15,7 +15,7 @@ static int read_one(const struct cmsghdr *c, struct sending *how)
     int number = 0;
 
     if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
-        if (length < sizeof info)
+        if (length != sizeof info)
             return -EINVAL;
         memcpy(&info, CMSG_DATA(c), sizeof info);
         how->source = neat_map(info.ipi_spec_dst.s_addr);
@@ -27,11 +27,13 @@ static int read_one(const struct cmsghdr *c, struct sending *how)
         memcpy(&how->segment, CMSG_DATA(c), sizeof how->segment);
         return 0;
     }
+    if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TXTIME)
+        return -EINVAL; /* there is no SO_TXTIME */
     if (c->cmsg_level != IPPROTO_IP || (c->cmsg_type != IP_TOS && c->cmsg_type != IP_TTL))
         return c->cmsg_level == IPPROTO_IP ? -EINVAL : 0;
-    if (length >= sizeof number)
+    if (length == sizeof number)
         memcpy(&number, CMSG_DATA(c), sizeof number);
-    else if (length == 1)
+    else if (length == 1 && c->cmsg_type == IP_TOS)
         number = *CMSG_DATA(c);
     else
         return -EINVAL;
@@ -43,8 +45,8 @@ static int read_one(const struct cmsghdr *c, struct sending *how)
     return number < 1 || number > 255 ? -EINVAL : 0;
 }
 
-/* `four`: of a datagram to an address of IPv4. */
-int datagram_read_control(const struct msghdr *message, bool four, struct sending *how)
+/* `four`: of a datagram to an address of IPv4. A source must be an address of ours. */
+int datagram_read_control(const struct sock *s, const struct msghdr *message, bool four, struct sending *how)
 {
     struct msghdr copy = *message;
     int error = 0;
@@ -53,11 +55,13 @@ int datagram_read_control(const struct msghdr *message, bool four, struct sendin
         size_t left = (size_t)((uint8_t *)message->msg_control + message->msg_controllen - (uint8_t *)c);
         if (c->cmsg_len < sizeof *c || c->cmsg_len > left)
             error = -EINVAL;
-        else if (c->cmsg_level == IPPROTO_IPV6 && (!four || c->cmsg_type == IPV6_PKTINFO))
-            error = ipv6_read_control(c, how);
+        else if (c->cmsg_level == IPPROTO_IPV6 && s->family == AF_INET6 && (!four || c->cmsg_type == IPV6_PKTINFO))
+            error = ipv6_read_control(c, four, how);
         else if (four || c->cmsg_level != IPPROTO_IP)
             error = read_one(c, how);
     }
+    if (!error && !neat_is_any(how->source) && !is_own(how->source))
+        error = four ? -ENETUNREACH : -EINVAL;
     return error;
 }
 

@@ -104,7 +104,7 @@ static int fill_in(struct sock *s, struct neat_datagram *d, const struct msghdr 
     how.tos = four ? o->tos : o->traffic_class;
     how.ttl = ttl;
     if (!error && message->msg_controllen)
-        error = datagram_read_control(message, four, &how);
+        error = datagram_read_control(s, message, four, &how);
     if (!error)
         error = datagram_reach(s, remote.address);
     if (error)
@@ -133,11 +133,13 @@ static int fits(struct sock *s, const struct neat_datagram *d, size_t length)
 
     if (length > (four ? NEAT_DATAGRAM_LARGEST : NEAT_DATAGRAM_LARGEST6))
         return -EMSGSIZE;
-    if ((d->segment && length > d->segment) || (d->flags & NEAT_DATAGRAM_DONT_FRAGMENT)) {
+    if (d->segment || (d->flags & NEAT_DATAGRAM_DONT_FRAGMENT)) {
         uint32_t mtu = d->flags & NEAT_DATAGRAM_DEVICE ? device_mtu(d->remote) : path_mtu(d->remote);
         uint32_t most = mtu - (four ? HEADERS4 : HEADERS6);
+        if (d->segment && (d->segment < length ? d->segment : length) > most)
+            return -EMSGSIZE; /* none of them may be cut into fragments */
         if (d->segment && length > d->segment)
-            return d->segment > most || length > (size_t)d->segment * NEAT_DATAGRAM_SEGMENTS ? -EINVAL : 0;
+            return length > (size_t)d->segment * NEAT_DATAGRAM_SEGMENTS ? -EINVAL : 0;
         if (length > most) {
             datagram_refused(s, d, mtu);
             return -EMSGSIZE;

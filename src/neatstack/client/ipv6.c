@@ -204,7 +204,7 @@ static int read_number(const struct cmsghdr *c, int least, int *number)
 }
 
 /* One of IPPROTO_IPV6 for a datagram to an address of IPv6, or mapped. */
-int ipv6_read_control(const struct cmsghdr *c, struct sending *how)
+int ipv6_read_control(const struct cmsghdr *c, bool four, struct sending *how)
 {
     struct in6_pktinfo info;
     int number = 0, error;
@@ -215,6 +215,8 @@ int ipv6_read_control(const struct cmsghdr *c, struct sending *how)
             return -EINVAL;
         memcpy(&info, CMSG_DATA(c), sizeof info);
         memcpy(&how->source, &info.ipi6_addr, sizeof how->source);
+        if (neat_is_v4(how->source) != four)
+            return -EINVAL;
         return info.ipi6_ifindex && info.ipi6_ifindex != INTERFACE ? -ENODEV : 0;
     case IPV6_HOPLIMIT:
         error = read_number(c, -1, &number);

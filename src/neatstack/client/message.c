@@ -35,6 +35,23 @@ static int message_refused(const struct msghdr *message)
     return nowhere(message) ? -EFAULT : vector_refused(message->msg_iov, message->msg_iovlen, -EMSGSIZE);
 }
 
+/* SCM_RIGHTS: a receiver would have the placeholder, which is no socket of the stack. */
+bool passes_sockets(const struct msghdr *message)
+{
+    struct msghdr copy = *message;
+
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&copy); c && c->cmsg_len >= sizeof *c; c = CMSG_NXTHDR(&copy, c)) {
+        size_t count = c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS ? (c->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
+        for (size_t i = 0; i < count; i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
+            if (sock_of(fd))
+                return true;
+        }
+    }
+    return false;
+}
+
 ssize_t sock_receive_message(struct sock *s, struct msghdr *message, int flags)
 {
     int error = message_refused(message);

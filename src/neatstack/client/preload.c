@@ -218,7 +218,11 @@ EXPORT ssize_t sendto(int fd, const void *buffer, size_t length, int flags, cons
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 {
     struct sock *s = sock_of(fd);
-    return s ? result(sock_send_message(s, message, flags)) : real()->sendmsg(fd, message, flags);
+    if (s)
+        return result(sock_send_message(s, message, flags));
+    if (unlikely(message && message->msg_controllen) && passes_sockets(message))
+        return result(-EOPNOTSUPP);
+    return real()->sendmsg(fd, message, flags);
 }
 
 EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags)

@@ -248,6 +248,10 @@ def test_one_send_many_segments():
     s.send(data, PEER, 9, segment=1)  # too many of them
     lab.run()
     assert len(lab.datagrams) == 5 and lab.drops("udp_send") == 2
+    s.send(b"whole", PEER, 9, segment=65535)
+    s.send(bytes(2000), PEER, 9, segment=2000)  # not more than one: as if nothing had been said
+    lab.run()
+    assert lab.datagrams[5].payload == b"whole" and lab.drops("udp_send") == 2
 
 
 @pytest.mark.parametrize("where", ["127.0.0.1", "127.3.4.5", STACK])

@@ -63,6 +63,12 @@ NEAT_INLINE int neat_is_multicast(struct neat_address a)
     return neat_is_v4(a) ? NEAT_WIRE32(neat_v4(a)) >> 28 == 14 : NEAT_WIRE64(a.hi) >> 56 == 0xff;
 }
 
+/* All nodes of the interface, or of the link: ff01::1 and ff02::1 (RFC 4291 section 2.7.1). */
+NEAT_INLINE int neat_is_all_nodes(struct neat_address a)
+{
+    return a.lo == NEAT_LOOPBACK6 && (NEAT_WIRE64(a.hi) == 0xff01ull << 48 || NEAT_WIRE64(a.hi) == 0xff02ull << 48);
+}
+
 /* fe80::/10 */
 NEAT_INLINE int neat_is_link_local(struct neat_address a)
 {

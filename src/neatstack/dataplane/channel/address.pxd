@@ -13,6 +13,7 @@ cdef extern from "neatstack/dataplane/channel/address.h" nogil:
     bint same "neat_same"(Address a, Address b)
     bint is_loopback "neat_is_loopback"(Address a)
     bint is_multicast "neat_is_multicast"(Address a)
+    bint is_all_nodes "neat_is_all_nodes"(Address a)
     bint is_link_local "neat_is_link_local"(Address a)
     bint matches "neat_matches"(Address a, Address b, uint32_t prefix)
     uint32_t common "neat_common"(Address a, Address b)

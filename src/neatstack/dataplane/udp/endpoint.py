@@ -11,6 +11,7 @@ from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
 from cython.cimports.neatstack.dataplane.channel.address import (
     Address,
+    is_all_nodes,
     is_any,
     is_multicast,
     is_v4,
@@ -348,8 +349,8 @@ def group_at(u: cython.pointer[Datagrams], group_be: Address) -> uint32_t:
 
 
 def joined(s: cython.pointer[Stack], group_be: Address) -> cython.bint:
-    """Whether what is sent to a group is for us at all: broadcast, all hosts (RFC 1112 section 4), or joined."""
-    if not is_multicast(group_be) or same(group_be, mapped(ALL_HOSTS_BE)):
+    """Whether what goes to a group is for us at all: broadcast, all hosts (RFC 1112 section 4) or nodes, or joined."""
+    if not is_multicast(group_be) or same(group_be, mapped(ALL_HOSTS_BE)) or is_all_nodes(group_be):
         return True
     return group_at(s.udp, group_be) < s.udp.group_count
 

@@ -178,7 +178,7 @@ def send_datagram(
     else why it cannot be sent: -EINVAL, -EHOSTUNREACH, -EMSGSIZE.
     """
     route: Route
-    size: uint32_t = d.segment if d.segment else d.length
+    size: uint32_t = d.segment if 0 < d.segment < d.length else d.length
     copies: uint32_t = 1
     packets: uint32_t = 1
     most: uint32_t
@@ -188,17 +188,14 @@ def send_datagram(
     failed: cython.int = find_route(s, e, d, cython.address(route))
     if failed:
         return failed
-    if (
-        d.length > (NEAT_DATAGRAM_LARGEST if is_v4(route.remote_be) else NEAT_DATAGRAM_LARGEST6)
-        or size > NEAT_DATAGRAM_LARGEST6
-    ):
+    if d.length > (NEAT_DATAGRAM_LARGEST if is_v4(route.remote_be) else NEAT_DATAGRAM_LARGEST6):
         return -EMSGSIZE
     most = route.mtu - ip_header(route.remote_be)
     each = part_of(cython.address(route), most)
-    if size and d.length > size:
+    if d.length > size:
         packets = (d.length + size - 1) // size
         if packets > NEAT_DATAGRAM_SEGMENTS or size + UDP_HEADER > most:
-            return -EINVAL  # as Linux: segments must not be cut into fragments
+            return -EINVAL  # the library has refused it: segments must not be cut into fragments
     if size + UDP_HEADER > most and not route.loopback:
         if route.whole:
             return -EMSGSIZE
