@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neatstack.dataplane.ip.reassembly import Reassembler
+from neatstack.dataplane.ip.reassembler import Reassembler
 from tests.support.lab import PEER, PEER_MAC, STACK, STACK_MAC, Lab
 from tests.support.packet import (
     Datagram,

@@ -79,7 +79,7 @@ def test_control_takes_only_plain_python_from_the_data_plane():
 
     Link is another process, and puts datagrams together as replicas do.
     """
-    allowed = {"channel.create", "ip.reassembly"}
+    allowed = {"channel.create", "ip.reassembler"}
     for path in tracked(".py"):
         if path.is_relative_to(ROOT / "src/neatstack/control"):
             used = imports(path.read_text())

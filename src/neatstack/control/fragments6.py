@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from neatstack.control import frames6
 from neatstack.control.packets import ERRORS, Limit, now_ns
-from neatstack.dataplane.ip.reassembly import Reassembler
+from neatstack.dataplane.ip.reassembler import Reassembler
 
 
 class Fragments6:

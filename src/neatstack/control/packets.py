@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from neatstack.control import frames
-from neatstack.dataplane.ip.reassembly import Reassembler
+from neatstack.dataplane.ip.reassembler import Reassembler
 
 ERRORS = 200  # a second, as of a replica (RFC 1122 section 3.2.2.1)
 QUOTED = 128  # bytes of what an error is about
