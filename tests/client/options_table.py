@@ -56,6 +56,8 @@ def one(sock: socket.socket, level: int, name: int, values) -> list:
         told.append((value, attempt(lambda v=value: sock.setsockopt(level, name, v)),
                      attempt(lambda: sock.getsockopt(level, name))))  # fmt: skip
     told.append(attempt(lambda: sock.setsockopt(level, name, b"\1\0")))  # too short
+    if level == SOL:
+        told += [attempt(lambda size=size: sock.setsockopt(level, name, None, size)) for size in (0, 4)]
     told.append(attempt(lambda: len(sock.getsockopt(level, name, 2))))
     told.append(attempt(lambda: len(sock.getsockopt(level, name, 64))))
     return told

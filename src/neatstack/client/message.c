@@ -40,9 +40,13 @@ bool passes_sockets(const struct msghdr *message)
 {
     struct msghdr copy = *message;
 
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(&copy); c && c->cmsg_len >= sizeof *c; c = CMSG_NXTHDR(&copy, c)) {
-        size_t count = c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS ? (c->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
-        for (size_t i = 0; i < count; i++) {
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&copy); c; c = CMSG_NXTHDR(&copy, c)) {
+        size_t left = (size_t)((uint8_t *)message->msg_control + message->msg_controllen - (uint8_t *)c);
+        if (c->cmsg_len < sizeof *c || c->cmsg_len > left)
+            return false; /* the kernel refuses it */
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
             int fd;
             memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
             if (sock_of(fd))

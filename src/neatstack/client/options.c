@@ -183,8 +183,10 @@ static int set_option(struct sock *s, struct options *o, int level, int name, co
 
 int option_set(struct sock *s, int level, int name, const void *value, socklen_t length)
 {
-    if (!value)
+    if (!value && length)
         return -EFAULT;
+    if (!value)
+        value = "";
     sock_lock(s);
     struct options changed = s->options;
     int error = s->udp ? datagram_set_option(s, level, name, value, length) : OPTION_COMMON;
