@@ -96,8 +96,23 @@ def refusals() -> list:
         if family == SIX:
             told.append(attempt(made(family, kind).connect, ("fe80::1", 9)))
             told.append(attempt(made(family, kind, only=True).connect, ("::ffff:127.0.0.1", 9)))
+            told.extend(from_one_family_to_another(kind))
         if kind == STREAM:
             told.append(attempt(made(family, kind).connect, ("::1" if family == SIX else "127.0.0.1", 9)))
+    return told
+
+
+def from_one_family_to_another(kind: int) -> list:
+    """From an address of one family to one of the other: not at all, whether bound to it or not connected yet."""
+    told = []
+    four = "::ffff:127.0.0.1"
+    for bound, target in (("::1", four), (OWN, four), (four, "::1"), (four, OWN), ("::", "::1"), ("::", four)):
+        with socket.socket(SIX, kind) as sock:
+            sock.bind((bound, 0))
+            told.append([bound, target, attempt(sock.connect, (target, 9))])
+        with socket.socket(SIX, DGRAM) as sock:
+            sock.bind((bound, 0))
+            told.append(attempt(sock.sendto, b"x", (target, 9)))
     return told
 
 

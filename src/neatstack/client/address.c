@@ -95,6 +95,8 @@ int get_address(const struct sock *s, const struct sockaddr *from, socklen_t len
         end->address = loopback_beside(neat_is_v4(s->local.address) ? s->local.address : end->address);
     if (s->family == AF_INET6 && s->options.v6only && neat_is_v4(end->address))
         return four ? -EAFNOSUPPORT : -ENETUNREACH;
+    if (!neat_is_any(s->local.address) && neat_is_v4(s->local.address) != neat_is_v4(end->address)) /* from one family to another */
+        return neat_is_v4(end->address) ? -ENETUNREACH : -EAFNOSUPPORT;
     return 0;
 }
 

@@ -208,9 +208,14 @@ def test_connect_without_a_route():
 
 
 @pytest.mark.rfc("9293:MUST-43", "1122:own-source", "1122:choose-source")
-def test_connect_from_an_address_that_is_not_ours():
+@pytest.mark.parametrize(
+    ("remote", "local"),
+    [(PEER, "10.0.0.77"), ("127.0.0.1", "::1"), ("::1", "127.0.0.1")],
+    ids=["not ours", "from IPv6 to IPv4", "from IPv4 to IPv6"],
+)
+def test_connect_from_an_address_that_cannot_be(remote, local):
     lab = Lab()
-    socket = lab.program.connect(PEER, 80, local="10.0.0.77")
+    socket = lab.program.connect(remote, 80, local=local)
     lab.run()
     assert socket.state == neat.STATE_CLOSED
     assert socket.error == errno.EADDRNOTAVAIL

@@ -3,7 +3,7 @@
 import cython
 from cython.cimports.libc.errno import EADDRNOTAVAIL, EINVAL, ENETUNREACH, ENOBUFS
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
-from cython.cimports.neatstack.dataplane.channel.address import Address, is_loopback
+from cython.cimports.neatstack.dataplane.channel.address import Address, is_loopback, is_v4
 from cython.cimports.neatstack.dataplane.channel.atomic import load8
 from cython.cimports.neatstack.dataplane.channel.buffers import refresh_rx, rx_head, tx_tail
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_QUICKACK, NEAT_NO_FIN_WAIT
@@ -54,13 +54,13 @@ def connect(
 ) -> cython.int:
     """Active open, for a socket of a channel. The index of the TCB, in SYN-SENT; the SYN leaves with this batch.
 
-    -EADDRNOTAVAIL: the local address is not ours, or the flow is in use (TIME-WAIT with timestamps is not, from a port
-    that the program has chosen), or not steered here, or no port is left;
+    -EADDRNOTAVAIL: the local address is not ours or of the other family, or the flow is in use (TIME-WAIT with
+    timestamps is not, from a port that the program has chosen), or not steered here, or no port is left;
     -EINVAL: from a loopback address to elsewhere; -ENETUNREACH: no way there; -ENOBUFS: no TCB is left.
     """
     i: uint32_t
     used: uint32_t = 0
-    if not is_local(s, local_be):
+    if not is_local(s, local_be) or is_v4(local_be) != is_v4(remote_be):
         return -EADDRNOTAVAIL
     if is_loopback(local_be) and not is_local(s, remote_be):
         return -EINVAL
