@@ -1,6 +1,7 @@
 """Channels of dead programs that replicas still need."""
 
 import asyncio
+import gc
 import os
 import signal
 from pathlib import Path
@@ -32,6 +33,7 @@ async def lingering(stage: Stage, in_use: bool = True) -> int:
 @staged
 async def test_kept_until_all_have_let_go(stage: Stage) -> None:
     assert all(slot.page_read_only >= 0 for slot in stage.slots)  # for good, once a program has come
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     channel = await lingering(stage)
     entry = stage.store.entries[f"channel.{channel}"]
@@ -211,6 +213,7 @@ async def test_very_many_programs_leave_nothing(stage: Stage) -> None:
     """Half of them linger for a while."""
     from neatstack.control.programs import Peer
 
+    gc.collect()  # other tests' descriptors
     before = len(os.listdir("/proc/self/fd"))
     peer = Peer(os.getpid(), 0)
     stage.behave(in_use=list(range(0, 256, 2)))
