@@ -55,6 +55,8 @@ def sides(lab: Lab) -> Iterator[tuple[Side, Side]]:
     """A stack with its replicas, and the kernel with an interface."""
     with lab.scope():
         kernel = lab.namespace("kernel")
+        with kernel.entered():
+            Path("/proc/sys/net/ipv4/tcp_fastopen").write_text("3")
         lab.veth(kernel, f"{OWN}/24", lab.namespace("far"), "10.77.0.1/24")
         kernel.ip("route", "add", "default", "via", "10.77.0.1")
         yield lab.stack(options=["--address", "fd77::2/64"]).programs, kernel

@@ -21,6 +21,7 @@ from tests.client.options_table import SOL, TCP, attempt
 
 FIONREAD, SIOCOUTQNSD = 0x541B, 0x894B
 SO_RCVLOWAT, SO_RCVTIMEO, SO_SELECT_ERR_QUEUE, TCP_INQ, TCP_NOTSENT_LOWAT, IP_RECVERR = 18, 20, 45, 36, 25, 11
+FASTOPEN_CONNECT = 30
 OOB, PEEK, WAITALL, FASTOPEN = socket.MSG_OOB, socket.MSG_PEEK, socket.MSG_WAITALL, 0x20000000
 SOON = 0.03  # seconds until what was sent is there
 SCRIPTS: dict[str, list[tuple[Any, ...]]] = {
@@ -183,6 +184,31 @@ def empty_fast_open(address: str) -> list[Any]:
     return told
 
 
+def fast_open(address: str) -> list[Any]:
+    """A nonblocking client before a cookie of the server is known, and after: MSG_FASTOPEN, TCP_FASTOPEN_CONNECT."""
+    told = []
+    with socket.socket() as server:
+        server.bind(("0.0.0.0", 0))
+        server.listen()
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 5)
+        name = address, server.getsockname()[1]
+        for sends in (False, True, False):
+            with socket.socket() as client:
+                client.setblocking(False)
+                if sends:
+                    told.append(attempt(lambda client=client: client.sendto(b"early", FASTOPEN, name)))
+                else:
+                    client.setsockopt(socket.IPPROTO_TCP, FASTOPEN_CONNECT, 1)
+                    told.append(client.connect_ex(name))
+                told.append(polled(client, select.POLLOUT, 1000))
+                told.append(attempt(lambda client=client: client.recv(10)))
+                told.append(attempt(lambda client=client: client.send(b"later")))
+                served, _ = server.accept()
+                with served:
+                    told.append(len(served.recv(10, WAITALL if sends and told[-4] == 5 else 0)))
+    return told
+
+
 def errors(address: str) -> list[Any]:
     """SO_SELECT_ERR_QUEUE: whether an error is urgent, too."""
     told = []
@@ -201,6 +227,7 @@ def errors(address: str) -> list[Any]:
 def main(address: str) -> None:
     told = {name: play(address, script) for name, script in SCRIPTS.items()}
     told["fast open of nothing"] = empty_fast_open(address)
+    told["fast open"] = fast_open("127.0.0.7")
     told["errors"] = errors(address)
     print(json.dumps(told))
 

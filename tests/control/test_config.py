@@ -25,6 +25,18 @@ def test_command_line_wins(tmp_path: Path) -> None:
     assert Settings.from_json(settings.to_json()) == settings
 
 
+def test_what_tcp_goes_without_and_the_keys_of_fast_open(tmp_path: Path) -> None:
+    file = tmp_path / "web.toml"
+    file.write_text(
+        'timestamps = false\nslow_start_after_idle = false\nfastopen = 0x403\nfastopen_key = "1-2-3-A0b0C0d0"'
+    )
+    settings = load(file, {})
+    assert (settings.without, settings.fastopen) == (["timestamps", "slow_start_after_idle"], 0x403)
+    assert settings.fastopen_keys == "010000000200000003000000d0c0b0a0"  # as Linux: each group a word, low byte first
+    assert load(file, {"fastopen_key": "1-2-3-4,5-6-7-8"}).fastopen_keys == "".join(f"0{n}000000" for n in range(1, 9))
+    assert Settings.from_json(settings.to_json()) == settings
+
+
 def test_recovery_in_file_and_command_line(tmp_path: Path) -> None:
     file = tmp_path / "web.toml"
     file.write_text('recovery = "reset"\nspares = 0\nallow_faults = true\n')
@@ -150,6 +162,10 @@ def test_rejuvenation_as_seconds_and_as_text(tmp_path: Path) -> None:
     ({"receive_buffer": 1 << 30}, "sockets", "room for 512 of a program; got 8192"),
     ({"send_buffer": 1 << 31}, "send_buffer", "1073741824"),
     ({"ecn": "yes"}, "ecn", "'off', 'passive' or 'active'"),
+    ({"timestamps": 7}, "timestamps", "7"),
+    ({"fastopen": 8}, "fastopen", "0x400"),
+    ({"fastopen_key": "a1-b2-c3"}, "fastopen_key", "four groups"),
+    ({"fastopen_key": "a1-b2-c3-d4,a1"}, "fastopen_key", "two such keys"),
     ({"spares": 9}, "spares", "8"),
     ({"spares": -1}, "spares", "0"),
     ({"allow_faults": "perhaps"}, "allow_faults", "perhaps"),

@@ -487,6 +487,7 @@ struct text { /* what a SYN shall take along; NULL: nothing */
     const struct iovec *iov;
     int count;
 };
+bool takes_text_in_syn(struct neat_address remote);
 int sock_connect_with(struct sock *s, const struct sockaddr *address, socklen_t length, const struct text *text, bool wait);
 void post_answered(struct sock *post);
 void posts_apply_options(struct sock *listener);

@@ -212,6 +212,19 @@ int sock_connect(struct sock *s, const struct sockaddr *address, socklen_t lengt
     return sock_connect_with(s, address, length, NULL, true);
 }
 
+/* Whether text may go with a SYN to a host: some replica has its cookie, or the operator wants none. */
+bool takes_text_in_syn(struct neat_address remote)
+{
+    uint32_t tag = neat_fast_tag(remote);
+
+    if (neat.page->fastopen & NEAT_FASTOPEN_CLIENT_BARE)
+        return true;
+    for (unsigned r = 0; r < neat.replicas; r++)
+        if (load_relaxed(&neat.peers[r].page->fast[tag % NEAT_FAST]) == tag)
+            return true;
+    return false;
+}
+
 /* connect(), with text for the SYN. `wait`: as the socket says, else not. */
 int sock_connect_with(struct sock *s, const struct sockaddr *address, socklen_t length, const struct text *text, bool wait)
 {
@@ -247,10 +260,14 @@ int sock_connect_with(struct sock *s, const struct sockaddr *address, socklen_t 
         error = -take_error(s);
     else if (s->phase == PHASE_FRESH) {
         struct flow f = flow_to(s, remote);
+        static const struct text none;
         if (s->options.fastopen_connect && !text && !s->deferred) {
-            s->deferred_to = remote;
-            s->deferred = true;
-            goto out;
+            if (takes_text_in_syn(remote.address)) {
+                s->deferred_to = remote;
+                s->deferred = true;
+                goto out;
+            }
+            text = &none; /* the SYN asks for a cookie */
         }
         error = s->deferred ? -EISCONN : start_connect(s, &f, text);
     }

@@ -75,7 +75,7 @@ ssize_t nothing_to_receive(struct sock *s, uint8_t state, uint8_t seen)
 /* What recv() says when the socket is not connected. */
 ssize_t receive_unconnected(struct sock *s)
 {
-    if (s->phase == PHASE_CONNECTING)
+    if (s->phase == PHASE_CONNECTING || s->deferred)
         return -EAGAIN;
     int error = take_error(s);
     return error ? -error : -ENOTCONN;
@@ -488,13 +488,14 @@ void put_first(struct sock *s, const struct text *text)
     store_relaxed(&s->program->tx_head, copied);
 }
 
-/* sendto() of a stream: the address counts only with MSG_FASTOPEN (RFC 7413), which connects with the text. Bytes or -errno;
- * unlike on Linux also where no cookie is known yet: the text is in the ring then and follows the handshake. */
+/* sendto() of a stream: the address counts only with MSG_FASTOPEN (RFC 7413), which connects with the text; without it where no
+ * cookie is known yet, and sends then what it may. Bytes or -errno. */
 ssize_t sock_send_to(struct sock *s, const struct iovec *iov, int count, int flags, const struct sockaddr *address,
                      socklen_t length)
 {
     struct sockaddr_in6 deferred;
-    struct text text = {iov, count};
+    struct text text = {iov, count}, none = {NULL, 0};
+    struct end remote;
     size_t wanted = iovec_length(iov, (size_t)count), first;
 
     if (likely((!(flags & MSG_FASTOPEN) && !s->deferred) || s->udp))
@@ -507,10 +508,17 @@ ssize_t sock_send_to(struct sock *s, const struct iovec *iov, int count, int fla
         put_address(s, (struct sockaddr *)&deferred, &length, &s->deferred_to);
     } else if (!address) {
         return s->phase == PHASE_FRESH ? -EINVAL : -EISCONN;
-    } else if (address->sa_family == AF_UNSPEC) {
+    } else if (address->sa_family == AF_UNSPEC || !(neat.page->fastopen & NEAT_FASTOPEN_CLIENT)) {
         return -EOPNOTSUPP;
     }
-    int error = sock_connect_with(s, address, length, &text, !(flags & MSG_DONTWAIT));
+    int error = get_peer_address(s, address, length, &remote);
+    if (error)
+        return error;
+    if (!takes_text_in_syn(remote.address)) {
+        error = sock_connect_with(s, address, length, &none, !(flags & MSG_DONTWAIT));
+        return error ? error : sock_send(s, iov, count, flags);
+    }
+    error = sock_connect_with(s, address, length, &text, !(flags & MSG_DONTWAIT));
     if (error && (error != -EINPROGRESS || !wanted))
         return error;
     if (flags & MSG_ZEROCOPY && wanted) {

@@ -99,7 +99,7 @@ int tcp_set_option(struct options *o, int name, int value)
         return within(value, 0, 1);
     case TCP_FASTOPEN_CONNECT: /* only before connect(): see option_set() */
         o->fastopen_connect = value;
-        return within(value, 0, 1);
+        return within(value, 0, 1) ? -EINVAL : neat.page->fastopen & NEAT_FASTOPEN_CLIENT ? 0 : -EOPNOTSUPP;
     default:
         return -ENOPROTOOPT;
     }

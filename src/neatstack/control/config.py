@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from neatstack.control import addressing, durations, routes
+from neatstack.control import addressing, durations, pages, routes
 from neatstack.control.addressing import Address, Addressing, Interface
 from neatstack.control.errors import NeatError
 from neatstack.control.pages import MOST_REPLICAS as MAX_REPLICAS
@@ -17,7 +17,14 @@ from neatstack.control.settings import DEFAULT_ADDRESS, DEFAULT_NAME, NAME, NAME
 
 MAX_SPARES = 8
 INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+FASTOPEN_KEY = "-".join(["[0-9a-fA-F]{1,8}"] * 4)
+FASTOPEN_KEYS = re.compile(f"{FASTOPEN_KEY}(,{FASTOPEN_KEY})?")
 LARGEST_CHANNEL = 1 << 40  # bytes of the buffers of one program in one replica: of address space, 128 TiB
+
+
+def fastopen_key(text: str) -> bytes:
+    """The 16 bytes that Linux makes of the text of its tcp_fastopen_key."""
+    return b"".join(int(group, 16).to_bytes(4, "little") for group in text.split("-") if group)
 
 
 class Faults(BaseModel):
@@ -56,6 +63,12 @@ class Options(BaseModel):
     user: str = "nobody"
     seccomp: bool = True
     ecn: Literal["off", "passive", "active"] = "passive"
+    timestamps: bool = True
+    sack: bool = True
+    window_scaling: bool = True
+    slow_start_after_idle: bool = True
+    fastopen: int = 3
+    fastopen_key: str | None = None
     recovery: Literal["adopt", "reset"] = "adopt"
     spares: int = Field(1, ge=0, le=MAX_SPARES)
     rejuvenate_every: float | None = None
@@ -117,6 +130,22 @@ class Options(BaseModel):
             raise ValueError(f"use a power of two, such as {1 << value.bit_length()}")
         return value
 
+    @field_validator("fastopen")
+    @classmethod
+    def _fastopen(cls, value: int) -> int:
+        if value & ~pages.FASTOPEN:
+            raise ValueError(f"use a sum of 1, 2, 4, 0x200 and 0x400 (see docs/operating.md); got {value:#x}")
+        return value
+
+    @field_validator("fastopen_key")
+    @classmethod
+    def _fastopen_key(cls, text: str | None) -> str | None:
+        if text is not None and not FASTOPEN_KEYS.fullmatch(text):
+            raise ValueError(
+                "use four groups of hexadecimal digits, 01234567-89abcdef-01234567-89abcdef, or two such keys"
+            )
+        return text
+
     @field_validator("user")
     @classmethod
     def _user(cls, user: str) -> str:
@@ -144,7 +173,11 @@ class Options(BaseModel):
 
     def settings(self) -> Settings:
         """The values to run with: defaults that depend on other options are filled in."""
-        values = self.model_dump(mode="json", exclude={"address", "gateway", "host_address", "route"})
+        values = self.model_dump(
+            mode="json", exclude={"address", "gateway", "host_address", "route", "fastopen_key", *pages.WITHOUT}
+        )
+        values["without"] = [option for option in pages.WITHOUT if not getattr(self, option)]
+        values["fastopen_keys"] = b"".join(map(fastopen_key, (self.fastopen_key or "").split(","))).hex()
         values["device"] = self.device.partition(":")[2]
         values["max_replicas"] = self.max_replicas or max(self.replicas, 4)
         addresses = self._addressing()

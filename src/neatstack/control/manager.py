@@ -183,6 +183,8 @@ class Manager:
             backlog_max=settings.max_backlog,
             ecn=pages.ECN[settings.ecn],
             receive_shift=pages.receive_shift(settings.receive_buffer),
+            without=sum(pages.WITHOUT[option] for option in settings.without),
+            fastopen=settings.fastopen,
             keys=choose_keys(settings.replicas),
             table=even_table(list(range(settings.replicas))),
             own=[Own(interface.ip, interface.network.prefixlen) for interface in settings.interfaces4],
@@ -215,7 +217,7 @@ class Manager:
             lambda slot: itertools.chain(self.captures.contents(slot), self.programs.contents(slot)),
             option=settings.recovery,
             spares=settings.spares,
-            secret=self.secret,
+            secrets={"secret": self.secret, "fastopen_keys": settings.fastopen_keys},
         )
         self.replicas.on_recovered = self.events.recovered
         self.captures = Captures(self.store, self.replicas, self.link)

@@ -8,18 +8,20 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 MAGIC = 0x5441454E  # NEAT_MAGIC
-VERSION = 13  # NEAT_LAYOUT_VERSION
+VERSION = 14  # NEAT_LAYOUT_VERSION
 BUCKETS = 256  # NEAT_BUCKETS
 MOST_REPLICAS = 16  # NEAT_MAX_REPLICAS
 TABLE_MOVING = 0x40  # NEAT_TABLE_MOVING: any replica that is steered a SYN of this bucket may take it
 TABLE_MOVED = 0x80  # NEAT_TABLE_MOVED, with the next owner in the lower bits: only that one may
-STACK_PAGE = struct.Struct("=11I6s2B2I4x3Q16s2I192s320s256s")  # struct neat_stack_page; padded where C pads
+STACK_PAGE = struct.Struct("=11I6s2B2I2H3Q16s2I192s320s256s")  # struct neat_stack_page; padded where C pads
 OWN = struct.Struct("=16s2I")  # struct neat_own
 ROUTE = struct.Struct("=16s16sI4x")  # struct neat_route
 MOST_ADDRESSES = 8  # NEAT_MAX_ADDRESSES
 MOST_ROUTES = 8  # NEAT_MAX_ROUTES
 DEPRECATED = 1  # NEAT_OWN_DEPRECATED
 ECN = {"off": 0, "active": 1, "passive": 2}
+WITHOUT = {"timestamps": 1, "sack": 2, "window_scaling": 4, "slow_start_after_idle": 8}  # enum neat_without, by options
+FASTOPEN = 0x607  # enum neat_fastopen, all of it
 MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
 GENERATION_AT = 8
 REPLICA_PAGE_SIZE = 4096
@@ -134,6 +136,8 @@ class StackPage:
     hop_limit: int = 0
     ecn: int = 0  # numbered as Linux's tcp_ecn
     receive_shift: int = 0  # of windows; 0: 7
+    without: int = 0
+    fastopen: int = 0  # numbered as Linux's tcp_fastopen
 
     def write(self, page: mmap.mmap) -> None:
         """Write all, then the generation, so that who sees the new generation sees the rest."""
@@ -155,6 +159,8 @@ class StackPage:
             self.receive_shift,
             self.link_queue,
             self.backlog_max,
+            self.without,
+            self.fastopen,
             *self.keys,
             self.gateway6.packed if self.gateway6 else bytes(16),
             len(self.own),
@@ -185,12 +191,14 @@ class StackPage:
             mac=values[11],
             link_queue=values[14],
             backlog_max=values[15],
-            keys=values[16:19],
-            table=list(values[24]),
+            without=values[16],
+            fastopen=values[17],
+            keys=values[18:21],
+            table=list(values[26]),
             generation=values[2],
-            own=[Own.unpack(values[22][n * OWN.size : (n + 1) * OWN.size]) for n in range(values[20])],
-            routes=[Route.unpack(values[23][n * ROUTE.size : (n + 1) * ROUTE.size]) for n in range(values[21])],
-            gateway6=IPv6Address(values[19]) if any(values[19]) else None,
+            own=[Own.unpack(values[24][n * OWN.size : (n + 1) * OWN.size]) for n in range(values[22])],
+            routes=[Route.unpack(values[25][n * ROUTE.size : (n + 1) * ROUTE.size]) for n in range(values[23])],
+            gateway6=IPv6Address(values[21]) if any(values[21]) else None,
             mtu6=values[7],
             hop_limit=values[8],
             ecn=values[12],

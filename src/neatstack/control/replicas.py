@@ -59,12 +59,12 @@ class Replicas:
         *,
         option: str = "adopt",
         spares: int = 1,
-        secret: str = "",
+        secrets: dict[str, str] | None = None,
     ) -> None:
         self.store = store
         self.slots = slots
         self.option = option
-        self.secret = secret  # 16 bytes in hexadecimal, which all replicas have, and nobody else
+        self.secrets = secrets or {}  # which all replicas have, and nobody else
         self.active: set[int] = set()  # the slots that shall have a process
         self.code = code  # what new incarnations run
         self.spares = Spares(store, code, spawn, spares, self._busy)
@@ -278,7 +278,7 @@ class Replicas:
         slot.how = how
         self._claims[slot.number] = spare.pid
         try:
-            adopted = line.request(slot.adopt_request(self.secret))
+            adopted = line.request(slot.adopt_request(self.secrets))
             contents = [(told, line.request(told)) for told in self._contents(slot.number)]
             ran = line.request(Told({"op": "run"}))
         except BaseException:

@@ -40,6 +40,9 @@ class Settings:
     user: str = "nobody"  # replicas and link run as this user
     seccomp: bool = True
     ecn: str = "passive"
+    without: list[str] = field(default_factory=list)  # options of TCP that are switched off: pages.WITHOUT
+    fastopen: int = 3  # as Linux's tcp_fastopen
+    fastopen_keys: str = ""  # hexadecimal, one or two of 16 bytes; none: of the stack's own
     recovery: str = "adopt"
     spares: int = 1
     rejuvenate_every: float | None = None  # seconds

@@ -110,8 +110,8 @@ class Slot:
         """Has the process answered that it serves?"""
         return bool(self.first) and all(answer.done() and answer.exception() is None for answer in self.first)
 
-    def adopt_request(self, secret: str) -> Told:
-        """How a spare is given the slot. `secret`: of the stack, see dataplane/engine.py."""
+    def adopt_request(self, secrets: dict[str, str]) -> Told:
+        """How a spare is given the slot. `secrets`: of the stack, see dataplane/engine.py; in hexadecimal."""
         message = {"op": "adopt", "replica": self.number, "incarnation": self.incarnation, "how": self.how}
-        message["secret"] = secret
+        message.update(secrets)
         return Told(message, (self.region, self.tap, self.doorbell, self.page, self.link_ours))

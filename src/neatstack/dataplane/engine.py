@@ -21,6 +21,8 @@ from cython.cimports.neatstack.dataplane.channel.channel import (
 )
 from cython.cimports.neatstack.dataplane.channel.hold import destroy_holds, init_holds
 from cython.cimports.neatstack.dataplane.channel.layout import (
+    NEAT_FASTOPEN_CLIENT,
+    NEAT_FASTOPEN_SERVER,
     NEAT_LAYOUT_VERSION,
     NEAT_MAGIC,
     ReplicaPage,
@@ -155,13 +157,14 @@ class Died(Exception):
 class Engine:
     """A replica's stack.
 
-    `addresses`: more of the stack, each with its prefix. `ecn`, `receive_shift`: see StackPage.
+    `addresses`: more of the stack, each with its prefix. `ecn`, `receive_shift`, `without`, `fastopen`: see
+    StackPage.
 
     `region`, `stack_page`, `replica_page` and `neighbours` are buffers laid out as stack.pxd and layout.h say; what is
     not given is made, for one replica with the given address. `device` is "memory" (see input() and output()), or None:
     the caller sets the device up before the first batch. `faults` is a dict of fault probabilities with a `seed`, see
     driver/fault.py. `secret`: 16 bytes, the same for all replicas of the stack: cookies and timestamps, which may come
-     back to another replica.
+    back to another replica. `fastopen_keys`: up to two of 16 bytes, else one is made of the secret.
     """
 
     def __cinit__(
@@ -176,6 +179,8 @@ class Engine:
         mtu: int = 1500,
         ecn: int = 0,
         receive_shift: int = 0,
+        without: int = 0,
+        fastopen: int = NEAT_FASTOPEN_CLIENT | NEAT_FASTOPEN_SERVER,
         replica: int = 0,
         incarnation: int = 1,
         max_tcbs: int = 4096,
@@ -187,6 +192,7 @@ class Engine:
         device: object = "memory",
         faults: object = None,
         secret: bytes = b"",
+        fastopen_keys: bytes = b"",
     ):
         self.kept = {}
         self.s = cython.cast(cython.pointer[Stack], calloc(1, cython.sizeof(Stack)))
@@ -197,11 +203,16 @@ class Engine:
         if secret:
             s.secret[0] = int.from_bytes(secret[:8], "little")
             s.secret[1] = int.from_bytes(secret[8:16], "little")
+        s.fastopen_count = len(fastopen_keys) // 16
+        for n in range(2 * s.fastopen_count):
+            s.fastopen_keys[n] = int.from_bytes(fastopen_keys[8 * n : 8 * n + 8], "little")
         if stack_page is None:
             stack_page = new_stack_page(address, prefix, gateway, mac, mtu)
             page: cython.p_void = pointer_to(stack_page, 0, True)
             cython.cast(cython.pointer[StackPage], page).ecn = ecn
             cython.cast(cython.pointer[StackPage], page).receive_shift = receive_shift
+            cython.cast(cython.pointer[StackPage], page).without = without
+            cython.cast(cython.pointer[StackPage], page).fastopen = fastopen
             own = [f"{address}/{prefix}", *addresses]
             add_addresses(cython.cast(cython.pointer[StackPage], page), own, gateway6)
         if replica_page is None:

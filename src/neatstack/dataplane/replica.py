@@ -409,6 +409,7 @@ class Replica:
             neighbours=self.neighbours,
             device=None,
             secret=bytes.fromhex(message.get("secret", "")),
+            fastopen_keys=bytes.fromhex(message.get("fastopen_keys", "")),
         )
         self._take_queue(tap)
         self.loop.link = link

@@ -462,6 +462,8 @@ cdef struct Stack:
     ReplicaPage *replica_page
     uint64_t isn_key[2]      # RFC 6528; from the region, so that it outlives the incarnation
     uint64_t secret[2]       # of the stack, the same for all replicas; of a replica that was told none: its isn_key
+    uint64_t fastopen_keys[4] # of cookies (RFC 7413), of the stack: one of two words, or two, the second of which only proves
+    uint32_t fastopen_count
     uint8_t *loop            # loopback: frames to ourselves, copied
     uint32_t loop_size
     uint32_t replica         # our number

@@ -41,6 +41,22 @@ def test_the_first_text_is_acknowledged_soon_for_more_may_wait_for_that():
     answered(lab.accepted(81))
 
 
+def test_the_first_answer_is_acknowledged_soon_and_later_ones_that_are_answered_not():
+    """As Linux tells who converses from who does not: it has sent after it had received."""
+    c = Lab().connected()
+    c.socket.send(b"request")
+    c.lab.run()
+    c.expects("A", data=b"request")
+    for number, soon in enumerate((True, False, False), 1):
+        start = c.lab.time
+        c.sends(data=b"answer", ack=1 + 7 * number)
+        c.lab.wait(0.1)
+        c.expects("A", length=0, at=start + (0.001 if soon else 0.04))
+        c.socket.send(b"request")
+        c.lab.run()
+        c.expects("A", data=b"request")
+
+
 def test_who_only_ever_receives_is_acknowledged_soon_at_the_beginning():
     lab = Lab()
     c = lab.accepted()

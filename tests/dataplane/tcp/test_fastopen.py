@@ -1,9 +1,12 @@
 """TCP Fast Open (RFC 7413), both sides, in virtual time."""
 
+import ctypes
+
 import pytest
 
+from neatstack.dataplane.tcp.isn import siphash_bytes
 from tests.support.lab import PEER, Connection, Lab
-from tests.support.layout import neat
+from tests.support.layout import ReplicaPage, neat
 from tests.support.packet import NOP, mss, option, read_options
 from tests.support.wire import Faults, Wire
 
@@ -180,6 +183,88 @@ def test_it_waits_when_no_slot_is_posted():
     assert lab.program.accept(listener).recv() == b"waits"
 
 
+KEYS = bytes.fromhex("a1a1a1a1b2b2b2b2c3c3c3c3d4d4d4d4" + "00112233445566778899aabbccddeeff")
+
+
+def cookie_of(lab: Lab, **options: str) -> bytes:
+    """What a peer is given that asks for one."""
+    c = Connection(lab, 80, 5000, **options)
+    c.sends("S", options=mss(1460) + REQUEST)
+    return read_options(c.expects("SA", ack=1).options)[34]
+
+
+@pytest.mark.rfc("7413:4.1.2a")
+def test_a_cookie_is_that_which_linux_makes_with_the_key():
+    """SipHash-2-4 of the peer's address and ours: so stacks and kernels may stand behind one name."""
+    lab = Lab(fastopen_keys=KEYS[:16])
+    lab.listening(80, fastopen=8)
+    of = bytes([10, 0, 0, 1, 10, 0, 0, 2])
+    assert cookie_of(lab, address=PEER) == siphash_bytes(KEYS[:16], of).to_bytes(8, "little")
+
+
+def test_the_second_key_proves_and_the_first_is_given():
+    old, new = Lab(fastopen_keys=KEYS[16:]), Lab(fastopen_keys=KEYS)
+    for lab in (old, new):
+        lab.listening(80, fastopen=8)
+    given, fresh = cookie_of(old, address=PEER), cookie_of(new, address=PEER)
+    assert given != fresh
+    c = new.connection(80)
+    c.sends("S", data=b"text", options=mss(1460) + carrying(given))
+    assert read_options(c.expects("SA", ack=5).options)[34] == fresh
+    again = new.connection(80)
+    again.sends("S", data=b"text", options=mss(1460) + carrying(fresh))
+    assert 34 not in read_options(again.expects("SA", ack=5).options)
+
+
+EXPERIMENT = bytes.fromhex("f989")
+
+
+@pytest.mark.rfc("7413:4.1.1a")
+def test_who_asks_in_the_experimental_option_is_answered_in_it():
+    """RFC 6994: as peers have it that are older than the number of the option."""
+    lab, listener, cookie = serving()
+    c = lab.connection(80)
+    c.sends("S", options=mss(1460) + option(254, EXPERIMENT))
+    options = read_options(c.expects("SA", ack=1).options)
+    assert options[254] == EXPERIMENT + cookie and 34 not in options
+    c = lab.connection(80)
+    c.sends("S", data=b"text", options=mss(1460) + option(254, EXPERIMENT + cookie))
+    assert 254 not in read_options(c.expects("SA", ack=5).options)
+    c = lab.connection(80)
+    c.sends("S", data=b"text", options=mss(1460) + option(254, b"\x12\x34" + cookie))
+    assert 254 not in read_options(c.expects("SA", ack=1).options)
+
+
+SERVER, BARE, LISTENERS = 2, 0x202, 0x402
+
+
+@pytest.mark.parametrize(("fastopen", "listener", "with_cookie", "bare"), [
+    (1, 8, False, False), (SERVER, 8, True, False), (SERVER, 0, False, False), (BARE, 8, True, True),
+    (BARE, 0, False, False), (LISTENERS, 0, True, False), (LISTENERS | BARE, 0, True, True),
+    (LISTENERS & ~2, 0, False, False),
+])  # fmt: skip
+def test_what_the_operator_allows(fastopen: int, listener: int, with_cookie: bool, bare: bool):
+    """As with the bits of Linux's tcp_fastopen: servers at all, text without a cookie, all listeners."""
+    _, _, cookie = serving()
+    lab = Lab(secret=SECRET, fastopen=fastopen)
+    number = lab.listening(80, fastopen=listener)
+    for options, taken in ((carrying(cookie), with_cookie), (b"", bare), (carrying(b"x" * 8), bare)):
+        c = lab.connection(80)
+        c.sends("S", data=b"text", options=mss(1460) + options)
+        c.expects("SA", ack=5 if taken else 1)
+        if taken:
+            assert lab.program.accept(number).recv() == b"text"
+
+
+def test_a_plain_syn_has_no_part_in_it_though_no_cookie_is_wanted():
+    lab = Lab(fastopen=BARE)
+    number = lab.listening(80, fastopen=8)
+    c = lab.connection(80)
+    c.sends("S", options=mss(1460))
+    c.expects("SA", ack=1)
+    assert lab.program.accept(number) is None
+
+
 # ---- client ----
 
 
@@ -191,9 +276,9 @@ def asking(lab: Lab, data: bytes = b"request", port: int = 80) -> Connection:
     return lab.connecting(port, lines={"flags": neat.FLAG_FASTOPEN, "tx_head": len(data)})
 
 
-def taught(cookie: bytes = b"12345678") -> Lab:
+def taught(cookie: bytes = b"12345678", **options: object) -> Lab:
     """A client that has a cookie."""
-    lab = Lab()
+    lab = Lab(**options)
     c = asking(lab)
     assert read_options(c.expects("S", length=0).options)[34] == b""
     c.sends("SA", seq=0, ack=1, options=mss(1000) + carrying(cookie))
@@ -326,3 +411,25 @@ def test_the_latest_cookie_counts_for_every_port_of_the_server():
     c.sends("SA", seq=0, ack=8, options=mss(1000) + carrying(newer))
     c.expects("A")
     assert read_options(asking(lab, port=8080).expects("S", data=b"request").options)[34] == newer
+
+
+@pytest.mark.rfc("7413:4.1.3")
+def test_text_goes_without_a_cookie_where_the_operator_wants_none():
+    lab = Lab(fastopen=5)
+    c = asking(lab)
+    assert 34 not in read_options(c.expects("S", data=b"request").options)
+    c.sends("SA", seq=0, ack=8, options=mss(1000))
+    c.expects("A", seq=8)
+
+
+def test_programs_see_on_the_replicas_page_that_there_is_a_cookie():
+    page = bytearray(ctypes.sizeof(ReplicaPage))
+    known = ReplicaPage.from_buffer(page).fast
+    lab = taught(replica_page=page)
+    assert len(list(filter(None, known))) == 1
+    c = asking(lab)
+    c.expects("S", data=b"request")
+    lab.wait(1.1)
+    c.expects("S", length=0)
+    c.sends("SA", seq=0, ack=1, options=mss(1000))
+    assert not any(known)

@@ -13,7 +13,7 @@ from neatstack.dataplane.tcp.rtt import after_measurements
 
 NOTHING = {"mss": 0, "wscale": 0, "has_wscale": 0, "sack_permitted": 0, "has_timestamp": 0,
            "tsval": 0, "tsecr": 0, "sack_at": 0, "sack_blocks": 0,
-           "has_fastopen": 0, "cookie_at": 0, "cookie_length": 0}  # fmt: skip
+           "has_fastopen": 0, "experimental": 0, "cookie_at": 0, "cookie_length": 0}  # fmt: skip
 MSS = b"\x02\x04\x05\xb4"
 WSCALE = b"\x03\x03\x07"
 

@@ -15,7 +15,7 @@
 #include "address.h"
 
 #define NEAT_MAGIC 0x5441454eu /* "NEAT" */
-#define NEAT_LAYOUT_VERSION 13u
+#define NEAT_LAYOUT_VERSION 14u
 #define NEAT_MAX_REPLICAS 16
 #define NEAT_MAX_CHANNELS 256 /* programs at one time; a program has the same channel number in every replica */
 #define NEAT_MAX_ADDRESSES 8  /* of the stack */
@@ -52,6 +52,21 @@ struct neat_route {
     uint32_t pad;
 };
 
+enum neat_without {
+    NEAT_WITHOUT_TIMESTAMPS = 1, /* RFC 7323 */
+    NEAT_WITHOUT_SACK = 2,       /* RFC 2018 */
+    NEAT_WITHOUT_SCALING = 4,    /* of windows, RFC 7323 */
+    NEAT_WITHOUT_RESTART = 8,    /* of slow start after a pause, RFC 5681 section 4.1 */
+};
+
+enum neat_fastopen { /* RFC 7413; numbered as Linux's tcp_fastopen */
+    NEAT_FASTOPEN_CLIENT = 1,
+    NEAT_FASTOPEN_SERVER = 2,
+    NEAT_FASTOPEN_CLIENT_BARE = 4,      /* text goes with a SYN without a cookie */
+    NEAT_FASTOPEN_SERVER_BARE = 0x200,  /* and is taken without one */
+    NEAT_FASTOPEN_LISTENERS = 0x400,    /* all listeners have it, not only those with TCP_FASTOPEN */
+};
+
 struct neat_stack_page {
     uint32_t magic, version;
     uint32_t generation;  /* bumped after every change of the fields below */
@@ -68,6 +83,8 @@ struct neat_stack_page {
     uint8_t receive_shift; /* RFC 7323 section 2: of windows that replicas offer, up to 14; 0: 7 */
     uint32_t link_queue;  /* the device queue of link */
     uint32_t tcp_backlog_max;
+    uint16_t without;     /* enum neat_without: what TCP of this stack goes without */
+    uint16_t fastopen;    /* enum neat_fastopen */
     uint64_t hash_key[3]; /* of neat_flow_hash(): random, odd */
     struct neat_address gateway6; /* IPv6; all zero: none */
     uint32_t own_count, route_count;
@@ -78,7 +95,8 @@ struct neat_stack_page {
 
 /* ---- replica page: one for each replica. Writer: the replica. Mapped read-only by programs and the manager. ---- */
 
-#define NEAT_PATHS 126 /* as many as fill the page */
+#define NEAT_PATHS 118 /* as many as fill the page */
+#define NEAT_FAST 64   /* a power of two */
 
 struct neat_path { /* what the path to a host can carry, when it is less than the device (RFC 1191) */
     struct neat_address remote_be;
@@ -95,9 +113,17 @@ struct neat_replica_page {
     uint64_t progress_ns; /* CLOCK_MONOTONIC when it last finished a batch */
     uint64_t slept_ns;    /* ever, by all incarnations; a sleep counts when it is over */
     uint8_t pad[32];
+    uint32_t fast[NEAT_FAST]; /* neat_fast_tag() of hosts whose cookie is known (RFC 7413), each in its place; 0: none */
     struct neat_path paths[NEAT_PATHS]; /* each in its neat_path_place() */
 };
 NEAT_SIZE(struct neat_replica_page, 4096);
+
+/* What stands in `fast` for a host, at the tag % NEAT_FAST. Two hosts with one tag are taken for one, and do no harm. */
+NEAT_INLINE uint32_t neat_fast_tag(struct neat_address remote)
+{
+    uint64_t word = (remote.hi ^ remote.lo) * UINT64_C(0x9e3779b97f4a7c15);
+    return (uint32_t)(word >> 32) ? (uint32_t)(word >> 32) : 1;
+}
 
 /* Where in `paths` a host's is remembered: one that falls on the same place is forgotten for it. */
 NEAT_INLINE uint32_t neat_path_place(struct neat_address remote)

@@ -13,6 +13,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         NEAT_BUCKETS
         NEAT_NO_FIN_WAIT
         NEAT_PATHS
+        NEAT_FAST
         NEAT_MAX_ADDRESSES
         NEAT_MAX_ROUTES
         NEAT_OWN_DEPRECATED
@@ -58,6 +59,16 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         NEAT_FLAG_FASTOPEN
         NEAT_FLAG_SEND_BUFFER
     enum:
+        NEAT_WITHOUT_TIMESTAMPS
+        NEAT_WITHOUT_SACK
+        NEAT_WITHOUT_SCALING
+        NEAT_WITHOUT_RESTART
+        NEAT_FASTOPEN_CLIENT
+        NEAT_FASTOPEN_SERVER
+        NEAT_FASTOPEN_CLIENT_BARE
+        NEAT_FASTOPEN_SERVER_BARE
+        NEAT_FASTOPEN_LISTENERS
+    enum:
         NEAT_STATE_FREE
         NEAT_STATE_POSTED
         NEAT_STATE_CONNECTING
@@ -88,6 +99,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         uint8_t mac[6]
         uint8_t ecn, receive_shift
         uint32_t link_queue, tcp_backlog_max
+        uint16_t without, fastopen
         uint64_t hash_key[3]
         Address gateway6
         uint32_t own_count, route_count
@@ -101,12 +113,14 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         uint32_t mtu, narrow
 
     uint32_t path_place "neat_path_place"(Address remote)
+    uint32_t fast_tag "neat_fast_tag"(Address remote)
 
     ctypedef struct ReplicaPage "struct neat_replica_page":
         uint32_t magic, version, incarnation, sleep_seq
         uint64_t progress_ns
         uint64_t slept_ns
-        Path paths[126]
+        uint32_t fast[64]
+        Path paths[118]
 
     ctypedef struct ChannelHeader "struct neat_channel_header":
         uint32_t magic, version, replica, channel

@@ -115,7 +115,7 @@ def options_of(t: cython.pointer[cython.const[Tcb]]) -> uint32_t:
         options |= OPTION_ECN
         if t.ecn & ECN_SEEN:
             options |= OPTION_ECN_SEEN
-    if t.flags & TCB_FASTOPEN:
+    if t.flags & TCB_FASTOPEN and (t.tally.syn_text or not t.flags & TCB_PASSIVE):
         options |= OPTION_SYN_DATA
     return options
 

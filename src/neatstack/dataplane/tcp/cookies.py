@@ -28,7 +28,7 @@ from cython.cimports.neatstack.dataplane.tcp.ecn import offered
 from cython.cimports.neatstack.dataplane.tcp.emit import write_header
 from cython.cimports.neatstack.dataplane.tcp.handshake import first_room, new_connection, our_mss, take_offers
 from cython.cimports.neatstack.dataplane.tcp.isn import flow_words, siphash, timestamp_offset
-from cython.cimports.neatstack.dataplane.tcp.options import parse, write_syn
+from cython.cimports.neatstack.dataplane.tcp.options import overlook, parse, write_syn
 from cython.cimports.neatstack.dataplane.tcp.seq import least
 from cython.cimports.neatstack.dataplane.tcp.state import become
 from cython.cimports.neatstack.dataplane.tcp.tcb import ECN_OK, State, Tcb
@@ -114,6 +114,7 @@ def answer_with_cookie(
     if out == cython.NULL:
         return
     parse(seg.options, seg.options_length, cython.address(options))
+    overlook(s.page, cython.address(options))
     if not options.has_timestamp:
         options.has_wscale = options.sack_permitted = 0
     tcp = out.header + out.transport
@@ -239,6 +240,7 @@ def take_cookie(
     options.sack_permitted = seg.stamped and seg.tsecr & SACK_BIT
     if seg.stamped and seg.tsecr & ECN_BIT and s.page.ecn:
         t.ecn = ECN_OK
+    overlook(s.page, cython.address(options))
     t.snd.iss = seg.ack - 1
     take_offers(s, t, seg.seq - 1, cython.address(options))
     t.snd.wnd = t.snd.max_wnd = seg.wnd

@@ -7,7 +7,12 @@ import cython
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.neatstack.dataplane.channel.atomic import load16
 from cython.cimports.neatstack.dataplane.channel.buffers import tx_span
-from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_FASTOPEN
+from cython.cimports.neatstack.dataplane.channel.layout import (
+    NEAT_FLAG_FASTOPEN,
+    NEAT_WITHOUT_SACK,
+    NEAT_WITHOUT_SCALING,
+    NEAT_WITHOUT_TIMESTAMPS,
+)
 from cython.cimports.neatstack.dataplane.driver.device import Outgoing
 from cython.cimports.neatstack.dataplane.ip.output import begin, commit, outbox_full
 from cython.cimports.neatstack.dataplane.stack import NEWS_OUTPUT, Stack, View
@@ -150,9 +155,10 @@ def emit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
     active: cython.bint = t.state == State.SYN_SENT
-    scaling: cython.bint = active or t.flags & TCB_WINDOW_SCALING
-    sack: cython.bint = active or t.flags & TCB_SACK
-    stamped: cython.bint = active or t.flags & TCB_TIMESTAMPS
+    without: uint16_t = s.page.without
+    scaling: cython.bint = t.flags & TCB_WINDOW_SCALING if not active else not without & NEAT_WITHOUT_SCALING
+    sack: cython.bint = t.flags & TCB_SACK if not active else not without & NEAT_WITHOUT_SACK
+    stamped: cython.bint = t.flags & TCB_TIMESTAMPS if not active else not without & NEAT_WITHOUT_TIMESTAMPS
     window: uint16_t
     text: uint32_t = 0
     if active and t.snd.max == t.snd.iss and v.program != cython.NULL:

@@ -2,15 +2,23 @@
 
 As a server: whoever asks is given a cookie, which only the stack can make and which is good for the peer's address at
 any replica; a SYN that brings it may bring text, too, and its connection goes to a program at once. As a client: each
-replica remembers the cookies that it was given in its region, in places that their addresses choose.
+replica remembers the cookies that it was given in its region, in places that their addresses choose, and its page tells
+programs of whom it has one.
 """
 
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcmp, memcpy
-from cython.cimports.neatstack.dataplane.channel.address import Address, same
+from cython.cimports.neatstack.dataplane.channel.address import Address, is_v4, same
+from cython.cimports.neatstack.dataplane.channel.atomic import store32
 from cython.cimports.neatstack.dataplane.channel.buffers import tx_span
-from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_FASTOPEN
+from cython.cimports.neatstack.dataplane.channel.layout import (
+    NEAT_FAST,
+    NEAT_FASTOPEN_CLIENT_BARE,
+    NEAT_FASTOPEN_SERVER_BARE,
+    NEAT_FLAG_FASTOPEN,
+    fast_tag,
+)
 from cython.cimports.neatstack.dataplane.driver.device import Outgoing
 from cython.cimports.neatstack.dataplane.ip.output import default_mss
 from cython.cimports.neatstack.dataplane.stack import FAST_PEERS, FastPeer, Listener, Stack, View
@@ -19,7 +27,13 @@ from cython.cimports.neatstack.dataplane.tcp.isn import flow_words, siphash
 from cython.cimports.neatstack.dataplane.tcp.options import parse, write_cookie
 from cython.cimports.neatstack.dataplane.tcp.receive import text
 from cython.cimports.neatstack.dataplane.tcp.seq import least
-from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_COOKIE_OWED, TCB_FASTOPEN, State, Tcb
+from cython.cimports.neatstack.dataplane.tcp.tcb import (
+    TCB_COOKIE_EXPERIMENTAL,
+    TCB_COOKIE_OWED,
+    TCB_FASTOPEN,
+    State,
+    Tcb,
+)
 from cython.cimports.neatstack.dataplane.wire.headers import SYN, TCP_HEADER, Options, Segment
 
 COOKIE = cython.declare(uint32_t, 8)  # bytes of those that we give
@@ -33,11 +47,38 @@ LONGEST_COOKIE = cython.declare(uint32_t, 16)  # RFC 7413 section 4.1.1
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def cookie_for(s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]]) -> uint64_t:
-    """RFC 7413 section 4.1.2: of the peer's address, and ours, whatever the ports."""
+def cookie_for(s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]], key: uint32_t) -> uint64_t:
+    """RFC 7413 section 4.1.2: of the peer's address, and ours, whatever the ports, with the first key or the second.
+
+    The same as Linux makes with that key, so that servers of both kinds can share a name.
+    """
     words: uint64_t[4]
-    count: uint32_t = flow_words(words, t.local_be, t.remote_be)
-    return siphash(s.secret, words, count, cython.cast(uint64_t, 16) << 56)
+    count: uint32_t
+    if is_v4(t.remote_be):
+        count = flow_words(words, t.local_be, t.remote_be)
+    else:
+        count = flow_words(words, t.remote_be, t.local_be)
+    return siphash(s.fastopen_keys + 2 * key, words, count, cython.cast(uint64_t, 8 * count) << 56)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def proven(
+    s: cython.pointer[Stack],
+    t: cython.pointer[cython.const[Tcb]],
+    cookie: cython.pointer[cython.const[uint8_t]],
+    length: uint32_t,
+) -> cython.int:
+    """Which key the cookie was made with; -1: none."""
+    key: uint32_t
+    good: uint64_t
+    if length == COOKIE:
+        for key in range(s.fastopen_count):
+            good = cookie_for(s, t, key)
+            if not memcmp(cython.address(good), cookie, COOKIE):
+                return cython.cast(cython.int, key)
+    return -1
 
 
 # rfc: 7413:4.2.2a 5.1
@@ -49,22 +90,28 @@ def open_fast(
 ) -> cython.void:
     """What the SYN of a new connection says about Fast Open (section 4.2.2), to a listener that has it.
 
-    A cookie that is not good, or one too many of its kind, is answered as a SYN without text, and with a good one.
+    A cookie that is not good, or one too many of its kind, is answered as a SYN without text, and with a good one; one
+    of the second key is good, and answered with one of the first. The operator may want no cookie (section 6.2).
     """
     options: Options
-    cookie: uint64_t = cookie_for(s, t)
+    most: uint32_t = listener.fastopen if listener.fastopen else listener.backlog
+    key: cython.int = 0
     parse(seg.options, seg.options_length, cython.address(options))
-    if not options.has_fastopen:
+    if not (options.has_fastopen or seg.len):
         return
-    if (
-        options.cookie_length == COOKIE
-        and not memcmp(cython.address(cookie), seg.options + options.cookie_at, COOKIE)
-        and listener.fast_pending < listener.fastopen
-    ):
+    if not s.page.fastopen & NEAT_FASTOPEN_SERVER_BARE:
+        if not options.has_fastopen:
+            return
+        key = proven(s, t, seg.options + options.cookie_at, options.cookie_length)
+    if key >= 0 and listener.fast_pending < most:
         t.flags |= TCB_FASTOPEN
         congestion.start(t)
-        return
-    t.flags |= TCB_COOKIE_OWED
+        if not key:
+            return
+    if options.has_fastopen:
+        t.flags |= TCB_COOKIE_OWED
+        if options.experimental:
+            t.flags |= TCB_COOKIE_EXPERIMENTAL
 
 
 # rfc: 7413:4.2.2b
@@ -75,6 +122,7 @@ def take_text_of_syn(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[
     copy.flags &= ~SYN
     if copy.len:
         text(s, i, cython.address(copy))
+        s.tcbs[i].tally.syn_text = 1
 
 
 # ---- client ----
@@ -108,16 +156,24 @@ def write_fast(
     to: cython.pointer[uint8_t] = out.header + out.transport + length
     cookie: uint64_t
     peer: cython.pointer[FastPeer]
+    mss: uint32_t = t.rcv.mss
     if t.flags & TCB_COOKIE_OWED:
-        cookie = cookie_for(s, t)
-        return length + write_cookie(to, cython.cast(cython.pointer[uint8_t], cython.address(cookie)), COOKIE)
+        cookie = cookie_for(s, t, 0)
+        return length + write_cookie(
+            to,
+            cython.cast(cython.pointer[uint8_t], cython.address(cookie)),
+            COOKIE,
+            t.flags & TCB_COOKIE_EXPERIMENTAL,
+        )
     if t.state != State.SYN_SENT or not v.options & NEAT_FLAG_FASTOPEN or t.snd.backoff:
         return length
     peer = place_of(s, t.remote_be)
-    if not same(peer.remote_be, t.remote_be) or not peer.length or peer.length > LONGEST_COOKIE:
-        return length + write_cookie(to, to, 0)
-    length += write_cookie(to, peer.cookie, peer.length)
-    taken[0] = least(v.tx_head, least(peer.mss, t.rcv.mss) - (length - TCP_HEADER))
+    if same(peer.remote_be, t.remote_be) and peer.length and peer.length <= LONGEST_COOKIE:
+        mss = peer.mss
+        length += write_cookie(to, peer.cookie, peer.length, False)
+    elif not s.page.fastopen & NEAT_FASTOPEN_CLIENT_BARE:
+        return length + write_cookie(to, to, 0, False)
+    taken[0] = least(v.tx_head, least(mss, t.rcv.mss) - (length - TCP_HEADER))
     if taken[0]:
         t.flags |= TCB_FASTOPEN
         tx_span(
@@ -142,13 +198,14 @@ def learn(
     peer: cython.pointer[FastPeer] = place_of(s, t.remote_be)
     options: Options
     parse(seg.options, seg.options_length, cython.address(options))
-    if not options.has_fastopen or not options.cookie_length:
+    if not options.has_fastopen or options.experimental or not options.cookie_length:
         return
     peer.length = 0  # a process that dies between two stores leaves no wrong cookie
     peer.remote_be = t.remote_be
     peer.mss = options.mss if options.mss else default_mss(t.remote_be)
     memcpy(peer.cookie, seg.options + options.cookie_at, options.cookie_length)
     peer.length = options.cookie_length
+    store32(cython.address(s.replica_page.fast[fast_tag(t.remote_be) % NEAT_FAST]), fast_tag(t.remote_be))
 
 
 # rfc: 7413:4.2.1a 4.1.3.1
@@ -157,3 +214,4 @@ def forget(s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]]) -> cy
     peer: cython.pointer[FastPeer] = place_of(s, t.remote_be)
     if same(peer.remote_be, t.remote_be):
         peer.length = 0
+        store32(cython.address(s.replica_page.fast[fast_tag(t.remote_be) % NEAT_FAST]), 0)

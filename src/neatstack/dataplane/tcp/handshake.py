@@ -5,7 +5,13 @@ from cython.cimports.libc.errno import ECONNREFUSED
 from cython.cimports.libc.stdint import int32_t, uint16_t, uint32_t
 from cython.cimports.neatstack.dataplane.channel.address import Address
 from cython.cimports.neatstack.dataplane.channel.atomic import load32, store64
-from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_FASTOPEN, NEAT_TABLE_MOVED, NEAT_TABLE_MOVING
+from cython.cimports.neatstack.dataplane.channel.layout import (
+    NEAT_FASTOPEN_LISTENERS,
+    NEAT_FASTOPEN_SERVER,
+    NEAT_FLAG_FASTOPEN,
+    NEAT_TABLE_MOVED,
+    NEAT_TABLE_MOVING,
+)
 from cython.cimports.neatstack.dataplane.driver.flowhash import bucket, flow_hash
 from cython.cimports.neatstack.dataplane.driver.maps import SteerFlow
 from cython.cimports.neatstack.dataplane.ip.output import default_mss, ip_header, link_mtu
@@ -35,7 +41,7 @@ from cython.cimports.neatstack.dataplane.tcp.errors import path_mss
 from cython.cimports.neatstack.dataplane.tcp.fastopen import forget, learn, open_fast, take_text_of_syn
 from cython.cimports.neatstack.dataplane.tcp.isn import beyond, initial_sequence, timestamp_offset, used_up
 from cython.cimports.neatstack.dataplane.tcp.listen import find_listener, listener_numbered
-from cython.cimports.neatstack.dataplane.tcp.options import parse
+from cython.cimports.neatstack.dataplane.tcp.options import overlook, parse
 from cython.cimports.neatstack.dataplane.tcp.rtt import RTO_FALLBACK
 from cython.cimports.neatstack.dataplane.tcp.send_buffer import expand
 from cython.cimports.neatstack.dataplane.tcp.seq import after, least, most
@@ -207,7 +213,7 @@ def passive_open(
     if offered(s, seg):
         t.ecn = ECN_OK
     rtt.start(t)
-    if listener.fastopen and seg.options_length:
+    if s.page.fastopen & NEAT_FASTOPEN_SERVER and (listener.fastopen or s.page.fastopen & NEAT_FASTOPEN_LISTENERS):
         open_fast(s, t, listener, seg)
     table.insert(s, i)
     become(s, i, State.SYN_RECEIVED)
@@ -278,6 +284,7 @@ def take_syn(
     """What a SYN says about its sender: numbers, window and options. t.rcv.mss and t.rcv.wnd are ours."""
     options: Options
     parse(seg.options, seg.options_length, cython.address(options))
+    overlook(s.page, cython.address(options))
     take_offers(s, t, seg.seq, cython.address(options))
     t.snd.wnd = t.snd.max_wnd = seg.wnd  # of a SYN: not scaled (RFC 7323 section 2.2)
     t.snd.wl2 = seg.ack

@@ -14,7 +14,10 @@ from cython.cimports.neatstack.dataplane.tcp.isn import flow_words
 
 # rfc: 6528:4
 def draw_secrets(s: cython.pointer[Stack]) -> cython.void:
-    """Draw what is secret and not there yet: the ISN key of the region, the lookup key, the key of random32()."""
+    """Draw what is secret and not there yet: the ISN key of the region, the lookup key, the key of random32()...
+
+    The key of Fast Open's cookies comes of the stack's secret, unless one was given.
+    """
     if not (s.region.isn_key[0] | s.region.isn_key[1]):
         fill_random(s.region.isn_key, cython.sizeof(s.region.isn_key))
     s.isn_key[0] = s.region.isn_key[0]
@@ -22,6 +25,10 @@ def draw_secrets(s: cython.pointer[Stack]) -> cython.void:
     if not (s.secret[0] | s.secret[1]):
         s.secret[0] = s.isn_key[0]
         s.secret[1] = s.isn_key[1]
+    if not s.fastopen_count:
+        s.fastopen_count = 1
+        s.fastopen_keys[0] = siphash(s.secret, s.secret, 0, cython.cast(uint64_t, 16) << 56)
+        s.fastopen_keys[1] = siphash(s.secret, s.secret, 0, cython.cast(uint64_t, 17) << 56)
     fill_random(s.flows_key, cython.sizeof(s.flows_key))
     fill_random(s.random_key, cython.sizeof(s.random_key))
 

@@ -6,6 +6,12 @@ Window scale: RFC 7323 section 2; timestamps: its section 3, on every segment; S
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.neatstack.dataplane.channel.layout import (
+    NEAT_WITHOUT_SACK,
+    NEAT_WITHOUT_SCALING,
+    NEAT_WITHOUT_TIMESTAMPS,
+    StackPage,
+)
 from cython.cimports.neatstack.dataplane.tcp.options import LONGEST_SHIFT
 from cython.cimports.neatstack.dataplane.wire.bytes import get16, get32, put16
 from cython.cimports.neatstack.dataplane.wire.headers import Options
@@ -18,6 +24,8 @@ SACK_PERMITTED = cython.declare(uint8_t, 4)
 SACK = cython.declare(uint8_t, 5)
 TIMESTAMP = cython.declare(uint8_t, 8)
 FASTOPEN = cython.declare(uint8_t, 34)
+EXPERIMENT = cython.declare(uint8_t, 254)  # RFC 4727
+FASTOPEN_EXPERIMENT = cython.declare(uint16_t, 0xF989)  # its identifier of 16 bits, RFC 6994
 
 
 # rfc: 9293:MUST-6 MUST-7 MUST-4 MUST-64, 7323:2.3b 2.2c, 5482:3.2, 7413:4.1.1a
@@ -63,21 +71,42 @@ def parse(
             options.has_fastopen = 1
             options.cookie_at = cython.cast(uint8_t, at + 2)
             options.cookie_length = cython.cast(uint8_t, size - 2)
+        elif kind == EXPERIMENT and (size == 4 or (8 <= size <= 20 and size % 2 == 0)):
+            if get16(data + at + 2) == FASTOPEN_EXPERIMENT:
+                options.has_fastopen = options.experimental = 1
+                options.cookie_at = cython.cast(uint8_t, at + 4)
+                options.cookie_length = cython.cast(uint8_t, size - 4)
         at += size
 
 
+def overlook(page: cython.pointer[cython.const[StackPage]], options: cython.pointer[Options]) -> cython.void:
+    """What this stack goes without is as if a SYN had not said it."""
+    if page.without & NEAT_WITHOUT_TIMESTAMPS:
+        options.has_timestamp = 0
+    if page.without & NEAT_WITHOUT_SACK:
+        options.sack_permitted = 0
+    if page.without & NEAT_WITHOUT_SCALING:
+        options.has_wscale = 0
+
+
 def write_cookie(
-    to: cython.pointer[uint8_t], cookie: cython.pointer[cython.const[uint8_t]], length: uint32_t
+    to: cython.pointer[uint8_t],
+    cookie: cython.pointer[cython.const[uint8_t]],
+    length: uint32_t,
+    experimental: cython.bint,
 ) -> uint32_t:
     """Write the option of TCP Fast Open (RFC 7413 section 4.1.1), without a cookie a request; how many bytes."""
-    pad: uint32_t = (2 + length) & 2
-    n: uint32_t
-    for n in range(pad):
-        to[n] = NOP
-    to[pad] = FASTOPEN
-    to[pad + 1] = cython.cast(uint8_t, 2 + length)
-    memcpy(to + pad + 2, cookie, length)
-    return pad + 2 + length
+    front: uint32_t = 4 if experimental else 2
+    to[0] = EXPERIMENT if experimental else FASTOPEN
+    to[1] = cython.cast(uint8_t, front + length)
+    if experimental:
+        put16(to + 2, FASTOPEN_EXPERIMENT)
+    memcpy(to + front, cookie, length)
+    length += front
+    while length % 4:
+        to[length] = NOP
+        length += 1
+    return length
 
 
 # rfc: 9293:MUST-14 SHLD-5 MAY-3 MUST-68 MUST-69

@@ -7,7 +7,7 @@ nxt is max except after a retransmission timeout, when it steps back to una and 
 
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
-from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_CORK, NEAT_FLAG_NODELAY
+from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_CORK, NEAT_FLAG_NODELAY, NEAT_WITHOUT_RESTART
 from cython.cimports.neatstack.dataplane.ip.output import outbox_full
 from cython.cimports.neatstack.dataplane.stack import FRTO_NEW, NEWS_OUTPUT, Stack, View
 from cython.cimports.neatstack.dataplane.tcp import congestion
@@ -22,6 +22,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     CHRONO_WINDOW,
     ECN_REDUCED,
     TCB_ACK_NOW,
+    TCB_ANSWERS,
     TCB_FASTOPEN,
     TCB_FIN_QUEUED,
     TCB_FIN_SENT,
@@ -131,7 +132,8 @@ def output_text(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     if v.mending and v.frto != FRTO_NEW and not mend(s, i, end):
         return
     if t.snd.una == t.snd.max and s.now - t.last_sent > cython.cast(uint64_t, t.rtt.rto) * 1000:
-        congestion.idle(t)
+        if not s.page.without & NEAT_WITHOUT_RESTART:
+            congestion.idle(t)
     while True:
         length = sendable(s, i, end)
         fin = FIN if fin_follows(t, t.snd.nxt + length, end) else 0
@@ -270,7 +272,8 @@ def send(
     if after(after_text, t.snd.max):
         fresh = after_text - later(seq, t.snd.max)
         t.bytes_out += fresh
-        t.flags &= ~cython.cast(uint32_t, TCB_HEARD)
+        if t.flags & TCB_HEARD:
+            t.flags = t.flags & ~cython.cast(uint32_t, TCB_HEARD) | TCB_ANSWERS
         if not before(seq, t.snd.max):
             begin_timing(t, seq, s.now)
         if length < t.snd.mss or length % t.snd.mss:

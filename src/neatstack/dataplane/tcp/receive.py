@@ -30,6 +30,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     RANGES,
     TCB_ACK_DELAYED,
     TCB_ACK_NOW,
+    TCB_ANSWERS,
     TCB_FIN_RECEIVED,
     TCB_FIN_SEEN,
     TCB_HEARD,
@@ -155,10 +156,10 @@ def owe(s: cython.pointer[Stack], i: uint32_t, at_once: cython.bint) -> cython.v
 def ack_delay(t: cython.pointer[Tcb]) -> uint32_t:
     """ms. While the user has not answered anything yet there may be no answer that could bring the ACK.
 
-    Then a peer that holds the rest of a request back until its first part is acknowledged (Nagle) would lose all of the
-    delay with each new connection. Linux acknowledges the first segments at once, which costs one more for who answers.
+    Then a peer that holds the rest of what it says back until its first part is acknowledged (Nagle) would lose all of
+    the delay with each new connection. Linux acknowledges the first segments at once, which costs one more for who answers.
     """
-    return ACK_DELAY if t.bytes_out or t.bytes_in > FIRST_SEGMENTS * full_text(t) else FIRST_ACK_DELAY
+    return ACK_DELAY if t.flags & TCB_ANSWERS or t.bytes_in > FIRST_SEGMENTS * full_text(t) else FIRST_ACK_DELAY
 
 
 # ---- out of order ----

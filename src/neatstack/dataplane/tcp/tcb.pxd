@@ -62,6 +62,8 @@ cdef enum TcbFlag:
     TCB_FASTOPEN = 16777216  # its SYN had text and a good cookie (RFC 7413); of a listener: a program has it before the handshake
                              # is over, and it counts as waiting, not as half open
     TCB_COOKIE_OWED = 33554432  # our SYN-ACK brings a cookie
+    TCB_COOKIE_EXPERIMENTAL = 536870912  # in the option that asked for it: that of RFC 6994
+    TCB_ANSWERS = 1073741824 # we have sent text after some had come
     TCB_PROBE_TIMER = 67108864  # what TIMER_RETRANSMIT waits for is a tail loss probe (RFC 8985 section 7.2)
     TCB_REORDER_TIMER = 134217728  # or reordered segments (section 6.2, step 5)
     TCB_PACED = 268435456    # TIMER_PERSIST waits until SO_MAX_PACING_RATE lets more go
@@ -184,7 +186,8 @@ cdef struct Tally:           # for TCP_INFO alone, and so outside the journal: w
     uint8_t user_limited     # the last sample says how much the user had to send, not how much could go
     uint16_t timeouts        # SYNs' too
     uint16_t timeout_repairs # that timeouts have begun: later ones of a series begin none
-    uint8_t pad[2]
+    uint8_t syn_text         # a passive open took the text on its SYN
+    uint8_t pad
 
 cdef struct Tcb:
     # the flow; network byte order. local_be is our side

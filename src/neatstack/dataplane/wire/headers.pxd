@@ -51,6 +51,7 @@ cdef struct Options:                   # RFC 9293 section 3.2, RFC 7323
     uint8_t sack_at                    # offset of the first block of selective acknowledgments
     uint8_t sack_blocks
     uint8_t has_fastopen               # RFC 7413
+    uint8_t experimental               # in the option that it had before it was given a number (RFC 6994)
     uint8_t cookie_at                  # offset of the cookie
     uint8_t cookie_length              # 0: it asks for one
 
