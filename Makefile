@@ -1,10 +1,11 @@
-# make demo | test | fuzz | bench | recovery | elasticity | screenshots | docs | lint: each sets up what it needs first;
+# make demo | test | fuzz | conformance | bench | recovery | elasticity | screenshots | docs | lint: each sets up what it needs first;
 # the second time it starts at once.
 #
 #   PYTHON=python3.12   the interpreter that .venv is made with
 #   ARGS="-k redis"     more for pytest (test) or bench (bench)
 #   ROUNDS=5            of make bench
 #   SECONDS=600         of make fuzz, for all targets together
+#   PACKETDRILL=DIR     of make conformance: gtests/net of a built packetdrill
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -21,9 +22,9 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 SOURCES := $(shell find src -name '*.py' -o -name '*.pxd' -o -name '*.[ch]' -o -name '*.def')
 
-.PHONY: help setup demo test fuzz bench recovery elasticity screenshots docs lint clean root
+.PHONY: help setup demo test fuzz conformance bench recovery elasticity screenshots docs lint clean root
 help:
-	@echo "make setup, demo, test, fuzz, bench, recovery, elasticity, screenshots, docs, lint or clean; README.md says what they do"
+	@echo "make setup, demo, test, fuzz, conformance, bench, recovery, elasticity, screenshots, docs, lint or clean; README.md says what they do"
 
 setup: build/.built
 	@echo "setup: ready"
@@ -44,6 +45,14 @@ test: root setup
 fuzz: setup
 	@echo "fuzz: $(SECONDS) seconds of guided inputs; what is found is put into build/fuzz/crashes, new inputs into tests/fuzz/corpus"
 	MERGE=1 SECONDS_EACH=$$(( $(SECONDS) / 6 )) tests/fuzz/fuzz.sh $(RUN) </dev/null
+
+conformance: root setup
+	@echo "conformance: packetdrill's scripts, on the kernel's stack and on this one"
+	if [ -z "$${PACKETDRILL:-}" ]; then
+		echo "make: name the directory gtests/net of a built packetdrill: make conformance PACKETDRILL=DIR" >&2
+		exit 1
+	fi
+	$(RUN) -m tools.conformance "$$PACKETDRILL" $(ARGS) </dev/null
 
 bench: root setup
 	@echo "bench: the kernel's stack and this one alternately, $(ROUNDS) rounds; then what recovery and elasticity cost"
