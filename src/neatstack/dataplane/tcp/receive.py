@@ -157,7 +157,7 @@ def ack_delay(t: cython.pointer[Tcb]) -> uint32_t:
     """ms. While the user has not answered anything yet there may be no answer that could bring the ACK.
 
     Then a peer that holds the rest of what it says back until its first part is acknowledged (Nagle) would lose all of
-    the delay with each new connection. Linux acknowledges the first segments at once, which costs one more for who answers.
+    the delay with each new connection. Linux acknowledges the first segments at once, which costs who answers one more.
     """
     return ACK_DELAY if t.flags & TCB_ANSWERS or t.bytes_in > FIRST_SEGMENTS * full_text(t) else FIRST_ACK_DELAY
 
