@@ -86,6 +86,7 @@ def test_light_start() -> None:
     (("up", "--replicas", "3", "--max-replicas", "2"), ("replicas", "max_replicas")),
     (("up", "--recovery", "hope"), ("recovery", "adopt", "reset")),
     (("up", "--spares", "9"), ("spares", "8")),
+    (("up", "--mtu", "575"), ("mtu", "576")),
     (("up", "--address", "10.0.0.1"), ("address", "/24")),
     (("metrics", "--listen", "9177"), ("listen", "127.0.0.1:9177")),
     (("metrics", "--listen", "example.org:80"), ("listen", "example.org:80")),

@@ -41,7 +41,7 @@ class Wide:
 @pytest.fixture(scope="module")
 def wide(lab: Lab) -> Iterator[Wide]:
     with lab.scope():
-        stack = lab.stack(replicas=1, config=f"mtu = {JUMBO}\n", options=["--gateway", Stack.host_address])
+        stack = lab.stack(replicas=1, options=["--mtu", JUMBO, "--gateway", Stack.host_address])
         far = lab.namespace("far")
         lab.veth(stack.host, f"{ROUTER}/24", far, f"{FAR}/24")
         far.ip("route", "add", "default", "via", ROUTER)

@@ -45,6 +45,10 @@ HostAddresses = Annotated[
     ),
 ]
 
+Mtu = Annotated[
+    int | None, typer.Option(metavar="BYTES", help="Of an IP packet on the interface.", show_default="1500")
+]
+
 
 def up(
     name: Annotated[str | None, typer.Option(help="What the stack is called.", show_default="default")] = None,
@@ -62,6 +66,7 @@ def up(
     netns: Annotated[
         str | None, typer.Option(metavar="NAME", help="The network namespace where the kernel's end is.")
     ] = None,
+    mtu: Mtu = None,
     replicas: Annotated[int | None, typer.Option(help="How many replicas to start.", show_default="2")] = None,
     max_replicas: Annotated[
         int | None, typer.Option(help="How many there may be later, up to 16.", show_default="4, --replicas if more")
@@ -105,6 +110,7 @@ def up(
         "device": device,
         "host_address": host_address,
         "netns": netns,
+        "mtu": mtu,
         "replicas": replicas,
         "max_replicas": max_replicas,
         "ecn": ecn,
