@@ -73,9 +73,10 @@ def test_two_programs_of_one_replica():
     assert got == data
 
 
-def test_refused_inside():
+@pytest.mark.parametrize("port", [81, 0])
+def test_refused_inside(port):
     lab = Lab()
-    client = lab.program.connect("127.0.0.1", 81)
+    client = lab.program.connect("127.0.0.1", port)
     lab.run()
     assert client.state == neat.STATE_CLOSED
     assert client.error == errno.ECONNREFUSED

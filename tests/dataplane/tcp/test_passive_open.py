@@ -180,10 +180,11 @@ def test_an_unknown_ack_is_reset(listening):
 @pytest.mark.parametrize(
     "flags,data,length", [("S", b"", 1), ("F", b"", 1), ("SF", b"abc", 5), ("", b"abc", 3), ("", b"", 0)]
 )
-def test_a_segment_without_ack_to_a_closed_port_is_reset(flags, data, length):
-    """3.10.7.1: <SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK>."""
+@pytest.mark.parametrize("port", [81, 0])
+def test_a_segment_without_ack_to_a_closed_port_is_reset(flags, data, length, port):
+    """3.10.7.1: <SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK>. Nobody ever listens on port 0."""
     lab = Lab()
-    c = lab.connection(81)
+    c = lab.connection(port)
     c.sends(flags, data=data, seq=0)
     reset = c.expects("RA", ack=length)
     assert reset.seq == 0

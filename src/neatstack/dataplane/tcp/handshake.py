@@ -95,7 +95,7 @@ def no_connection(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Seg
     The connection in SYN-RECEIVED that it continues after all, having brought a cookie; 0: the segment is done with.
     """
     listener: cython.pointer[Listener]
-    if not seg.remote_port_be or not seg.local_port_be:  # reserved: there is nobody to answer
+    if not seg.remote_port_be:  # reserved: there is nobody to answer
         s.counters.drops[cython.cast(cython.int, DROP_TCP_HEADER)] += 1
         return 0
     if not seg.loopback and s.page.replicas > 1 and another_has_it(s, seg):
