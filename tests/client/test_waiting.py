@@ -285,6 +285,28 @@ def test_kernel_descriptors_do_not_starve() -> None:
 
 
 @on_stack
+def test_without_a_descriptor_left() -> None:
+    """Who has used all still can wait for those that there are."""
+    import resource
+    import select
+
+    one, other = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    one.bind(("127.0.0.1", 0))
+    sets, polled = select.epoll(), select.poll()
+    sets.register(one, select.EPOLLIN)
+    polled.register(one, select.POLLIN)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    with raises(errno.EMFILE):
+        while True:
+            os.dup(0)
+    assert sets.poll(0.02) == [] == polled.poll(20)
+    other.sendto(b"x", one.getsockname())
+    assert sets.poll(5) == [(one.fileno(), select.EPOLLIN)] == polled.poll(5000)
+    with raises(errno.EMFILE):
+        socket.socket()
+
+
+@on_stack
 def test_timeouts() -> None:
     import struct
 

@@ -145,6 +145,7 @@ static int item_add(struct epoll *e, struct sock *s, int fd, const struct epoll_
     item->next_of_sock = s->items;
     s->items = item;
     e->count++;
+    place_open(&e->place); /* now, if it can be: who has no descriptors left still can wait */
     item_set(item, event);
     return 0;
 }

@@ -53,6 +53,8 @@ int enter_stack(void)
     if (!neat.open)
         error = neat.directory && !neat.ended ? manager_hello() : -ENETDOWN;
     unlock(&neat.lock);
+    if (!error)
+        my_place(); /* who has no descriptors left still can wait */
     return error;
 }
 
