@@ -249,6 +249,8 @@ def test_descriptors() -> None:
     twin = os.dup(client.fileno())
     os.set_blocking(twin, False)
     assert not os.get_blocking(client.fileno())
+    fcntl.fcntl(twin, fcntl.F_SETOWN, os.getpid())
+    assert [fcntl.fcntl(s, fcntl.F_GETOWN) for s in (client, server)] == [os.getpid(), 0]
     assert fcntl.fcntl(twin, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
     client.close()
     os.write(twin, b"still here")

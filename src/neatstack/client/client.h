@@ -185,6 +185,7 @@ struct sock {
     uint8_t phase;
     bool nonblocking;
     bool shared;          /* a forked relative may hold it too */
+    int owner;            /* F_SETOWN: kept, and no more */
     uint32_t space_edges; /* how often a send found too little room */
     uint32_t error_edges; /* how often the error queue has got something */
     int error;            /* SO_ERROR while there is no slot */

@@ -103,6 +103,11 @@ static int control(struct sock *s, int fd, int command, void *argument)
     case F_SETFL:
         s->nonblocking = (int)(intptr_t)argument & O_NONBLOCK;
         return 0;
+    case F_GETOWN: /* the placeholder, which all sockets share, is told nothing */
+        return s->owner;
+    case F_SETOWN:
+        s->owner = (int)(intptr_t)argument;
+        return 0;
     default:
         return real()->fcntl(fd, command, argument);
     }
