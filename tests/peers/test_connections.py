@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import socket
 import struct
 import sys
@@ -65,6 +66,23 @@ def test_half_close(ends: Ends) -> None:
         client.send(b"more")
     server.close()
     assert client.recv(100) == b""
+
+
+def test_a_socket_whose_connection_has_ended_has_no_peer(ends: Ends) -> None:
+    """Both ends have sent their FIN, and what came can still be read: as on Linux, which keeps TIME-WAIT without it."""
+    server, client = ends.connected()
+    client.shutdown(socket.SHUT_WR)
+    assert server.recv(1) == b""
+    assert client.getpeername() == (ends.address, ends.port)
+    server.sendall(b"last")
+    server.close()
+    assert client.recv(1, socket.MSG_PEEK) == b"l"
+    assert client.receive_stream() == (4, hashlib.sha256(b"last").hexdigest())
+    for call in (lambda: client.getpeername(), lambda: client.shutdown(socket.SHUT_RDWR)):
+        with pytest.raises(OSError) as caught:
+            call()
+        assert caught.value.errno == errno.ENOTCONN
+    assert client.getsockname()[1] != 0
 
 
 def test_server_closes_first(ends: Ends) -> None:

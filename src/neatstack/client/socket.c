@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <linux/sockios.h>
+#include <netinet/tcp.h>
 #include <sys/ioctl.h>
 
 #define LINGER_LOOK_NS 1000000
@@ -142,6 +143,12 @@ int sock_listen(struct sock *s, int backlog)
     return error;
 }
 
+/* Whether there is no connection any more; in TIME-WAIT, as Linux has it, the socket has left it. */
+static bool is_over(const struct sock *s)
+{
+    return load_acquire(&s->remote->state) == NEAT_STATE_CLOSED || load_relaxed(&s->remote->tcp_state) == TCP_TIME_WAIT;
+}
+
 /* getsockname(), and getpeername() with `peer`. */
 int sock_name(struct sock *s, struct sockaddr *address, socklen_t *length, bool peer)
 {
@@ -157,7 +164,7 @@ int sock_name(struct sock *s, struct sockaddr *address, socklen_t *length, bool 
     }
     if (s->udp)
         error = datagram_name(s, peer, &name);
-    else if (peer && (!connected || s->remote->state == NEAT_STATE_CLOSED))
+    else if (peer && (!connected || is_over(s)))
         error = -ENOTCONN;
     sock_unlock(s);
     if (!error)
@@ -261,7 +268,7 @@ int sock_shutdown(struct sock *s, int how)
             listener_stop(s);
     } else if (s->phase == PHASE_OPEN) {
         uint8_t bits = (uint8_t)((how != SHUT_WR ? NEAT_SHUT_READ : 0) | (how != SHUT_RD ? NEAT_SHUT_WRITE : 0));
-        if (load_acquire(&s->remote->state) == NEAT_STATE_CLOSED)
+        if (is_over(s))
             error = -ENOTCONN;
         __atomic_fetch_or(&s->program->shut, bits, __ATOMIC_RELEASE);
         tell(s);
