@@ -143,6 +143,36 @@ def test_a_window_that_shrinks_is_survived():
     assert c.expects("A").seq == reached
 
 
+@pytest.mark.parametrize(("wscale", "left", "expected"), [(0, 0, 1461), (0, 2000, 3461), (10, 0, 1461), (10, 8, 9653)])
+def test_a_peer_whose_window_has_shrunk_hears_our_acks(wscale, left, expected):
+    """It takes none from beyond its edge: what it sends would never be acknowledged, while it reads nothing itself."""
+    lab = Lab()
+    c = lab.accepted(window=20_000 >> wscale, wscale=wscale)
+    c.socket.send(b"x" * 20_000)
+    lab.run()
+    c.receives()
+    c.sends(ack=1461, window=left)
+    for pause in (0, 0.3):  # as what was sent is still under way, and as it has timed out
+        lab.wait(pause)
+        c.receives()
+        c.sends(data=b"y" * 3000, ack=1461, window=left)
+        assert c.expects("A", ack=c.nxt, length=0).seq == expected
+    c.socket.close()
+    lab.run()
+    assert c.receives()[-1].seq == expected  # so is our RST, for what was never read
+
+
+def test_less_than_a_unit_of_a_scaled_window_may_be_hidden():
+    """It was rounded down: the peer may have received all that we have sent; an ACK from before that would be old."""
+    lab = Lab()
+    c = lab.accepted(window=14, wscale=10)
+    c.socket.send(b"x" * 14_000)
+    lab.run()
+    c.receives()
+    c.sends(data=b"y" * 3000, ack=1461, window=12)  # 252 bytes less
+    assert c.expects("A", ack=3001, length=0).seq == 14_001
+
+
 def test_an_old_segment_does_not_change_the_window():
     """3.10.7.4, fifth: SND.WL1 and SND.WL2 prevent using old segments."""
     lab = Lab()

@@ -21,7 +21,7 @@ from cython.cimports.neatstack.dataplane.tcp.emit import write_header
 from cython.cimports.neatstack.dataplane.tcp.fastopen import write_fast
 from cython.cimports.neatstack.dataplane.tcp.options import write_syn
 from cython.cimports.neatstack.dataplane.tcp.sack import write_sack
-from cython.cimports.neatstack.dataplane.tcp.seq import before, earlier, later, least
+from cython.cimports.neatstack.dataplane.tcp.seq import after, before, least
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tally import count_out
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
@@ -127,20 +127,32 @@ def point_to_urgent(t: cython.pointer[Tcb], tcp: cython.pointer[uint8_t], seq: u
 def emit_ack(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Plan <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK> at once, or note that it is owed when there is no room.
 
-    The RFC's SND.NXT never steps back as ours does after a timeout: that is snd.max here. A peer that had received all
-    of it would drop an ACK with a lower number as old, and two peers that both do that would never hear each other.
-    What went beyond the peer's window, like a probe, does not count; but a scaled window that is rounded down hides up
-    to a unit of what it had offered before.
+    Or what `acceptable_number` has instead.
     """
-    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
-    edge: uint32_t = t.snd.una + t.snd.wnd
     if outbox_full(s):
-        t.flags |= TCB_ACK_NOW
+        s.tcbs[i].flags |= TCB_ACK_NOW
         mark(s, i, NEWS_OUTPUT)
         return
-    if t.snd.wnd or t.snd.max - t.snd.una > 1:
-        edge += (cython.cast(uint32_t, 1) << t.snd.wscale) - 1
-    emit(s, i, later(t.snd.nxt, earlier(t.snd.max, edge)), 0, 0)
+    emit(s, i, acceptable_number(cython.address(s.tcbs[i])), 0, 0)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def acceptable_number(t: cython.pointer[cython.const[Tcb]]) -> uint32_t:
+    """The sequence number of a segment without text: SND.NXT.
+
+    The RFC's never steps back as ours does after a timeout: that is snd.max here. A peer that had received all of it
+    would drop an ACK with a lower number as old, and two peers that both do that would never hear each other. What went
+    beyond the peer's window does not count, for it drops an ACK from there, too: a probe, or all beyond the edge of a
+    window that has shrunk. But a scaled window that is rounded down hides up to a unit of what it had offered before.
+    """
+    edge: uint32_t = t.snd.una + t.snd.wnd
+    hidden: uint32_t = cython.cast(uint32_t, 1) << t.snd.wscale
+    if not t.snd.wnd and t.snd.max - t.snd.una <= 1:
+        return t.snd.nxt
+    return edge if after(t.snd.max, edge) and t.snd.max - edge >= hidden else t.snd.max
 
 
 def limit_mss(t: cython.pointer[Tcb], mss: uint16_t) -> cython.void:
@@ -203,7 +215,7 @@ def flags_of_syn(s: cython.pointer[Stack], t: cython.pointer[Tcb], active: cytho
 
 # rfc: 7323:3.2c
 def emit_reset(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
-    """Plan the RST of a connection that we abort (RFC 9293 section 3.10.5), after all that was ever sent."""
+    """Plan the RST of a connection that we abort (RFC 9293 section 3.10.5), where the peer believes it."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     header: uint32_t = TCP_HEADER
     v: cython.pointer[View] = cython.address(s.views[i])
@@ -214,9 +226,8 @@ def emit_reset(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         write_stamps(s, t, out.header + out.transport + TCP_HEADER)
         header += STAMPS
     count_out(t, 0)
-    write_header(
-        out.header + out.transport, t.local_port_be, t.remote_port_be, t.snd.max, t.rcv.nxt, header, RST | ACK, 0
-    )
+    seq: uint32_t = acceptable_number(t)
+    write_header(out.header + out.transport, t.local_port_be, t.remote_port_be, seq, t.rcv.nxt, header, RST | ACK, 0)
     commit(s, out, header, 0, 0)
 
 
