@@ -128,8 +128,8 @@ async def test_no_descriptor_is_left_of_the_dead(stage: Stage) -> None:
         gc.collect()  # other tests' descriptors
         counts.append(len(os.listdir("/proc/self/fd")))
     assert len(set(counts)) == 1
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    assert not any(is_zombie(int(pid)) for pid in children)
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    await stage.until(lambda: not any(is_zombie(int(pid)) for pid in children.read_text().split()))
 
 
 def test_spares_that_die_at_once_are_held_back(tmp_path: Path) -> None:

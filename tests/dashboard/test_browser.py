@@ -69,6 +69,7 @@ class Page:
         """Press it, confirm, and wait for what is said."""
         self.click(button)
         self.until(lambda: self.all("dialog[open]"))
+        self.driver.execute_script("document.getElementById('said').hidden = true")  # what was said before
         self.click("#ask-yes")
         return self.until(lambda: self.all('#said:not([hidden]):not([data-state="waiting"])') and self.text("#said"))
 
