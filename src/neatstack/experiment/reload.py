@@ -133,6 +133,7 @@ class Reloading:
 
     def run(self, reloads: int, meanwhile: Callable[[], None], after: Callable[[int], None]) -> Course:
         """`meanwhile` is called while workers change, `after` with the number done."""
+        self.wait_worker(set())  # nginx listens before it catches signals: until then, SIGHUP would end it
         while self.course.reloads < reloads and time.monotonic() - self.began < self.plan.seconds:
             self.reload(by_command=self.course.reloads % BY_COMMAND == BY_COMMAND - 1, meanwhile=meanwhile)
             self.course.reloads += 1
@@ -146,11 +147,16 @@ class Reloading:
         before, told = self.nginx.workers(), time.monotonic()
         self.nginx.tell(by_command)
         meanwhile()
-        while not self.load.workers() & (self.nginx.workers() - before):
-            if time.monotonic() > told + SERVING_LIMIT:
-                raise LabError(f"no new worker serves {SERVING_LIMIT:g} s after a reload; {self.nginx.errors()}")
-            time.sleep(0.005)
+        self.wait_worker(before)
         self.course.slowest_reload = max(self.course.slowest_reload, time.monotonic() - told)
+
+    def wait_worker(self, before: set[int]) -> None:
+        """Until one serves that is none of `before`. Raises LabError."""
+        end = time.monotonic() + SERVING_LIMIT
+        while not self.load.workers() & (self.nginx.workers() - before):
+            if time.monotonic() > end:
+                raise LabError(f"no new worker serves within {SERVING_LIMIT:g} s; {self.nginx.errors()}")
+            time.sleep(0.005)
 
 
 class OnStack:
