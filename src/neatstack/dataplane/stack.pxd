@@ -201,6 +201,7 @@ cdef struct Board:           # private; what is on its way (RFC 6675, RFC 8985),
     uint8_t reordering_seen
     uint8_t original         # something was acknowledged that was sent once, before the timeout (F-RTO)
     uint8_t dsack            # the ACK in hand tells of something that came twice
+    uint8_t found_lost       # it says that something is lost
     Range duplicate          # namely this
     uint32_t undo_cwnd       # before the timeout, if View.frto
     uint32_t undo_ssthresh
@@ -255,10 +256,12 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
     uint16_t keep_idle_s     # the program's, when keepalive was last thought about
     uint32_t min_rtt         # us: RACK.min_RTT; 0: not measured yet
     uint32_t min_rtt_at      # s: when it was
+    uint32_t used            # bytes: most that was on its way of what ends before used_end, if that was more than half of cwnd
     uint64_t rto_at          # ns: when the retransmission timer expires, also while a shorter wait has its place
     uint64_t smaller_at      # ns: since when it is
     uint64_t paced_until     # ns: what has been sent takes so long at pacing_rate
     uint32_t pacing_rate     # bytes a second, checked copy; 0: any
+    uint32_t used_end        # see `used`
     uint64_t challenged_at   # ns: the last challenge ACK; 0: none yet
     uint64_t tuned_at        # ns: when rx_limit was last thought about, and
     uint32_t tuned_tail      # rx_tail then

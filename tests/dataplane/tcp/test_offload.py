@@ -85,6 +85,19 @@ def test_a_segment_alone_has_no_push_while_more_is_queued():
     c.expects("A", seq=1 + 1460, length=1460, push=True)
 
 
+def test_a_small_congestion_window_has_no_push():
+    lab = Lab()
+    c = lab.accepted()
+    c.socket.send(DATA[:1460])
+    lab.run()
+    lab.wait(1.1)  # a timeout
+    c.receives()
+    c.sends(ack=1 + 1460)
+    c.socket.send(DATA[: 30 * 1460])
+    lab.run()
+    assert ["P" in s.flags for s in c.receives()] == [False, False]
+
+
 def test_split_is_what_a_device_does():
     lab = Lab()
     c = lab.accepted()

@@ -39,7 +39,7 @@ def test_three_duplicate_acks_retransmit_the_lost_segment():
 
 
 def test_the_windows_after_fast_retransmit():
-    """Step 2, ssthresh by CUBIC's 0.7; cwnd lets no more go at once than the segment that is sent again (RFC 6937)."""
+    """Step 2, ssthresh by CUBIC's 0.7; cwnd lets no more go at once than the segment that is sent again (RFC 9937)."""
     lab = Lab()
     c = flight(lab, 10)
     sent = c.receives()
@@ -176,6 +176,20 @@ def test_slow_start_and_congestion_avoidance():
     assert rounds[2] == 2 * rounds[1]
 
 
+@pytest.mark.parametrize(("used", "grown"), [(5, 10), (6, 12), (9, 18), (10, 20)])
+@pytest.mark.rfc("5681:3.1-USED")
+def test_the_window_grows_to_twice_what_was_used_of_it_however_it_is_acknowledged(used: int, grown: int):
+    """As on Linux: the last ACKs of a flight count as the first ones do, though the user sends no more."""
+    lab = Lab()
+    c = lab.accepted()
+    for _ in range(3):
+        c.socket.send(b"x" * used * MSS)
+        lab.run()
+        for segment in c.receives():
+            c.sends(ack=segment.seq + len(segment.payload))
+        assert c.tcb["cc"]["cwnd"] == grown * MSS
+
+
 @pytest.mark.rfc("5681:3.1-HANDSHAKE")
 @pytest.mark.parametrize("opened", ["accepted", "connected"])
 def test_the_handshake_does_not_open_the_window(opened: str):
@@ -241,7 +255,7 @@ def test_a_loss_in_the_next_window_reduces_again():
 
 
 @pytest.mark.rfc("5681:4.1-RESTART")
-@pytest.mark.parametrize(("pause", "segments"), [(0.0, 14), (5.0, 10)])
+@pytest.mark.parametrize(("pause", "segments"), [(0.0, 20), (5.0, 10)])
 def test_who_has_sent_nothing_for_long_begins_with_the_initial_window(pause: float, segments: int):
     """RFC 5681 section 4.1: the path may have changed, and no ACKs are on their way to space out what goes."""
     lab = Lab(rings=1 << 20)

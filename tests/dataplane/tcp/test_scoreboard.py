@@ -251,3 +251,12 @@ def test_an_acknowledgment_of_new_text_ends_the_counting_of_duplicates():
     assert 0 not in acks(c, 0, (2, 3), (4, 5))
     assert 3 not in acks(c, 3, (4, 5))
     assert 3 not in acks(c, 3, (4, 6))
+
+
+@pytest.mark.parametrize("selectively", [True, False])
+def test_what_was_known_to_have_arrived_does_not_open_the_window_when_it_is_acknowledged(selectively: bool):
+    """It has let as much go before, out of its turn; else many segments would leave at once."""
+    c = sending(Lab(), permitted=NOP + NOP + SACK_PERMITTED if selectively else b"")
+    assert acks(c, 0, *[(1, 2)] * selectively) == [10]
+    assert acks(c, 0, *[(1, 3)] * selectively) == [11]
+    assert acks(c, 3) == [12, 13]  # it was reordering: a segment has left the path, and cwnd grows by that

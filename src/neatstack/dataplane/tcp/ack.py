@@ -1,7 +1,7 @@
 """Acknowledgments that come in (RFC 9293 section 3.10.7.4, fifth), and the limit on those that answer blind attacks."""
 
 import cython
-from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import int32_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.neatstack.dataplane.stack import (
     DROP_BLIND_ATTACK,
     DROP_OLD_ACK,
@@ -20,7 +20,7 @@ from cython.cimports.neatstack.dataplane.tcp.output import end_of_text
 from cython.cimports.neatstack.dataplane.tcp.recovery import duplicate, repaired
 from cython.cimports.neatstack.dataplane.tcp.scoreboard import prune, take_blocks
 from cython.cimports.neatstack.dataplane.tcp.send_buffer import expand
-from cython.cimports.neatstack.dataplane.tcp.seq import after, before
+from cython.cimports.neatstack.dataplane.tcp.seq import after, before, least
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tally import segments, take_sample, timeout_repaired, wait_for
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
@@ -70,14 +70,24 @@ def count_delivered(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[c
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
     recovering: cython.bint = t.flags & TCB_RECOVERY or t.ecn & ECN_REDUCED
-    reached: uint32_t = t.snd.una
+    una: uint32_t = t.snd.una
+    reached: uint32_t = una
+    more: uint32_t
     if recovering:
         reached = prr.reached(s, i)
     elif v.stretches:
         reached += s.boards[i].sacked
+    s.boards[i].found_lost = 0
     take(s, i, seg)
     if (recovering or v.mending) and (t.flags & TCB_RECOVERY or t.ecn & ECN_REDUCED):
-        prr.delivered(s, i, prr.reached(s, i) - reached)
+        more = prr.reached(s, i) - reached
+        if not recovering:
+            t.cc.flight += more
+        safe: cython.bint = t.snd.una != una and not s.boards[i].found_lost
+        if not v.mending and t.flags & TCB_RECOVERY:  # NewReno: what it does not reach is lost, too
+            safe = False
+        if 0 < cython.cast(int32_t, more):
+            prr.delivered(s, i, more, safe)
 
 
 @cython.cfunc
@@ -165,10 +175,15 @@ def advance(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.co
     old_una: uint32_t = t.snd.una
     acked: uint32_t = ack - old_una
     flight: uint32_t = t.snd.max - t.snd.una
+    known: uint32_t = 0  # to have arrived, of what is acknowledged
     round_trip(s, i, ack)
     t.snd.una = ack
     if v.stretches:
+        known = s.boards[i].sacked
         prune(s, i, seg, old_una)
+        known -= s.boards[i].sacked
+    elif cython.unlikely(t.cc.dupacks != 0):
+        known = least(t.cc.dupacks * t.snd.mss, acked - least(acked, t.snd.mss))
     if before(t.snd.nxt, ack):  # sent before a timeout stepped back, and arrived after all
         t.snd.nxt = ack
     t.snd.backoff = 0
@@ -193,7 +208,8 @@ def advance(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.co
                 ecn.window_passed(t)
         else:
             cwnd: uint32_t = t.cc.cwnd
-            congestion.grow(t, s.now, acked, flight, echoed(s, t, seg) if t.cc.ssthresh == LARGEST else 0)
+            flight = most_under_way(v, t, flight, old_una)
+            congestion.grow(t, s.now, acked - known, flight, echoed(s, t, seg) if t.cc.ssthresh == LARGEST else 0)
             if cython.unlikely(t.cc.cwnd != cwnd):
                 expand(v, t)
     if t.snd.una == t.snd.max:
@@ -205,6 +221,30 @@ def advance(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.co
             take_sample(t, s.now, end_of_text(v, t))
         tlp.restart(s, i)
     mark(s, i, NEWS_LINES | NEWS_OUTPUT)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def most_under_way(
+    v: cython.pointer[View], t: cython.pointer[cython.const[Tcb]], flight: uint32_t, una: uint32_t
+) -> uint32_t:
+    """Most that was on its way with what begins at `una`, if that used the congestion window; now it is `flight`.
+
+    Where the user sends no more, the last ACKs of a flight find little on its way, and yet it has shown that the path
+    carries as much.
+    """
+    if flight > t.cc.cwnd // 2:
+        if flight > v.used or not before(una, v.used_end):
+            v.used = flight
+            v.used_end = t.snd.max
+        return v.used
+    if cython.unlikely(v.used != 0):
+        if before(una, v.used_end):
+            return v.used
+        v.used = 0
+    return flight
 
 
 # rfc: 9293:MUST-18, 6298:3-KARN 3-SAMPLE, 7323:3.2h

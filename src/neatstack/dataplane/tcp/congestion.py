@@ -50,10 +50,10 @@ def start(t: cython.pointer[Tcb]) -> cython.void:
 def grow(t: cython.pointer[Tcb], now: uint64_t, acked: uint32_t, flight: uint32_t, round_trip: uint32_t) -> cython.void:
     """`acked` bytes are newly acknowledged, of `flight` that were on their way; there is no loss to repair.
 
-    `round_trip`: ms, as a timestamp says it; 0: none. A window that is not used says nothing about the path, so it
-    does not grow (RFC 7661 section 4.2's reason).
+    `round_trip`: ms, as a timestamp says it; 0: none. A window of which not more than half is used says nothing about
+    the path, so it does not grow (RFC 7661 section 4.2's reason).
     """
-    if flight < t.cc.cwnd // 2:
+    if flight <= t.cc.cwnd // 2:
         return
     if t.cc.cwnd < t.cc.ssthresh:
         # Slow start by bytes (RFC 3465 section 2.2). Its limit of 2 segments an ACK is lifted: receivers that take

@@ -62,7 +62,7 @@ def echoed(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     if t.snd.una == t.snd.max:  # nothing is on its way that could have been marked
         return
     congestion.reduce(t, least(t.snd.max - t.snd.una, t.cc.cwnd))
-    prr.begin(s, i)
+    prr.begin(s, i, 0)
     t.ecn |= ECN_REDUCED
     t.cwr_end = t.snd.max
 

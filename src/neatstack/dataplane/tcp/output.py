@@ -243,7 +243,7 @@ def fin_follows(t: cython.pointer[cython.const[Tcb]], at: uint32_t, end: uint32_
     return t.flags & TCB_FIN_QUEUED and at == end and t.snd.wnd != 0 and t.state != State.SYN_RECEIVED
 
 
-# rfc: 9293:MUST-61, 8985:7.3-RACK, 6937:3-out
+# rfc: 9293:MUST-61, 8985:7.3-RACK, 9937:6-out
 def send(
     s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t, fin: uint8_t, end: uint32_t
 ) -> cython.void:
@@ -251,14 +251,17 @@ def send(
 
     PSH ends what is queued; and, as on Linux, what leaves as one: its receiver joins it to one again, and then need not
     wait for more before it passes that on. A single segment with more behind it has none: where the window lets no more
-    go at once, ACKs that are put off a little do no harm.
+    go at once, ACKs that are put off a little do no harm. Where cwnd is less than four segments Linux sends all alone.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     after_text: uint32_t = seq + length
+    flags: uint8_t = fin
     fresh: uint32_t
     if cython.unlikely(s.views[i].pacing_rate != 0):
         charge(s, cython.address(s.views[i]), length)
-    emit(s, i, seq, length, (PSH if length and (after_text == end or length > t.snd.mss) else 0) | fin)
+    if length and (after_text == end or (length > t.snd.mss and t.cc.cwnd >= 4 * t.snd.mss)):
+        flags |= PSH
+    emit(s, i, seq, length, flags)
     if before(seq, t.snd.max):
         t.cc.retransmits += 1 if length <= t.snd.mss else (length + t.snd.mss - 1) // t.snd.mss
         s.counters.retransmits += 1

@@ -1,11 +1,11 @@
-"""Proportional rate reduction (RFC 6937 section 3): in recovery, what goes follows what has arrived.
+"""Proportional rate reduction (RFC 9937 section 6): in recovery, what goes follows what has arrived.
 
 cwnd is what is on its way and sndcnt. Without selective acknowledgments every duplicate ACK stands for a segment that
 has arrived, and cwnd counts these as still on their way (RFC 6582's inflation), since the output does.
 """
 
 import cython
-from cython.cimports.libc.stdint import int32_t, uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.neatstack.dataplane.stack import Stack
 from cython.cimports.neatstack.dataplane.tcp.congestion import LARGEST
 from cython.cimports.neatstack.dataplane.tcp.scoreboard import pipe
@@ -13,12 +13,17 @@ from cython.cimports.neatstack.dataplane.tcp.seq import least, most
 from cython.cimports.neatstack.dataplane.tcp.tcb import ECN_REDUCED, TCB_RECOVERY, Tcb
 
 
-# rfc: 6937:3-begin
-def begin(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
-    """Recovery begins: ssthresh is set, and the first segment goes again whatever the window says."""
+# rfc: 9937:6-begin
+def begin(s: cython.pointer[Stack], i: uint32_t, more: uint32_t) -> cython.void:
+    """Recovery begins: ssthresh is set, and the first segment goes again whatever the window says.
+
+    `more`: bytes that the ACK in hand says have arrived, unless delivered() will hear of them. What had arrived before
+    is not part of the flight.
+    """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
-    t.cc.flight = most(t.snd.max - t.snd.una, 1)
-    t.cc.delivered = t.cc.out = 0
+    t.cc.flight = t.snd.max - reached(s, i) + more
+    t.cc.delivered = more
+    t.cc.out = 0
     t.ecn &= ~cython.cast(uint8_t, ECN_REDUCED)  # what is lost is repaired from here on
     if s.views[i].mending:
         t.cc.cwnd = most(least(pipe(s, i) + t.snd.mss, LARGEST), 1)
@@ -34,15 +39,16 @@ def reached(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
     return t.snd.una + (s.boards[i].sacked if s.views[i].stretches else 0)
 
 
-# rfc: 6937:3-proportional 3-ssrb 3-delivered, 5681:4.3-HALF, 8985:9.3-PRR
-def delivered(s: cython.pointer[Stack], i: uint32_t, more: uint32_t) -> cython.void:
-    """An ACK in recovery says that `more` bytes have arrived: cwnd, so that sndcnt bytes may go."""
+# rfc: 9937:6-proportional 6-bound 6-safe 6-delivered 6-force, 5681:4.3-HALF, 8985:9.3-PRR
+def delivered(s: cython.pointer[Stack], i: uint32_t, more: uint32_t, safe: cython.bint) -> cython.void:
+    """An ACK in recovery says that `more` bytes have arrived: cwnd, so that sndcnt bytes may go.
+
+    `safe`: it goes on and tells of no further loss, so that a little more than arrives may go.
+    """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     flight: uint32_t = t.snd.nxt - t.snd.una
     away: uint32_t = flight
     sndcnt: uint64_t
-    if cython.cast(int32_t, more) < 0:
-        more = 0
     t.cc.delivered = least(t.cc.delivered + least(more, LARGEST), LARGEST)
     if s.views[i].mending:
         away = flight = pipe(s, i)
@@ -52,10 +58,14 @@ def delivered(s: cython.pointer[Stack], i: uint32_t, more: uint32_t) -> cython.v
         sndcnt = cython.cast(uint64_t, t.cc.delivered) * t.cc.ssthresh + t.cc.flight - 1
         sndcnt //= most(t.cc.flight, 1)
         sndcnt = sndcnt - t.cc.out if sndcnt > t.cc.out else 0
-    else:  # slow start reduction bound
+    else:
         sndcnt = t.cc.delivered - t.cc.out if t.cc.delivered > t.cc.out else 0
-        sndcnt = most(cython.cast(uint32_t, sndcnt), more) + t.snd.mss
+        sndcnt = most(cython.cast(uint32_t, sndcnt), more)
+        if safe:
+            sndcnt += t.snd.mss
         sndcnt = least(t.cc.ssthresh - away, cython.cast(uint32_t, sndcnt))
+    if not sndcnt and not t.cc.out:
+        sndcnt = t.snd.mss
     sndcnt += flight
     t.cc.cwnd = most(cython.cast(uint32_t, sndcnt) if sndcnt < LARGEST else LARGEST, most(t.snd.mss, 1))
 

@@ -53,7 +53,7 @@ def enter(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     congestion.reduce(t, least(t.snd.max - t.snd.una, t.cc.cwnd))
     t.cc.recover = t.snd.max
-    prr.begin(s, i)
+    prr.begin(s, i, t.snd.mss)
     t.flags |= TCB_RECOVERY | TCB_RETRANSMIT
     rtt.stop_timing(t)
 
@@ -71,7 +71,7 @@ def lost(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     mark(s, i, NEWS_OUTPUT)
     if v.mending:
         if t.flags & TCB_RECOVERY:
-            prr.delivered(s, i, 0)  # what has just been found lost by a timer does not all go at once
+            prr.delivered(s, i, 0, False)  # what has just been found lost by a timer does not all go at once
         return
     v.probe &= PROBE_UNMEASURED
     if before(t.snd.una, t.cc.recover):
@@ -81,7 +81,7 @@ def lost(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     t.cc.recover = t.snd.max
     t.flags |= TCB_RECOVERY
     v.mending = MENDING_FAST
-    prr.begin(s, i)
+    prr.begin(s, i, 0)
     if stretch(cython.address(s.boards[i]), 0).flags & STRETCH_LOST:
         t.flags |= TCB_RETRANSMIT  # whatever is on its way
     rtt.stop_timing(t)

@@ -340,6 +340,7 @@ def resent(s: cython.pointer[Stack], i: uint32_t, left: uint32_t, right: uint32_
 
 def mark_lost(s: cython.pointer[Stack], i: uint32_t, k: uint32_t) -> cython.void:
     """Stretch k is lost."""
+    s.boards[i].found_lost = 1
     become(s, i, k, stretch(cython.address(s.boards[i]), k).flags & STRETCH_AGAIN | STRETCH_LOST)
 
 

@@ -133,7 +133,7 @@ cdef struct Congestion:      # RFC 5681, bytes
     uint32_t last_rtt        # ms: shortest of the last round; 0: none
     uint32_t round_rtt       # of this one
     uint32_t baseline_rtt    # when conservative slow start began
-    uint32_t flight          # PRR (RFC 6937): RecoverFS
+    uint32_t flight          # PRR (RFC 9937): RecoverFS
     uint32_t delivered       # prr_delivered
     uint32_t out             # prr_out
 
