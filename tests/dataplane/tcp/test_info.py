@@ -135,7 +135,7 @@ def test_what_is_lost_and_sent_again() -> None:
     assert (info.ca_state, info.sacked, info.lost, info.retrans) == (DISORDER, 1, 0, 0)
     c.sends(ack=1, options=sack(c, 1, 4))
     info = told(c)
-    assert (info.ca_state, info.sacked, info.retrans, info.lost) == (RECOVERY, 3, 1, 0)
+    assert (info.ca_state, info.sacked, info.retrans, info.lost) == (RECOVERY, 3, 1, 1)
     assert (info.total_retrans, info.bytes_retrans, info.bytes_sent) == (1, MSS, 11 * MSS)
     assert info.snd_ssthresh == 7 and info.unacked == 10
     c.sends(ack=1 + 10 * MSS)
@@ -234,6 +234,15 @@ def test_how_long_the_peers_window_was_waited_for() -> None:
     assert told(c).busy_time == info.busy_time, "nothing is on its way"
 
 
+def test_a_window_for_less_than_what_is_worth_sending_is_waited_for() -> None:
+    lab = Lab()
+    c = lab.accepted()
+    c.sends(ack=1, window=10)
+    flight(c, MSS)
+    lab.wait(0.1)
+    assert told(c).rwnd_limited == 100_000
+
+
 def test_how_long_room_in_the_ring_was_waited_for() -> None:
     lab = Lab(rings=4096)
     c = lab.accepted()
@@ -298,10 +307,11 @@ def test_what_is_lost_and_waits_to_be_sent_again() -> None:
     lab.wait(0.1)
     c.sends(ack=1, options=sack(c, 4, 8))
     info = told(c)
-    assert (info.sacked, info.lost, info.retrans) == (4, 0, 4)
+    assert (info.sacked, info.lost, info.retrans) == (4, 4, 4)
+    assert info.unacked - info.sacked - info.lost + info.retrans == 6, "what is on its way, as Linux counts it"
     lab.wait(1)  # a timeout
     info = told(c)
-    assert (info.ca_state, info.lost, info.retrans) == (LOSS, 9, 1)
+    assert (info.ca_state, info.lost, info.retrans) == (LOSS, 10, 1)
 
 
 def test_probes_of_a_connection_that_is_kept_alive() -> None:

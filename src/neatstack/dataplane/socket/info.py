@@ -130,6 +130,7 @@ def tell_sending(s: cython.pointer[Stack], i: uint32_t, info: cython.pointer[Tcp
     b: cython.pointer[Board] = cython.address(s.boards[i])
     mss: uint32_t = most(t.snd.mss, 1)
     end: uint32_t = end_of_text(v, t)
+    again: uint32_t
     info.ca_state = ca_state(t, v)
     info.backoff = t.snd.backoff
     if t.snd.una == t.snd.nxt and t.timers[cython.cast(cython.int, TIMER_PERSIST)]:
@@ -142,8 +143,9 @@ def tell_sending(s: cython.pointer[Stack], i: uint32_t, info: cython.pointer[Tcp
     info.unacked = pieces(t.snd.max - t.snd.una, mss)
     if v.stretches:
         info.sacked = pieces(b.sacked, mss)
-        info.lost = pieces(b.lost, mss)
-        info.retrans = pieces(again_under_way(s, i), mss)
+        again = again_under_way(s, i)
+        info.retrans = pieces(again, mss)
+        info.lost = pieces(b.lost + again if v.mending else b.lost, mss)  # as Linux, until that is acknowledged
     info.notsent_bytes = end - t.snd.max if before(t.snd.max, end) else 0
     info.app_limited = t.tally.user_limited or not t.tally.rate_ns
     if t.tally.rate_ns:

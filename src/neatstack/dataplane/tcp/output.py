@@ -208,7 +208,11 @@ def sendable(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> uint32_t:
         return length
     if length == waiting:
         return 0 if held(v, t) else length
-    return length if 2 * length >= t.snd.max_wnd else 0
+    if 2 * length >= t.snd.max_wnd:
+        return length
+    if t.snd.wnd < t.cc.cwnd:
+        wait_for(t, s.now, CHRONO_WINDOW)
+    return 0
 
 
 # rfc: 9293:SHLD-7 MUST-17
