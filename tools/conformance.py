@@ -7,6 +7,7 @@ the far end of an interface, sends and checks the segments. That mode has limits
 
 from __future__ import annotations
 
+import abc
 import argparse
 import re
 import subprocess
@@ -91,7 +92,7 @@ def configuration(script: Path) -> str:
     return "".join(f"{name} = {value}\n" for name, value in values.items())
 
 
-class Place:
+class Place(abc.ABC):
     """Where scripts are run. None is what run() returns of a script that passes, else packetdrill's complaint."""
 
     def __init__(self, lab: Lab, packetdrill: Path, family: Family, tolerance: int):
@@ -114,8 +115,9 @@ class Place:
             except LabError as error:
                 return str(error)
 
+    @abc.abstractmethod
     def run_once(self, script: Path) -> str | None:
-        raise NotImplementedError
+        """Make the place, and run the script there."""
 
     def judge(self, script: Path, caller: Side, far: Namespace, device: str, own: str, gateway: str) -> str | None:
         """Both halves of packetdrill: at `device` of `far`, and where `caller` runs programs, with its device `own`."""
