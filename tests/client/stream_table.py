@@ -12,14 +12,13 @@ import os
 import select
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+from tests.client.ends import SOON, Ends, connection
 from tests.client.options_table import attempt
 
-SOON = 0.03  # seconds until what was sent is there
 READ, WRITE, BOTH = socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR
 SHUT: dict[str, list[tuple[Any, ...]]] = {
     "shut for reading": [("shut", READ), ("look",), ("send", b"abc"), ("look",), ("recv", 2), ("recv", 9), ("recv", 9),
@@ -87,16 +86,6 @@ class Message(ctypes.Structure):
     )  # fmt: skip
 
 
-def connection(address: str) -> tuple[socket.socket, socket.socket]:
-    with socket.create_server((address, 0)) as server:
-        sender = socket.create_connection(server.getsockname())
-        receiver = server.accept()[0]
-    for each in sender, receiver:
-        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        each.setblocking(False)
-    return sender, receiver
-
-
 def ready(sock: socket.socket) -> int:
     poll = select.poll()
     poll.register(sock, select.POLLIN | select.POLLOUT | select.POLLRDHUP)
@@ -141,30 +130,22 @@ def wrong(sock: socket.socket, pipe: tuple[int, int], what: str) -> int | str:
     raise ValueError(what)
 
 
-class Play:
-    """Two ends of a connection, and a pipe."""
+class Play(Ends):
+    """Both ends do not wait; and a pipe."""
 
     def __init__(self, address: str) -> None:
+        super().__init__(address)
         self.address = address
-        self.sender, self.receiver = connection(address)
+        for end in self.sender, self.receiver:
+            end.setblocking(False)
         self.pipe = os.pipe2(os.O_NONBLOCK)
-        self.timers: list[threading.Thread] = []
-        self.edges = select.epoll()
         self.edges.register(self.sender, select.EPOLLET)
 
     def close(self) -> None:
-        for timer in self.timers:
-            timer.join()
-        self.edges.close()
-        self.sender.close()
-        self.receiver.close()
+        super().close()
         for end in self.pipe:
             if end >= 0:
                 os.close(end)
-
-    def later(self, work: Callable[[], Any]) -> None:
-        self.timers.append(threading.Timer(2 * SOON, work))
-        self.timers[-1].start()
 
     def wait(self) -> None:
         self.receiver.setblocking(True)
@@ -282,6 +263,8 @@ def passed(
 ) -> list[Any]:
     """What the sender says, the receiver, and the receiver when it tries again with a buffer of its own."""
     sender, receiver = connection(address) if kind == socket.SOCK_STREAM else datagrams(address)
+    for end in sender, receiver:
+        end.setblocking(False)
     told = [sends(sender.fileno())]
     time.sleep(0.002)
     select.select([receiver], [], [], 0 if "EFAULT" in told else 1)
@@ -295,8 +278,6 @@ def datagrams(address: str) -> tuple[socket.socket, socket.socket]:
     receiver, sender = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
     receiver.bind((address, 0))
     sender.connect(receiver.getsockname())
-    for each in sender, receiver:
-        each.setblocking(False)
     return sender, receiver
 
 

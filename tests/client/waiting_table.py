@@ -13,17 +13,16 @@ import select
 import socket
 import struct
 import sys
-import threading
 import time
 from typing import Any
 
+from tests.client.ends import SOON, Ends
 from tests.client.options_table import SOL, TCP, attempt
 
 FIONREAD, SIOCOUTQNSD = 0x541B, 0x894B
 SO_RCVLOWAT, SO_RCVTIMEO, SO_SELECT_ERR_QUEUE, TCP_INQ, TCP_NOTSENT_LOWAT, IP_RECVERR = 18, 20, 45, 36, 25, 11
 FASTOPEN_CONNECT = 30
 OOB, PEEK, WAITALL, FASTOPEN = socket.MSG_OOB, socket.MSG_PEEK, socket.MSG_WAITALL, 0x20000000
-SOON = 0.03  # seconds until what was sent is there
 SCRIPTS: dict[str, list[tuple[Any, ...]]] = {
     "low water": [("low", 10), ("send", 9), ("look",), ("recv", 5), ("send", 5), ("look",), ("send", 1), ("look",),
                   ("recv", 100), ("look",)],
@@ -68,31 +67,11 @@ def polled(sock: socket.socket, events: int = select.POLLIN | select.POLLPRI, ms
     return dict(poll.poll(ms)).get(sock.fileno(), 0)
 
 
-def later(work: Any) -> threading.Thread:
-    timer = threading.Timer(2 * SOON, work)
-    timer.start()
-    return timer
-
-
-class Play:
-    """Two ends of a connection: what `sender` sends, `receiver` receives."""
-
+class Play(Ends):
     def __init__(self, address: str) -> None:
-        with socket.create_server((address, 0)) as server:
-            self.sender = socket.create_connection(server.getsockname())
-            self.receiver = server.accept()[0]
-        self.sender.setsockopt(TCP, socket.TCP_NODELAY, 1)
+        super().__init__(address)
         self.receiver.setsockopt(SOL, SO_RCVTIMEO, struct.pack("ll", 0, 200_000))
-        self.edges = select.epoll()
         self.edges.register(self.receiver, select.EPOLLIN | select.EPOLLET)
-        self.timers: list[threading.Thread] = []
-
-    def close(self) -> None:
-        for timer in self.timers:
-            timer.join()
-        self.edges.close()
-        self.sender.close()
-        self.receiver.close()
 
     def drain(self) -> None:
         while select.select([self.receiver], [], [], 0.2)[0] and self.receiver.recv(1 << 20, socket.MSG_DONTWAIT):
@@ -140,9 +119,9 @@ class Play:
             "send": self.send,
             "urge": lambda count: self.send(count, OOB),
             "end": self.end,
-            "later": lambda count: self.timers.append(later(lambda: sender.sendall(bytes(count)))),
-            "end later": lambda: self.timers.append(later(self.end)),
-            "drain later": lambda: self.timers.append(later(self.drain)),
+            "later": lambda count: self.later(lambda: sender.sendall(bytes(count))),
+            "end later": lambda: self.later(self.end),
+            "drain later": lambda: self.later(self.drain),
             "look": lambda: looked(receiver),
             "recv": lambda most, flags=0: self.receive(most, flags | socket.MSG_DONTWAIT),
             "block": self.receive,
@@ -156,8 +135,7 @@ class Play:
             "drain": self.drain,
             "send all": lambda count: sender.sendall(bytes(count)),
         }
-        made = works[what](*rest)
-        return None if isinstance(made, threading.Thread) else made
+        return works[what](*rest)
 
 
 def play(address: str, script: list[tuple[Any, ...]]) -> list[Any]:

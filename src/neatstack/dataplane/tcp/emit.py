@@ -167,10 +167,10 @@ def emit_syn(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
     active: cython.bint = t.state == State.SYN_SENT
-    without: uint16_t = s.page.without
-    scaling: cython.bint = t.flags & TCB_WINDOW_SCALING if not active else not without & NEAT_WITHOUT_SCALING
-    sack: cython.bint = t.flags & TCB_SACK if not active else not without & NEAT_WITHOUT_SACK
-    stamped: cython.bint = t.flags & TCB_TIMESTAMPS if not active else not without & NEAT_WITHOUT_TIMESTAMPS
+    wanted: uint16_t = ~s.page.without if active else 0  # a SYN-ACK has what both ends want
+    scaling: cython.bint = wanted & NEAT_WITHOUT_SCALING or t.flags & TCB_WINDOW_SCALING
+    sack: cython.bint = wanted & NEAT_WITHOUT_SACK or t.flags & TCB_SACK
+    stamped: cython.bint = wanted & NEAT_WITHOUT_TIMESTAMPS or t.flags & TCB_TIMESTAMPS
     window: uint16_t
     text: uint32_t = 0
     if active and t.snd.max == t.snd.iss and v.program != cython.NULL:

@@ -168,12 +168,12 @@ def write_fast(
     if t.state != State.SYN_SENT or not v.options & NEAT_FLAG_FASTOPEN or t.snd.backoff:
         return length
     peer = place_of(s, t.remote_be)
-    if same(peer.remote_be, t.remote_be) and peer.length and peer.length <= LONGEST_COOKIE:
-        mss = peer.mss
+    if not s.page.fastopen & NEAT_FASTOPEN_CLIENT_BARE:
+        if not same(peer.remote_be, t.remote_be) or not peer.length or peer.length > LONGEST_COOKIE:
+            return length + write_cookie(to, to, 0, False)
         length += write_cookie(to, peer.cookie, peer.length, False)
-    elif not s.page.fastopen & NEAT_FASTOPEN_CLIENT_BARE:
-        return length + write_cookie(to, to, 0, False)
-    taken[0] = least(v.tx_head, least(mss, t.rcv.mss) - (length - TCP_HEADER))
+        mss = least(mss, peer.mss)
+    taken[0] = least(v.tx_head, mss - (length - TCP_HEADER))
     if taken[0]:
         t.flags |= TCB_FASTOPEN
         tx_span(
@@ -190,22 +190,36 @@ def write_fast(
     return length
 
 
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def tell_programs(s: cython.pointer[Stack], remote_be: Address, known: cython.bint) -> cython.void:
+    """On the replica's page: whether there is a cookie for a host."""
+    tag: uint32_t = fast_tag(remote_be)
+    store32(cython.address(s.replica_page.fast[tag % NEAT_FAST]), tag if known else 0)
+
+
 # rfc: 7413:4.1.3 4.1.3a 4.1.3b
 def learn(
     s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]], seg: cython.pointer[cython.const[Segment]]
 ) -> cython.void:
-    """A SYN-ACK to a SYN that asked for a cookie, or had one, brings a new one (section 4.1.3)."""
+    """A SYN-ACK to a SYN that asked for a cookie, or had one, brings a new one (section 4.1.3).
+
+    Where the operator wants none, none was asked for.
+    """
     peer: cython.pointer[FastPeer] = place_of(s, t.remote_be)
     options: Options
     parse(seg.options, seg.options_length, cython.address(options))
-    if not options.has_fastopen or options.experimental or not options.cookie_length:
+    if s.page.fastopen & NEAT_FASTOPEN_CLIENT_BARE or not options.has_fastopen or options.experimental:
+        return
+    if not options.cookie_length:
         return
     peer.length = 0  # a process that dies between two stores leaves no wrong cookie
     peer.remote_be = t.remote_be
     peer.mss = options.mss if options.mss else default_mss(t.remote_be)
     memcpy(peer.cookie, seg.options + options.cookie_at, options.cookie_length)
     peer.length = options.cookie_length
-    store32(cython.address(s.replica_page.fast[fast_tag(t.remote_be) % NEAT_FAST]), fast_tag(t.remote_be))
+    tell_programs(s, t.remote_be, True)
 
 
 # rfc: 7413:4.2.1a 4.1.3.1
@@ -214,4 +228,4 @@ def forget(s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]]) -> cy
     peer: cython.pointer[FastPeer] = place_of(s, t.remote_be)
     if same(peer.remote_be, t.remote_be):
         peer.length = 0
-        store32(cython.address(s.replica_page.fast[fast_tag(t.remote_be) % NEAT_FAST]), 0)
+        tell_programs(s, t.remote_be, False)
