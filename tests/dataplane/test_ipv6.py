@@ -6,6 +6,7 @@ from ipaddress import IPv6Address
 
 import pytest
 
+from neatstack.dataplane.tcp.isn import siphash_bytes
 from tests.support.lab import PEER_MAC, STACK_MAC, Lab
 from tests.support.layout import neat
 from tests.support.packet import checksum
@@ -130,6 +131,17 @@ def test_a_peer_that_does_not_say_its_mss(lab: Lab6, others: int) -> None:
     slot.send(b"x" * 3000)
     lab.run()
     assert lab.six[0].gso_size == 1220
+
+
+@pytest.mark.rfc("7413:4.1.2a")
+def test_a_cookie_is_that_which_linux_makes_with_the_key() -> None:
+    """SipHash-2-4 of both addresses: the peer's, then ours."""
+    key = bytes.fromhex("a1a1a1a1b2b2b2b2c3c3c3c3d4d4d4d4")
+    lab = Lab6(fastopen_keys=key)
+    lab.program.listen(80, address="::", fastopen=8)
+    (answer,) = lab.takes(packet(TCP, tcp(80, 100, 0, SYN, options=b"\x22\x02\1\1")))
+    cookie = siphash_bytes(key, wire(PEER) + wire(OURS)).to_bytes(8, "little")
+    assert b"\x22\x0a" + cookie in answer.body[20:]
 
 
 @pytest.mark.rfc("7413:4.1.3")

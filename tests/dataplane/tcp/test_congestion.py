@@ -243,6 +243,26 @@ def test_an_ack_that_goes_on_without_a_further_loss_lets_a_segment_more_go():
     assert acks(c, 1, (6, 11)) == [4], "it does not go on"
 
 
+@pytest.mark.rfc("9937:6-safe")
+def test_an_ack_that_goes_on_and_tells_of_a_further_loss_does_not():
+    c = sending(Lab())
+    left = [acks(c, 0, (6, n)) for n in (7, 8, 9, 10)]
+    assert left == [[10], [11], [0], [1]]
+    assert acks(c, 1, (6, 10), (11, 12)) == [2, 3]  # 10 is lost, too, and as many have arrived
+
+
+@pytest.mark.rfc("9937:6-begin", "9937:6-delivered")
+def test_without_selective_acknowledgments_each_duplicate_is_a_segment_that_has_arrived():
+    """Also the third, which begins recovery: of 12 under way 3 have arrived, of which two before."""
+    c = sending(Lab(), permitted=b"")
+    assert [acks(c, 0) for _ in range(3)] == [[10], [11], [0]]
+    cc = c.tcb["cc"]
+    assert (cc["flight"], cc["delivered"], cc["ssthresh"]) == (10 * MSS, MSS, 7 * MSS)
+    # 7 of 10 that arrive: the retransmission for two, none for the third, and from then on, with less than ssthresh on
+    # its way, one for each
+    assert [acks(c, 0) for _ in range(6)] == [[], [], [12], [13], [14], [15]]
+
+
 @pytest.mark.rfc("9937:6-delivered")
 def test_an_ack_in_recovery_that_says_nothing_new_lets_nothing_go():
     c = sending(Lab())

@@ -413,6 +413,18 @@ def test_the_latest_cookie_counts_for_every_port_of_the_server():
     assert read_options(asking(lab, port=8080).expects("S", data=b"request").options)[34] == newer
 
 
+@pytest.mark.parametrize(("fastopen", "given"), [
+    (3, option(254, EXPERIMENT + b"12345678")), (7, carrying(b"12345678")),
+], ids=["in another option", "where none is wanted"])  # fmt: skip
+def test_a_cookie_that_was_not_asked_for_is_not_learned(fastopen: int, given: bytes):
+    page = bytearray(ctypes.sizeof(ReplicaPage))
+    lab = Lab(fastopen=fastopen, replica_page=page)
+    c = asking(lab)
+    sent = c.expects("S")
+    c.sends("SA", seq=0, ack=1 + len(sent.payload), options=mss(1000) + given)
+    assert not any(ReplicaPage.from_buffer(page).fast)
+
+
 @pytest.mark.rfc("7413:4.1.3")
 def test_text_goes_without_a_cookie_where_the_operator_wants_none():
     lab = Lab(fastopen=5)

@@ -341,12 +341,14 @@ def test_whether_text_on_the_syn_was_taken(taken: bool) -> None:
     assert told(c).options & 32 == 32 * taken
 
 
-def test_that_text_came_on_the_syn() -> None:
+@pytest.mark.parametrize("text", [b"GET /", b""])
+def test_that_text_came_on_the_syn(text: bytes) -> None:
+    """A cookie alone opens at once, too."""
     lab, listener, cookie = serving()
     c = lab.connection()
-    c.sends("S", data=b"GET /", options=c.syn_options + carrying(cookie))
+    c.sends("S", data=text, options=c.syn_options + carrying(cookie))
     c.socket = lab.program.accept(listener)
-    assert told(c).options & 32
+    assert bool(told(c).options & 32) == bool(text)
 
 
 def test_disorder_that_was_seen() -> None:

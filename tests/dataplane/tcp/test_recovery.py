@@ -254,6 +254,21 @@ def test_a_loss_in_the_next_window_reduces_again():
     assert sent[0].seq in [s.seq for s in c.receives()]
 
 
+def test_a_window_that_was_used_once_does_not_grow_by_what_does_not_use_it():
+    """The whole flight that has used it counts; what is sent after that shows only what itself is."""
+    lab = Lab(rings=1 << 20)
+    c = lab.accepted(window=65535, wscale=7)
+    windows = []
+    for segments in (10, 2, 2, 2, 2):
+        c.socket.send(b"x" * segments * MSS)
+        lab.run()
+        for segment in c.receives():
+            c.sends(ack=segment.seq + len(segment.payload))
+        c.receives()
+        windows.append(c.tcb["cc"]["cwnd"] // MSS)
+    assert windows == [20] * 5
+
+
 @pytest.mark.rfc("5681:4.1-RESTART")
 @pytest.mark.parametrize(("pause", "segments"), [(0.0, 20), (5.0, 10)])
 def test_who_has_sent_nothing_for_long_begins_with_the_initial_window(pause: float, segments: int):

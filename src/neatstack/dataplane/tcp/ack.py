@@ -84,8 +84,6 @@ def count_delivered(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[c
         if not recovering:
             t.cc.flight += more
         safe: cython.bint = t.snd.una != una and not s.boards[i].found_lost
-        if not v.mending and t.flags & TCB_RECOVERY:  # NewReno: what it does not reach is lost, too
-            safe = False
         if 0 < cython.cast(int32_t, more):
             prr.delivered(s, i, more, safe)
 

@@ -13,7 +13,7 @@ from cython.cimports.neatstack.dataplane.tcp.seq import least, most
 from cython.cimports.neatstack.dataplane.tcp.tcb import ECN_REDUCED, TCB_RECOVERY, Tcb
 
 
-# rfc: 9937:6-begin
+# rfc: 9937:6-begin 6-force
 def begin(s: cython.pointer[Stack], i: uint32_t, more: uint32_t) -> cython.void:
     """Recovery begins: ssthresh is set, and the first segment goes again whatever the window says.
 
@@ -39,7 +39,7 @@ def reached(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
     return t.snd.una + (s.boards[i].sacked if s.views[i].stretches else 0)
 
 
-# rfc: 9937:6-proportional 6-bound 6-safe 6-delivered 6-force, 5681:4.3-HALF, 8985:9.3-PRR
+# rfc: 9937:6-proportional 6-bound 6-safe 6-delivered, 5681:4.3-HALF, 8985:9.3-PRR
 def delivered(s: cython.pointer[Stack], i: uint32_t, more: uint32_t, safe: cython.bint) -> cython.void:
     """An ACK in recovery says that `more` bytes have arrived: cwnd, so that sndcnt bytes may go.
 
@@ -64,8 +64,6 @@ def delivered(s: cython.pointer[Stack], i: uint32_t, more: uint32_t, safe: cytho
         if safe:
             sndcnt += t.snd.mss
         sndcnt = least(t.cc.ssthresh - away, cython.cast(uint32_t, sndcnt))
-    if not sndcnt and not t.cc.out:
-        sndcnt = t.snd.mss
     sndcnt += flight
     t.cc.cwnd = most(cython.cast(uint32_t, sndcnt) if sndcnt < LARGEST else LARGEST, most(t.snd.mss, 1))
 
