@@ -259,14 +259,26 @@ def test_a_window_that_was_used_once_does_not_grow_by_what_does_not_use_it():
     lab = Lab(rings=1 << 20)
     c = lab.accepted(window=65535, wscale=7)
     windows = []
-    for segments in (10, 2, 2, 2, 2):
+
+    def flight(segments: int, lost: bool = False) -> None:
         c.socket.send(b"x" * segments * MSS)
         lab.run()
-        for segment in c.receives():
-            c.sends(ack=segment.seq + len(segment.payload))
+        left = c.receives()
+        for segment in left:
+            c.sends(ack=left[0].seq if lost else segment.seq + len(segment.payload))
+        while lost or c.tcb["snd"]["una"] != c.tcb["snd"]["max"]:
+            lost = False
+            c.receives()
+            c.sends(ack=c.tcb["snd"]["max"] - c.irs & 0xFFFFFFFF)
         c.receives()
-        windows.append(c.tcb["cc"]["cwnd"] // MSS)
-    assert windows == [20] * 5
+        lab.wait(0.1)
+        windows.append(c.tcb["cc"]["cwnd"])
+
+    flight(10, lost=True)  # slow start is over
+    flight(10)
+    for _ in range(20):
+        flight(2)
+    assert windows[1] > windows[0] and set(windows[2:]) == {windows[1]}
 
 
 @pytest.mark.rfc("5681:4.1-RESTART")
