@@ -532,6 +532,18 @@ def test_what_an_error_means(lab: Lab6, kind: int, code: int, number: int, final
     assert news is None or (news.payload, news.destination[0]) == (b"ours", "fd00::99")
 
 
+@pytest.mark.rfc("4861:7.2.2-4")
+def test_who_has_sent_what_waited_in_vain_for_a_neighbour_is_told(lab: Lab6) -> None:
+    s = lab.datagram_socket(8, "::")
+    s.slot.set(flags=neat.FLAG_ERRORS)
+    s.send(b"ours", "fd00::99", 53)
+    lab.run()
+    lab.wait(3.1)
+    news = s.recv()
+    assert news is not None and (news.payload, news.error, news.icmp) == (b"ours", errno.EHOSTUNREACH, (1, 3))
+    assert (news.source, news.destination[0]) == (("fd00::99", 53), OURS)
+
+
 @pytest.mark.rfc("4443:2.4-no-error")
 @pytest.mark.parametrize("source", ["::ffff:10.0.0.1", "::", "::1", "ff02::1", OURS])
 def test_sources_that_cannot_be(lab: Lab6, source: str) -> None:

@@ -38,6 +38,7 @@ class Received:
     ttl: int
     flags: int
     error: int
+    icmp: tuple[int, int]  # type and code
     time_ns: int
 
 
@@ -142,7 +143,7 @@ class DatagramSocket:
             payload,
             (text(record.remote), port_be(record.remote_port_be)),
             (text(record.local), port_be(record.local_port_be)),
-            record.tos, record.ttl, record.flags, record.error, record.time_ns,
+            record.tos, record.ttl, record.flags, record.error, (record.icmp_type, record.icmp_code), record.time_ns,
         )  # fmt: skip
 
     def recv_all(self) -> list[bytes]:

@@ -137,6 +137,47 @@ def test_what_an_error_means(kind, code, number, final):
     assert (news.source, news.destination[0]) == ((PEER, 53), "10.0.0.99")
 
 
+@pytest.mark.rfc("4861:7.2.2-4")
+def test_who_has_sent_what_waited_in_vain_for_a_neighbour_is_told():
+    """As on Linux, where the host reports it to itself, after three seconds, and only IP_RECVERR hears of it."""
+    lab = Lab()
+    plain, connected, curious, both = (lab.datagram_socket(port) for port in (7, 8, 9, 10))
+    for s in connected, both:
+        s.connect("10.0.0.9", 53)
+    for s in curious, both:
+        s.slot.set(flags=neat.FLAG_ERRORS)
+    for s in plain, connected, curious, both:
+        s.send(b"first" * 200, "10.0.0.9", 53)
+        s.send(b"second", "10.0.0.9", 53)
+    lab.run()
+    lab.wait(2.9)
+    assert not curious.waiting and not both.waiting
+    lab.wait(0.2)
+    for s in curious, both:
+        for payload in (b"first" * 200)[:512], b"second":
+            news = s.recv()
+            assert (news.flags, news.error, news.icmp) == (neat.DATAGRAM_ERROR, errno.EHOSTUNREACH, (3, 1))
+            assert (news.payload, news.source, news.destination[0]) == (payload, ("10.0.0.9", 53), STACK)
+        assert s.slot.error == errno.EHOSTUNREACH and not s.waiting
+    for s in plain, connected:
+        assert s.slot.error == 0 and not s.waiting
+    assert lab.drops("neighbour") == 8
+
+
+def test_who_is_gone_is_told_nothing_of_what_waited_in_vain():
+    lab = Lab()
+    gone = lab.datagram_socket(7)
+    gone.slot.set(flags=neat.FLAG_ERRORS)
+    gone.send(b"x", "10.0.0.9", 53)
+    lab.run()
+    gone.close()
+    lab.run()
+    other = lab.datagram_socket(7)
+    other.slot.set(flags=neat.FLAG_ERRORS)
+    lab.wait(3.1)
+    assert lab.drops("neighbour") == 1 and not other.waiting
+
+
 def test_what_cannot_be_about_us_is_dropped():
     lab = Lab()
     connected = lab.datagram_socket(8)

@@ -9,7 +9,8 @@ cdef enum:
     TOO_BIG6 = 2
     TIME_EXCEEDED6 = 3
     PARAMETER6 = 4
-    PORT6 = 4                # code of UNREACHABLE6
+    ADDRESS6 = 3             # codes of UNREACHABLE6
+    PORT6 = 4
     REASSEMBLY6 = 1          # code of TIME_EXCEEDED6
     BAD_HEADER6 = 0          # codes of PARAMETER6
     NEXT_HEADER6 = 1

@@ -17,7 +17,7 @@ from cython.cimports.libc.errno import (
 )
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.libc.string import memset
-from cython.cimports.neatstack.dataplane.channel.address import Address, get_address, mapped
+from cython.cimports.neatstack.dataplane.channel.address import Address, get_address, is_v4, mapped
 from cython.cimports.neatstack.dataplane.channel.atomic import load16, load32, store_release
 from cython.cimports.neatstack.dataplane.channel.layout import (
     NEAT_DATAGRAM_ERROR,
@@ -34,13 +34,14 @@ from cython.cimports.neatstack.dataplane.ip.icmp import (
     TOO_LONG,
     UNREACHABLE,
 )
-from cython.cimports.neatstack.dataplane.ip.icmp6 import TOO_BIG6
+from cython.cimports.neatstack.dataplane.ip.icmp6 import ADDRESS6, TOO_BIG6, UNREACHABLE6
 from cython.cimports.neatstack.dataplane.ip.output import is_local
 from cython.cimports.neatstack.dataplane.ip.path import learn_path
 from cython.cimports.neatstack.dataplane.stack import Endpoint, Stack
 from cython.cimports.neatstack.dataplane.tcp.errors import errno_of6
-from cython.cimports.neatstack.dataplane.udp.endpoint import ENDPOINT_RECEIVED, find_endpoint, told
+from cython.cimports.neatstack.dataplane.udp.endpoint import ENDPOINT_RECEIVED, endpoint_numbered, find_endpoint, told
 from cython.cimports.neatstack.dataplane.udp.input import deliver
+from cython.cimports.neatstack.dataplane.udp.output import source_of
 from cython.cimports.neatstack.dataplane.wire.bytes import get16, raw16, raw32
 from cython.cimports.neatstack.dataplane.wire.headers import UDP_HEADER
 
@@ -106,29 +107,76 @@ def datagram_failed(
     local_be: Address = mapped(raw32(packet + 12)) if four else get_address(packet + 8)
     remote_be: Address = mapped(raw32(packet + 16)) if four else get_address(packet + 24)
     i: uint32_t = find_endpoint(s, local_be, raw16(udp), remote_be, raw16(udp + 2))
-    e: cython.pointer[Endpoint] = cython.address(s.udp.ends[i])
-    lines: cython.pointer[Socket]
+    final: cython.bint
     d: Datagram
-    if not i or not number or not e.attached:
+    if not i or not number:
         return
-    lines = cython.address(s.channels[e.channel].sockets[e.socket])
     if ((kind == UNREACHABLE and code == TOO_LONG) if four else kind == TOO_BIG6) and not is_local(s, remote_be):
         learn_path(s, remote_be, mtu, get16(packet + 2))
-    if load16(cython.address(lines.program.flags)) & NEAT_FLAG_ERRORS:
-        memset(cython.address(d), 0, cython.sizeof(d))
-        d.flags = NEAT_DATAGRAM_ERROR
-        d.length = length - header if length - header < MOST_QUOTED else MOST_QUOTED
-        d.error = number
-        d.icmp_type = kind
-        d.icmp_code = code
-        d.mtu = mtu
-        d.time_ns = s.now
-        d.remote_port_be = raw16(udp + 2)
-        d.remote = remote_be
-        d.local = offender_be
-        deliver(s, i, cython.address(d), packet + header)
-    elif not e.connected or not (is_final(kind, code) if four else is_final6(kind, code)):
+    memset(cython.address(d), 0, cython.sizeof(d))
+    d.length = length - header
+    d.error = number
+    d.icmp_type = kind
+    d.icmp_code = code
+    d.mtu = mtu
+    d.remote_port_be = raw16(udp + 2)
+    d.remote = remote_be
+    d.local = offender_be
+    final = is_final(kind, code) if four else is_final6(kind, code)
+    tell(s, i, cython.address(d), packet + header, final)
+
+
+# rfc: 4861:7.2.2-4
+def neighbour_failed(
+    s: cython.pointer[Stack],
+    e: cython.pointer[cython.const[Endpoint]],
+    sent: cython.pointer[cython.const[Datagram]],
+    payload: cython.pointer[cython.const[uint8_t]],
+) -> cython.void:
+    """A datagram of ours has waited in vain for a hardware address: as on Linux, we are who reports it unreachable.
+
+    `e` is what its socket was when it was sent.
+    """
+    i: uint32_t = endpoint_numbered(s, e.number)
+    four: cython.bint = is_v4(sent.remote)
+    d: Datagram
+    if not i:
         return
-    lines.replica.error = number
+    memset(cython.address(d), 0, cython.sizeof(d))
+    d.length = sent.length
+    d.error = EHOSTUNREACH
+    d.icmp_type = UNREACHABLE if four else UNREACHABLE6
+    d.icmp_code = HOST if four else ADDRESS6
+    d.remote_port_be = sent.remote_port_be
+    d.remote = sent.remote
+    d.local = source_of(s, e, sent, sent.remote)
+    tell(s, i, cython.address(d), payload, False)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def tell(
+    s: cython.pointer[Stack],
+    i: uint32_t,
+    d: cython.pointer[Datagram],
+    payload: cython.pointer[cython.const[uint8_t]],
+    final: cython.bint,
+) -> cython.void:
+    """Tell socket i of an error: `d` says what, who has reported it (`local`), and where the datagram went."""
+    e: cython.pointer[Endpoint] = cython.address(s.udp.ends[i])
+    lines: cython.pointer[Socket]
+    if not e.attached:
+        return
+    lines = cython.address(s.channels[e.channel].sockets[e.socket])
+    if load16(cython.address(lines.program.flags)) & NEAT_FLAG_ERRORS:
+        d.flags = NEAT_DATAGRAM_ERROR
+        if d.length > MOST_QUOTED:
+            d.length = MOST_QUOTED
+        d.time_ns = s.now
+        deliver(s, i, d, payload)
+    elif not e.connected or not final:
+        return
+    lines.replica.error = d.error
     store_release(cython.address(lines.replica.listener), load32(cython.address(lines.replica.listener)) + 1)
     told(s, i, ENDPOINT_RECEIVED)

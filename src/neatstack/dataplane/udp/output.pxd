@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
+from neatstack.dataplane.channel.address cimport Address
 from neatstack.dataplane.channel.layout cimport Datagram
 from neatstack.dataplane.stack cimport Endpoint, Stack
 
@@ -12,3 +13,4 @@ cdef struct Payload:         # where it lies in the send ring
     uint32_t second_length
 
 cdef int send_datagram(Stack *s, const Endpoint *e, const Datagram *d, const Payload *p) noexcept nogil
+cdef Address source_of(Stack *s, const Endpoint *e, const Datagram *d, Address remote_be) noexcept nogil

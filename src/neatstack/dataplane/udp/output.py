@@ -90,7 +90,23 @@ def map_group(
     mac[5] = group[15]
 
 
-# rfc: 1122:choose-source udp-bad-source udp-source-told
+# rfc: 1122:choose-source
+def source_of(
+    s: cython.pointer[Stack],
+    e: cython.pointer[cython.const[Endpoint]],
+    d: cython.pointer[cython.const[Datagram]],
+    remote_be: Address,
+) -> Address:
+    """The source address of what goes to `remote_be`; no address: there is none."""
+    local_be: Address = d.local
+    if is_any(local_be):
+        local_be = e.local_be if e.connected else e.address_be
+    if is_any(local_be) or is_group(s, local_be):
+        local_be = source_for(s, remote_be)
+    return local_be
+
+
+# rfc: 1122:udp-bad-source udp-source-told
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -105,16 +121,10 @@ def find_route(
     0; -EINVAL: addresses that cannot be; -EHOSTUNREACH: no way there; -EAGAIN: the next hop's hardware address is not
     known yet.
     """
-    remote_be: Address = d.remote
-    local_be: Address = d.local
+    remote_be: Address = d.remote if not is_any(d.remote) else loopback_beside(d.remote)  # Linux: this host
+    local_be: Address = source_of(s, e, d, remote_be)
     mac: cython.pointer[cython.const[uint8_t]]
     k: cython.int
-    if is_any(remote_be):  # Linux: this host
-        remote_be = loopback_beside(remote_be)
-    if is_any(local_be):
-        local_be = e.local_be if e.connected else e.address_be
-    if is_any(local_be) or is_group(s, local_be):
-        local_be = source_for(s, remote_be)
     if is_any(local_be):
         return -EHOSTUNREACH
     if not is_local(s, local_be) or is_v4(local_be) != is_v4(remote_be):

@@ -10,16 +10,18 @@ from cython.cimports.libc.stdlib import free, malloc
 from cython.cimports.libc.string import memcpy
 from cython.cimports.neatstack.dataplane.channel.layout import Datagram
 from cython.cimports.neatstack.dataplane.stack import PARKED, Datagrams, Drop, Endpoint, Parked, Stack
+from cython.cimports.neatstack.dataplane.tcp.timeouts import ROUTE_PATIENCE
+from cython.cimports.neatstack.dataplane.tcp.timers import SECOND
+from cython.cimports.neatstack.dataplane.udp.error import neighbour_failed
 from cython.cimports.neatstack.dataplane.udp.output import Payload, send_datagram
 
 MOST_BYTES = cython.declare(uint32_t, 256 * 1024)
-LONGEST = cython.declare(uint64_t, 1500000000)  # ns
 AGAIN = cython.declare(
     uint64_t, 2000000
 )  # ns; link answers by writing the table of neighbours, which nobody is told of
 
 
-# rfc: 1122:arp-queue arp-no-error, 4861:7.2.2-3 7.2.2-4
+# rfc: 1122:arp-queue arp-no-error, 4861:7.2.2-3
 def park(
     s: cython.pointer[Stack],
     e: cython.pointer[cython.const[Endpoint]],
@@ -43,7 +45,7 @@ def park(
     memcpy(w.payload + p.first_length, p.second, p.second_length)
     w.datagram = d[0]
     w.endpoint = e[0]
-    w.until = s.now + LONGEST
+    w.until = s.now + ROUTE_PATIENCE * SECOND
     w.number = u.parked_next
     w.state = 1
     u.parked_next += 1
@@ -82,6 +84,8 @@ def retry(s: cython.pointer[Stack], w: cython.pointer[Parked]) -> cython.bint:
         w.state = 2  # the outbox refers to it
     elif failed != -EAGAIN or s.now >= w.until:
         s.counters.drops[cython.cast(cython.int, Drop.DROP_NEIGHBOUR)] += 1
+        if failed == -EAGAIN:
+            neighbour_failed(s, cython.address(w.endpoint), cython.address(w.datagram), w.payload)
         forget(s.udp, w)
     return True
 
