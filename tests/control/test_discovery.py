@@ -67,6 +67,18 @@ def test_an_address_is_used_after_a_second_of_silence(clock: list[float]) -> Non
     assert [each["address"] for each in made.told[-1]["addresses"]] == ["fd77::2", "fe80::2"]
 
 
+@pytest.mark.rfc("4862:5.1-1")
+@pytest.mark.parametrize("transmits", [0, 3])
+def test_how_many_solicitations_look_for_a_duplicate(clock: list[float], transmits: int) -> None:
+    made = Segment(clock, "fd77::2/64", "fe80::2/64", transmits=transmits)
+    asked = made.of_kind(SOLICITATION)
+    for _ in range(transmits):
+        assert made.addresses() == []
+        asked += [packet for packet in made.pass_time(1.05) if packet.kind == SOLICITATION]
+    assert made.addresses() == ["fd77::2", "fe80::2"]
+    assert [packet.message[8:24] for packet in asked].count(OWN) == transmits
+
+
 @pytest.mark.rfc("4862:5.4.3-1", "4862:5.4.5-1", "4861:7.2.1-2", "4862:5.4.5-2")
 def test_a_duplicate_is_not_used_when_another_asks_for_it(
     clock: list[float], capsys: pytest.CaptureFixture[str]

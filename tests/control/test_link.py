@@ -3,8 +3,9 @@
 import mmap
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Interface
+from typing import Any
 
 import pytest
 
@@ -22,14 +23,14 @@ ADDRESS, HOST, THIRD = (IPv4Address(f"10.77.0.{n}").packed for n in (2, 1, 3))
 class Wire:
     """A link whose queue is a socket, and a clock that the test sets."""
 
-    def __init__(self, clock: list[float]) -> None:
+    def __init__(self, clock: list[float], **options: Any) -> None:
         self.clock = clock
         self.ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.theirs = theirs
         self.ours.setblocking(False)
         theirs.setblocking(False)
         self.memory = mmap.mmap(-1, NEIGHBOURS * NEIGHBOUR_SIZE)
-        self.link = Link(theirs.fileno(), NeighbourTable(self.memory), [IPv4Interface("10.77.0.2/24")], OURS)
+        self.link = Link(theirs.fileno(), NeighbourTable(self.memory), [IPv4Interface("10.77.0.2/24")], OURS, **options)
 
     def deliver(self, frame: bytes) -> list[bytes]:
         """Frames with their virtio-net header in, frames without it out."""
@@ -58,14 +59,27 @@ class Wire:
         return entry and (entry.state, entry.mac)
 
 
+Make = Callable[..., Wire]
+
+
 @pytest.fixture
-def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
-    clock = [1000.0]
+def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    clock, wires = [1000.0], []
     monkeypatch.setattr(link_module.time, "monotonic", lambda: clock[0])
-    made = Wire(clock)
-    yield made
-    made.ours.close()
-    made.theirs.close()
+
+    def build(**options: Any) -> Wire:
+        wires.append(Wire(clock, **options))
+        return wires[-1]
+
+    yield build
+    for wire in wires:
+        wire.ours.close()
+        wire.theirs.close()
+
+
+@pytest.fixture
+def wire(make: Make) -> Wire:
+    return make()
 
 
 def echo(source: bytes = HOST, destination: bytes = ADDRESS, size: int = 56, kind: int = frames.ECHO) -> bytes:
@@ -195,7 +209,7 @@ def whole(parts: list[bytes]) -> bytes:
 def test_answers_large_pings_in_fragments(wire: Wire, size: int) -> None:
     request = frames.VNET + frames.ETHERNET.pack(OURS, PEER, frames.ETHERTYPE_IP)
     payload = bytes(k * 7 & 255 for k in range(size))
-    request += frames.icmp_packet(HOST, ADDRESS, frames.echo(frames.ECHO, 77, 1, payload))
+    request += frames.icmp_packet(HOST, ADDRESS, frames.echo(frames.ECHO, 77, 1, payload), 64)
     parts = in_fragments(request)
     assert [answer for part in parts[:-1] for answer in wire.deliver(part)] == []
     reply = whole(wire.deliver(parts[-1]))
@@ -253,9 +267,18 @@ def test_nothing_else_of_icmp_is_answered(wire: Wire, kind: int) -> None:
     assert bytes(wire.memory) == table
 
 
-def test_errors_are_bounded(wire: Wire) -> None:
+@pytest.mark.parametrize(("options", "sent"), [({}, 200), ({"errors": 30}, 30), ({"errors": 0}, 0)])
+def test_errors_are_bounded(make: Make, options: dict[str, int], sent: int) -> None:
+    wire = make(**options)
     wire.arp(frames.REQUEST, PEER, HOST, bytes(6), ADDRESS)
-    assert sum(len(wire.deliver(datagram(132))) for _ in range(500)) == 200
+    assert sum(len(wire.deliver(datagram(132))) for _ in range(500)) == sent
+
+
+@pytest.mark.rfc("1122:ttl-configured")
+def test_the_time_to_live_is_the_operators(make: Make) -> None:
+    wire = make(ttl=9)
+    wire.arp(frames.REQUEST, PEER, HOST, bytes(6), ADDRESS)
+    assert [frame[22] for frame in wire.deliver(echo()) + wire.deliver(datagram(132))] == [9, 9]
 
 
 def test_a_full_table_gives_up_failed_neighbours_first() -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from neatstack.control import frames
 from neatstack.control.frames import Arp
-from tests.control.test_link import ADDRESS, HOST, OURS, PEER, Wire, wire
+from tests.control.test_link import ADDRESS, HOST, OURS, PEER, Wire, make, wire
 
-__all__ = ["wire"]
+__all__ = ["make", "wire"]
 IP_AT = frames.ETHERNET.size
 ELSEWHERE = "192.0.2.7"
 
@@ -42,7 +42,7 @@ def reply(request: bytes, **changes: bytes) -> bytes:
     message = frames.reply_to(request[IP_AT + 20 :])
     message = changes.get("message", message)
     source = changes.get("source", request[IP_AT + 16 : IP_AT + 20])
-    packet = frames.icmp_packet(source, ADDRESS, message)
+    packet = frames.icmp_packet(source, ADDRESS, message, 60)
     return frames.VNET + frames.ETHERNET.pack(OURS, PEER, frames.ETHERTYPE_IP) + packet
 
 
@@ -65,7 +65,7 @@ def test_a_request_as_it_should_be_and_its_reply(pinging: Pinging) -> None:
     assert pinging.wire.deliver(reply(request)) == []
     (answer,) = pinging.answers
     assert answer.pop("rtt_ns") >= 0
-    assert answer == {"outcome": "reply", "ttl": 64, "bytes": 308}
+    assert answer == {"outcome": "reply", "ttl": 60, "bytes": 308}
     pinging.wire.deliver(reply(request))  # once more: nobody waits for it
     assert len(pinging.answers) == 1
 

@@ -512,7 +512,8 @@ def test_a_path_is_tried_again_after_ten_minutes(lab: Lab6) -> None:
         (2, 0, errno.EMSGSIZE, False),
         (3, 0, errno.EHOSTUNREACH, False),
         (4, 1, errno.EPROTO, True),
-        (5, 0, 0, False),
+        (5, 0, errno.EPROTO, False),
+        (127, 9, errno.EPROTO, False),
         (200, 0, 0, False),
     ],
 )

@@ -7,6 +7,8 @@ import pytest
 
 from neatstack.dataplane.engine import Engine
 from tests.dataplane.tcp.test_numbers import flow_hash, stack_page
+from tests.dataplane.test_ipv6 import PEER as PEER6
+from tests.dataplane.test_ipv6 import UDP, Lab6, packet, udp
 from tests.support.lab import PEER, PEER_MAC, STACK, STACK_MAC, START, Lab
 from tests.support.layout import neat
 from tests.support.packet import Segment, address, build, parse
@@ -88,6 +90,21 @@ def test_tos_and_ttl_of_the_socket():
     lab.run()
     data = c.expects("A", data=b"x")
     assert (data.tos, data.ttl) == (0, 64)
+
+
+@pytest.mark.rfc("1122:ttl-configured", "4443:2.4-rate-option")
+def test_time_to_live_hop_limit_and_how_many_errors_are_the_operators() -> None:
+    lab = Lab6(ttl=9, hop_limit=8, icmp_errors=3)
+    s = lab.datagram_socket(53, "::")
+    s.send(b"x", PEER6, 9)
+    lab.run()
+    assert [one.hops for one in lab.six] == [8]
+    assert [one.hops for one in lab.takes(*[packet(UDP, udp(b"x", 99))] * 5)] == [8] * 3
+    four = Lab(ttl=9, icmp_errors=2)
+    four.program.connect(PEER, 80)
+    for _ in range(3):
+        four.inject_datagram(b"x", 99)
+    assert four.left[0].ttl == 9 and [frame[22] for frame in four.other_frames] == [9, 9]
 
 
 @pytest.mark.parametrize("flags", ["A", "PA", "FA", ""])

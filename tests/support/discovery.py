@@ -28,7 +28,7 @@ class Segment:
 
     def __init__(
         self, clock: list[float], *given: str, gateway: bytes | None = None, slaac: bool = False,
-        before: dict[str, Any] | None = None, routes: Sequence[Route] = (),
+        before: dict[str, Any] | None = None, routes: Sequence[Route] = (), transmits: int = 1,
     ) -> None:  # fmt: skip
         self.clock = clock
         self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -39,7 +39,7 @@ class Segment:
         self.link = Link(self.theirs.fileno(), table, [IPv4Interface("10.77.0.2/24")], OURS, routes=routes)
         self.told: list[dict[str, Any]] = []
         self.early: list[Packet] = []  # what left while its addresses were tentative
-        plan = Plan(tuple(map(IPv6Interface, given)), gateway, slaac, b"secret", "neat0")
+        plan = Plan(tuple(map(IPv6Interface, given)), gateway, slaac, b"secret", "neat0", transmits=transmits)
         self.link.speak_ipv6(plan, self.told.append, before)
         assert self.link.discovery is not None
         self.discovery = self.link.discovery

@@ -9,7 +9,6 @@
 #ifndef IPV6_RECVORIGDSTADDR
 #define IPV6_RECVORIGDSTADDR 74
 #endif
-#define DEFAULT_HOPS 64
 
 /* ---- setting ---- */
 
@@ -176,7 +175,7 @@ int ipv6_get_option(struct sock *s, int name, int *value)
         *value = s->options.v6only;
         return 0;
     case IPV6_UNICAST_HOPS:
-        *value = s->options.hops ? s->options.hops - 1 : DEFAULT_HOPS;
+        *value = s->options.hops ? s->options.hops - 1 : neat.page->hop_limit;
         return 0;
     case IPV6_TCLASS:
         *value = s->options.traffic_class;

@@ -333,7 +333,7 @@ static int get_ip_int(struct sock *s, int name, int *value)
         *value = s->options.tos;
         return 0;
     case IP_TTL:
-        *value = s->options.ttl ? s->options.ttl : 64;
+        *value = s->options.ttl ? s->options.ttl : neat.page->ttl;
         return 0;
     case IP_MTU:
         if (s->phase != PHASE_OPEN)

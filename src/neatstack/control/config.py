@@ -53,6 +53,10 @@ class Options(BaseModel):
     host_address: list[Any] = []
     netns: str | None = None
     mtu: int = Field(1500, ge=576, le=65535)
+    ttl: int = Field(64, ge=1, le=255)
+    hop_limit: int = Field(64, ge=1, le=255)
+    icmp_errors: int = Field(200, ge=0, le=65535)
+    dad_transmits: int = Field(1, ge=0, le=100)
     replicas: int = Field(2, ge=1, le=MAX_REPLICAS)
     max_replicas: int | None = Field(None, ge=1, le=MAX_REPLICAS)
     max_connections: int = Field(65536, ge=64, le=1 << 20)

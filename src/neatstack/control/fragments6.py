@@ -12,9 +12,11 @@ from neatstack.dataplane.ip.reassembler import Reassembler
 class Fragments6:
     """What waits to be complete. `send` takes source, destination and message; `is_own` knows our addresses."""
 
-    def __init__(self, send: Callable[[bytes, bytes, bytes], None], is_own: Callable[[bytes], bool]) -> None:
+    def __init__(
+        self, send: Callable[[bytes, bytes, bytes], None], is_own: Callable[[bytes], bool], errors: int = ERRORS
+    ) -> None:
         self._send, self._is_own = send, is_own
-        self._errors = Limit(ERRORS)
+        self._errors = Limit(errors)
         self._reassembler = Reassembler(secrets.token_bytes(16))
 
     def take(self, packet: bytes) -> bytes | None:

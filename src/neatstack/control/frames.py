@@ -17,7 +17,7 @@ IP = struct.Struct("!BBHHHBBH4s4s")
 FRAGMENT, OFFSET, MORE_FRAGMENTS = 0x3FFF, 0x1FFF, 0x2000  # the first: more fragments, or an offset
 ICMP = 1
 ECHO_REPLY, ECHO = 0, 8
-TTL = 64
+DEFAULT_TTL = 64
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,13 @@ def checksum(data: bytes) -> int:
 
 
 # rfc: 1122:echo mask information echo-group
-def answer_echo(frame: bytes, mac: bytes, address: bytes) -> bytes | None:
+def answer_echo(frame: bytes, mac: bytes, address: bytes, ttl: int) -> bytes | None:
     """The packet of an echo reply (RFC 1122 section 3.2.2.6) to an echo request for us; else None."""
     message = _echo_request(frame, mac, address)
     if message is None:
         return None
     source = frame[ETHERNET.size + 12 : ETHERNET.size + 16]
-    return icmp_packet(address, source, reply_to(message))
+    return icmp_packet(address, source, reply_to(message), ttl)
 
 
 def echo(kind: int, ident: int, sequence: int, payload: bytes) -> bytes:
@@ -94,9 +94,9 @@ def reply_to(request: bytes) -> bytes:
     return echo(ECHO_REPLY, ident, sequence, request[8:])
 
 
-def icmp_packet(source: bytes, destination: bytes, message: bytes) -> bytes:
+def icmp_packet(source: bytes, destination: bytes, message: bytes, ttl: int) -> bytes:
     """An ICMP message in IPv4."""
-    header = IP.pack(0x45, 0, IP.size + len(message), 0, 0, TTL, ICMP, 0, source, destination)
+    header = IP.pack(0x45, 0, IP.size + len(message), 0, 0, ttl, ICMP, 0, source, destination)
     return header[:10] + checksum(header).to_bytes(2, "big") + header[12:] + message
 
 

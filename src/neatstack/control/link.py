@@ -28,7 +28,7 @@ from neatstack.control.membership import Membership
 from neatstack.control.ndp import Discovery
 from neatstack.control.neighbourhood import Neighbourhood
 from neatstack.control.neighbours import NeighbourTable
-from neatstack.control.packets import Limit, Packets
+from neatstack.control.packets import ERRORS, Limit, Packets
 from neatstack.control.pages import Route
 from neatstack.control.ping import Pings
 from neatstack.control.routes import next_hop
@@ -51,13 +51,23 @@ class Plan:
     slaac: bool
     secret: bytes  # of interface identifiers
     interface: str
+    hops: int = frames6.DEFAULT_HOPS
+    transmits: int = 1  # solicitations that look for a duplicate of an address
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> "Plan":
         """As processes.py writes it."""
         gateway = IPv6Address(data["gateway"]).packed if data["gateway"] else None
         addresses = tuple(IPv6Interface(address) for address in data["addresses"])
-        return cls(addresses, gateway, data["slaac"], bytes.fromhex(data["secret"]), data["interface"])
+        return cls(
+            addresses,
+            gateway,
+            data["slaac"],
+            bytes.fromhex(data["secret"]),
+            data["interface"],
+            data["hops"],
+            data["transmits"],
+        )
 
 
 class Link:
@@ -72,6 +82,8 @@ class Link:
         gateway: bytes | None = None,
         mtu: int = 1500,
         routes: Sequence[Route] = (),
+        ttl: int = frames.DEFAULT_TTL,
+        errors: int = ERRORS,
     ) -> None:
         self.queue = queue
         self.table = table
@@ -82,12 +94,14 @@ class Link:
         self.gateway = gateway
         self.routes = list(routes)
         self.mtu = mtu
+        self.ttl = ttl
+        self.errors = errors  # of ICMP, in a second
         self.captures = Captures()
-        self.pings = Pings(self.own_for, self._next_hop, self._known, self._send_to)
+        self.pings = Pings(self.own_for, self._next_hop, self._known, self._send_to, self._ttl_to)
         self.neighbours = Neighbourhood(table, self._ask, self.pings.found, self.pings.failed)
         self.discovery: Discovery | None = None
         self.echoes = Limit(ECHOES)
-        self.packets = [Packets(mac, address, self._route) for address in self.addresses]
+        self.packets = [Packets(mac, address, self._route, ttl, errors) for address in self.addresses]
         self.igmp = Igmp(mac, self.addresses[0], self._send_to_group)
         self.groups: set[bytes] = set()  # that programs have joined
         self.identification = secrets.randbelow(1 << 16)
@@ -114,6 +128,9 @@ class Link:
             plan.gateway,
             plan.slaac,
             self.routes,
+            plan.hops,
+            plan.transmits,
+            self.errors,
         )
         self.discovery.start(plan.addresses, before)
 
@@ -165,7 +182,7 @@ class Link:
             if packet is not None and self.pings.receive(packet):
                 return
         if self.echoes.allows():
-            reply = frames.answer_echo(frame, self.mac, address)
+            reply = frames.answer_echo(frame, self.mac, address, self.ttl)
             if reply is not None:
                 self.echoes.take()
                 self._send_to(frame[6:12], reply)
@@ -266,6 +283,12 @@ class Link:
             near = (interface.ip.packed for interface in self.interfaces if host in interface.network)
             return address if address in self.addresses else next(near, self.addresses[0])
         return (self.discovery and self.discovery.own.source_for(address)) or b""
+
+    def _ttl_to(self, address: bytes) -> int:
+        """The time to live, or hop limit, of packets to an address."""
+        if len(address) == IPV4 or self.discovery is None:
+            return self.ttl
+        return self.discovery.routers.hops
 
     def _next_hop(self, address: bytes) -> bytes | None:
         """Who takes packets for an address (RFC 1122 section 3.3.1.1); None: nobody."""
@@ -373,7 +396,7 @@ def main(arguments: list[str]) -> int:
     mac = bytes.fromhex(config["mac"])
     interfaces = [IPv4Interface(address) for address in config["addresses"]]
     ways = [routes.parse(text) for text in config["routes"]]
-    link = Link(config["queue"], table, interfaces, mac, gateway, config["mtu"], ways)
+    link = Link(config["queue"], table, interfaces, mac, gateway, config["mtu"], ways, config["ttl"], config["errors"])
     os.set_blocking(link.queue, False)
     link.announce()
     if gateway is not None:

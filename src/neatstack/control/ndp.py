@@ -16,6 +16,7 @@ from neatstack.control.frames6 import OVERRIDE, ROUTER, SOLICITED, Neighbourly, 
 from neatstack.control.listeners6 import Listeners
 from neatstack.control.neighbourhood import Neighbourhood
 from neatstack.control.own6 import Own, OwnAddresses
+from neatstack.control.packets import ERRORS
 from neatstack.control.pages import Route
 from neatstack.control.routers import Routers
 from neatstack.control.routes import next_hop
@@ -40,6 +41,9 @@ class Discovery:
         gateway: bytes | None = None,
         slaac: bool = False,
         routes: Sequence[Route] = (),
+        hops: int = frames6.DEFAULT_HOPS,
+        transmits: int = 1,
+        errors: int = ERRORS,
     ) -> None:
         self.mac = mac
         self.routes = routes
@@ -47,9 +51,9 @@ class Discovery:
         self._send, self._changed = send, changed
         self.counters: Counter[str] = Counter()
         self.listeners = Listeners(lambda: self.own.link_local or frames6.UNSPECIFIED, self._report)
-        self.own = OwnAddresses(secret, interface, most, self._to_group, self._own_changed, self.listeners)
-        self.routers = Routers(self.own, neighbours, mtu, gateway, slaac, changed, self._solicit_routers)
-        self.fragments = Fragments6(self._tell, self.own.has)
+        self.own = OwnAddresses(secret, interface, most, self._to_group, self._own_changed, self.listeners, transmits)
+        self.routers = Routers(self.own, neighbours, mtu, gateway, slaac, changed, self._solicit_routers, hops)
+        self.fragments = Fragments6(self._tell, self.own.has, errors)
         self.defended_at = -DEFEND_EVERY
         self._speaks = False
 
@@ -243,14 +247,14 @@ class Discovery:
         if source is None:
             return
         message = bytes((frames6.ECHO_REPLY, 0, 0, 0)) + packet.message[4:]
-        self._send(packet.source_mac, frames6.build(source, packet.source, message, frames6.DEFAULT_HOPS))
+        self._send(packet.source_mac, frames6.build(source, packet.source, message, self.routers.hops))
 
     def _tell(self, source: bytes, destination: bytes, message: bytes) -> None:
         """Send to whoever takes packets for an address, if that is known."""
         hop = self.next_hop(destination)
         mac = None if hop is None else self.neighbours.known(hop)
         if mac is not None:
-            self._send(mac, frames6.build(source, destination, message, frames6.DEFAULT_HOPS))
+            self._send(mac, frames6.build(source, destination, message, self.routers.hops))
 
     def _send_to(self, mac: bytes, source: bytes, destination: bytes, message: bytes) -> None:
         self._send(mac, frames6.build(source, destination, message))

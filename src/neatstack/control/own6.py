@@ -14,7 +14,6 @@ from neatstack.control.addressing import MOST_ADDRESSES
 from neatstack.control.interface_id import interface_id
 from neatstack.control.listeners6 import Listeners
 
-TRANSMITS = 1  # RFC 4862 section 5.1: DupAddrDetectTransmits
 ID_RETRIES = 3  # RFC 7217 section 7: IDGEN_RETRIES
 HOST = 128  # length of the prefix of an address in whose network nobody is reached directly
 
@@ -75,11 +74,13 @@ class OwnAddresses:
         send: Callable[[bytes, bytes, bytes], None],
         changed: Callable[[], None],
         listeners: Listeners,
+        transmits: int,
     ) -> None:
         self.secret, self.interface = secret, interface
         self.most = min(most, MOST_ADDRESSES)  # what IPv4 addresses leave
         self._send, self._changed = send, changed  # source, destination, message of ICMPv6
         self.listeners = listeners
+        self.transmits = transmits  # RFC 4862 section 5.1: DupAddrDetectTransmits
         self.by_address: dict[bytes, Own] = {}
         self.ask_every = 1.0  # seconds: RETRANS_TIMER
 
@@ -175,10 +176,10 @@ class OwnAddresses:
         due += [own.preferred_until for own in self if now < own.preferred_until < math.inf]
         return min(due, default=None)
 
-    # rfc: 4862:5.4-1
+    # rfc: 4862:5.4-1 5.1-1
     def _detect(self, own: Own, now: float) -> None:
-        """RFC 4862 section 5.4.2: ask whether somebody has it; after a second of silence it is ours."""
-        if own.sent < TRANSMITS:
+        """RFC 4862 section 5.4.2: ask whether somebody has it; a second of silence after that it is ours."""
+        if own.sent < self.transmits:
             own.sent += 1
             own.next_at = now + self.ask_every
             group = frames6.solicited_node(own.address)

@@ -38,13 +38,16 @@ def now_ns() -> int:
 
 
 class Packets:
-    """Those of one address. `send` takes an IPv4 packet and who it is for."""
+    """Those of one address. `send` takes an IPv4 packet and who it is for; `errors` may leave in a second."""
 
-    def __init__(self, mac: bytes, address: bytes, send: Callable[[bytes, bytes], None]) -> None:
+    def __init__(
+        self, mac: bytes, address: bytes, send: Callable[[bytes, bytes], None], ttl: int, errors: int = ERRORS
+    ) -> None:
         self.mac = mac
         self.address = address
+        self.ttl = ttl
         self._send = send
-        self._errors = Limit(ERRORS)
+        self._errors = Limit(errors)
         self._reassembler = Reassembler(secrets.token_bytes(16))
 
     # rfc: 1122:echo-whole protocol-unreachable
@@ -82,4 +85,4 @@ class Packets:
             return
         self._errors.take()
         message = frames.error(kind, code, packet[:QUOTED])
-        self._send(frames.icmp_packet(self.address, packet[12:16], message), packet[12:16])
+        self._send(frames.icmp_packet(self.address, packet[12:16], message, self.ttl), packet[12:16])

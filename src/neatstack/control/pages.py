@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 MAGIC = 0x5441454E  # NEAT_MAGIC
-VERSION = 14  # NEAT_LAYOUT_VERSION
+VERSION = 15  # NEAT_LAYOUT_VERSION
 BUCKETS = 256  # NEAT_BUCKETS
 MOST_REPLICAS = 16  # NEAT_MAX_REPLICAS
 TABLE_MOVING = 0x40  # NEAT_TABLE_MOVING: any replica that is steered a SYN of this bucket may take it
 TABLE_MOVED = 0x80  # NEAT_TABLE_MOVED, with the next owner in the lower bits: only that one may
-STACK_PAGE = struct.Struct("=11I6s2B2I2H3Q16s2I192s320s256s")  # struct neat_stack_page; padded where C pads
+STACK_PAGE = struct.Struct("=8I2BH2I6s2B2I2H3Q16s2I192s320s256s")  # struct neat_stack_page; padded where C pads
 OWN = struct.Struct("=16s2I")  # struct neat_own
 ROUTE = struct.Struct("=16s16sI4x")  # struct neat_route
 MOST_ADDRESSES = 8  # NEAT_MAX_ADDRESSES
@@ -133,7 +133,9 @@ class StackPage:
     routes: list[Route] = field(default_factory=list)
     gateway6: IPv6Address | None = None
     mtu6: int = 0
-    hop_limit: int = 0
+    ttl: int = 64
+    hop_limit: int = 64  # of IPv6
+    icmp_errors: int = 200  # in a second, of each replica
     ecn: int = 0  # numbered as Linux's tcp_ecn
     receive_shift: int = 0  # of windows; 0: 7
     without: int = 0
@@ -151,7 +153,9 @@ class StackPage:
             as_be(self.gateway) if self.gateway else 0,
             self.mtu,
             self.mtu6,
+            self.ttl,
             self.hop_limit,
+            self.icmp_errors,
             self.replicas,
             self.active,
             self.mac,
@@ -186,21 +190,23 @@ class StackPage:
             netmask=netmask,
             gateway=gateway if int(gateway) else None,
             mtu=values[6],
-            replicas=values[9],
-            active=values[10],
-            mac=values[11],
-            link_queue=values[14],
-            backlog_max=values[15],
-            without=values[16],
-            fastopen=values[17],
-            keys=values[18:21],
-            table=list(values[26]),
+            replicas=values[11],
+            active=values[12],
+            mac=values[13],
+            link_queue=values[16],
+            backlog_max=values[17],
+            without=values[18],
+            fastopen=values[19],
+            keys=values[20:23],
+            table=list(values[28]),
             generation=values[2],
-            own=[Own.unpack(values[24][n * OWN.size : (n + 1) * OWN.size]) for n in range(values[22])],
-            routes=[Route.unpack(values[25][n * ROUTE.size : (n + 1) * ROUTE.size]) for n in range(values[23])],
-            gateway6=IPv6Address(values[21]) if any(values[21]) else None,
+            own=[Own.unpack(values[26][n * OWN.size : (n + 1) * OWN.size]) for n in range(values[24])],
+            routes=[Route.unpack(values[27][n * ROUTE.size : (n + 1) * ROUTE.size]) for n in range(values[25])],
+            gateway6=IPv6Address(values[23]) if any(values[23]) else None,
             mtu6=values[7],
-            hop_limit=values[8],
-            ecn=values[12],
-            receive_shift=values[13],
+            ttl=values[8],
+            hop_limit=values[9],
+            icmp_errors=values[10],
+            ecn=values[14],
+            receive_shift=values[15],
         )

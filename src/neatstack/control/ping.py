@@ -38,7 +38,7 @@ class Echo:
 
 class Pings:
     """Those of one stack. `own` is the address to speak with to another (itself, if it is ours), `route` says who takes
-    packets for an address (None: nobody), `mac` whether it is known."""
+    packets for an address (None: nobody), `mac` whether it is known; `ttl` is that of packets to an address."""
 
     def __init__(
         self,
@@ -46,8 +46,9 @@ class Pings:
         route: Callable[[bytes], bytes | None],
         mac: Callable[[bytes], bytes | None],
         send: Callable[[bytes, bytes], None],
+        ttl: Callable[[bytes], int],
     ) -> None:
-        self.own = own
+        self.own, self.ttl = own, ttl
         self._route, self._mac, self._send = route, mac, send
         self.ident = int.from_bytes(os.urandom(2), "big")
         self.under_way: dict[int, Echo] = {}  # by the sequence number on the wire
@@ -81,8 +82,8 @@ class Pings:
         own = self.own(echo.destination)
         if len(own) == 16:
             message = frames6.echo(frames6.ECHO, self.ident, echo.sequence, echo.payload)
-            return frames6.build(own, echo.destination, message, frames6.DEFAULT_HOPS)
-        return frames.icmp_packet(own, echo.destination, self._message(echo))
+            return frames6.build(own, echo.destination, message, self.ttl(echo.destination))
+        return frames.icmp_packet(own, echo.destination, self._message(echo), self.ttl(echo.destination))
 
     def _message(self, echo: Echo) -> bytes:
         return frames.echo(frames.ECHO, self.ident, echo.sequence, echo.payload)
@@ -91,7 +92,7 @@ class Pings:
         """What would go over the loopback: there is the one who answers, here."""
         sent = time.perf_counter_ns()
         reply = frames.reply_to(self._message(echo))
-        self._arrived(echo, reply, frames.TTL, time.perf_counter_ns() - sent)
+        self._arrived(echo, reply, self.ttl(echo.destination), time.perf_counter_ns() - sent)
 
     def _try(self, echo: Echo) -> None:
         hop = self._route(echo.destination)

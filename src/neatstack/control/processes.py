@@ -119,6 +119,8 @@ class Link:
             "slaac": settings.slaac,
             "secret": self.secret.hex(),
             "interface": settings.device,
+            "hops": settings.hop_limit,
+            "transmits": settings.dad_transmits,
             "before": self.ipv6,
         }
 
@@ -134,6 +136,8 @@ class Link:
             "gateway": self.settings.gateway,
             "mac": self.mac.hex(),
             "mtu": self.settings.mtu,
+            "ttl": self.settings.ttl,
+            "errors": self.settings.icmp_errors,
             "uid": account.pw_uid,
             "gid": account.pw_gid,
             "queue": self.queue,

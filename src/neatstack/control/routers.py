@@ -34,12 +34,13 @@ class Routers:
         slaac: bool,
         changed: Callable[[], None],
         solicit: Callable[[], None],
+        hops: int,
     ) -> None:
         self.own, self.neighbours = own, neighbours
         self.link_mtu = mtu
         self.fixed, self.slaac = fixed, slaac
         self.mtu: int | None = None  # that a router has told
-        self.hops = 0  # hop limit that a router has told; 0: none has
+        self.hops = hops  # hop limit: the operator's, until a router tells another
         self.known: dict[bytes, float] = {}  # address -> until when it is a default router
         self.chosen: bytes | None = fixed
         self._changed, self._solicit = changed, solicit
@@ -56,7 +57,7 @@ class Routers:
 
     def resume(self, told: dict[str, Any]) -> None:
         """What a former link has known: it is asked for again, and holds until then."""
-        self.mtu, self.hops = told["mtu"], told["hops"]
+        self.mtu, self.hops = told["mtu"], told["hops"] or self.hops
         if self.fixed is None and told["router"] is not None:
             self.chosen = IPv6Address(told["router"]).packed
             self.known[self.chosen] = told["router_until"]

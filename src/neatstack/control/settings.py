@@ -30,6 +30,10 @@ class Settings:
     host_addresses: list[str] = field(default_factory=lambda: ["10.77.0.1/24"])  # IPv4 ones first
     netns: str | None = None  # a name under /run/netns; None: the namespace of the caller
     mtu: int = 1500
+    ttl: int = 64  # of IPv4 packets
+    hop_limit: int = 64  # of IPv6 packets, until a router tells another
+    icmp_errors: int = 200  # in a second, of each replica and of link
+    dad_transmits: int = 1  # solicitations that look for a duplicate of an IPv6 address; 0: none is looked for
     replicas: int = 2
     max_replicas: int = 4
     max_connections: int = 65536  # per replica

@@ -157,8 +157,8 @@ class Died(Exception):
 class Engine:
     """A replica's stack.
 
-    `addresses`: more of the stack, each with its prefix. `ecn`, `receive_shift`, `without`, `fastopen`: see
-    StackPage.
+    `addresses`: more of the stack, each with its prefix. `ecn`, `receive_shift`, `without`, `fastopen`, `ttl`,
+    `hop_limit`, `icmp_errors`: see StackPage.
 
     `region`, `stack_page`, `replica_page` and `neighbours` are buffers laid out as stack.pxd and layout.h say; what is
     not given is made, for one replica with the given address. `device` is "memory" (see input() and output()), or None:
@@ -181,6 +181,9 @@ class Engine:
         receive_shift: int = 0,
         without: int = 0,
         fastopen: int = NEAT_FASTOPEN_CLIENT | NEAT_FASTOPEN_SERVER,
+        ttl: int = 64,
+        hop_limit: int = 64,
+        icmp_errors: int = 200,
         replica: int = 0,
         incarnation: int = 1,
         max_tcbs: int = 4096,
@@ -208,13 +211,15 @@ class Engine:
             s.fastopen_keys[n] = int.from_bytes(fastopen_keys[8 * n : 8 * n + 8], "little")
         if stack_page is None:
             stack_page = new_stack_page(address, prefix, gateway, mac, mtu)
-            page: cython.p_void = pointer_to(stack_page, 0, True)
-            cython.cast(cython.pointer[StackPage], page).ecn = ecn
-            cython.cast(cython.pointer[StackPage], page).receive_shift = receive_shift
-            cython.cast(cython.pointer[StackPage], page).without = without
-            cython.cast(cython.pointer[StackPage], page).fastopen = fastopen
-            own = [f"{address}/{prefix}", *addresses]
-            add_addresses(cython.cast(cython.pointer[StackPage], page), own, gateway6)
+            made: cython.pointer[StackPage] = cython.cast(cython.pointer[StackPage], pointer_to(stack_page, 0, True))
+            made.ecn = ecn
+            made.receive_shift = receive_shift
+            made.without = without
+            made.fastopen = fastopen
+            made.ttl = ttl
+            made.hop_limit = hop_limit
+            made.icmp_errors = icmp_errors
+            add_addresses(made, [f"{address}/{prefix}", *addresses], gateway6)
         if replica_page is None:
             replica_page = bytearray(cython.sizeof(ReplicaPage))
         if neighbours is None:

@@ -6,7 +6,7 @@ import socket
 import struct
 
 CLIENT, SERVER, PORT = "10.77.0.1", "10.77.0.2", 80
-TCP, UDP, ICMP = 6, 17, 1
+TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
 MORE_FRAGMENTS = 0x2000
 
 
@@ -35,6 +35,11 @@ def ipv4(
         socket.inet_aton(source), socket.inet_aton(to),
     ) + options  # fmt: skip
     return head[:10] + struct.pack("!H", 0xFFFF ^ checksum(head)) + head[12:] + payload
+
+
+def ipv6(payload: bytes, protocol: int, source: str, to: str) -> bytes:
+    ends = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, to)
+    return struct.pack("!IHBB", 6 << 28, len(payload), protocol, 64) + ends + payload
 
 
 def ports(source: int, to: int = PORT, size: int = 20) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,7 @@ from neatstack.dataplane.driver.steer import Flow, Steering, bucket, choose_keys
 from tests.dataplane.driver.frames import (
     CLIENT,
     ICMP,
+    ICMP6,
     MORE_FRAGMENTS,
     PORT,
     SERVER,
@@ -21,6 +23,7 @@ from tests.dataplane.driver.frames import (
     ethernet,
     icmp,
     ipv4,
+    ipv6,
     ports,
 )
 
@@ -89,6 +92,19 @@ def test_icmp_error_goes_where_the_flow_goes(steering: Steering, kind: int, prot
     for peer, port in flows(30):
         ours = ipv4(ports(PORT, port, size=8), protocol, source=SERVER, to=peer)
         assert steering.decide(ethernet(icmp(kind, ours))) == replica_of(peer, port)
+
+
+@pytest.mark.rfc("4443:2.4-unknown")
+@pytest.mark.parametrize(("kind", "told"), [(0, False), (1, True), (4, True), (5, True), (127, True), (128, False)])
+def test_icmp6_error_goes_where_the_flow_goes(steering: Steering, kind: int, told: bool) -> None:
+    """Whatever its type, if it is one of an error (RFC 4443 section 2.1)."""
+    own, router = "fd77::2", "fd77::9"
+    steering.configure(KEYS, [SERVER, own], LINK)
+    for port in range(4000, 4030):
+        peer = f"2001:db8::{port}"
+        message = struct.pack("!BBHI", kind, 0, 0, 0) + ipv6(ports(PORT, port, size=8), UDP, own, peer)
+        where = TABLE[bucket(KEYS, peer, port, own, PORT)] if told else LINK
+        assert steering.decide(ethernet(ipv6(message, ICMP6, router, own), 0x86DD)) == where
 
 
 def test_icmp_error_about_another_goes_to_link(steering: Steering) -> None:

@@ -91,6 +91,7 @@ def stack_page(replicas: int, seed: int) -> tuple[bytearray, tuple[int, int, int
     table = [chance.randrange(replicas) for _ in range(neat.BUCKETS)]
     lines.magic, lines.version = neat.MAGIC, neat.LAYOUT_VERSION
     lines.address_be, lines.netmask_be = v4(STACK), v4("255.255.255.0")
+    lines.ttl = lines.hop_limit = 64
     lines.mtu, lines.replicas, lines.active = 1500, replicas, (1 << replicas) - 1
     lines.tcp_backlog_max = 4096
     ctypes.memmove(lines.mac, STACK_MAC, 6)

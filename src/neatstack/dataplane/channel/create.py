@@ -14,7 +14,7 @@ SMALLEST_RING = 4096
 LARGEST_RING = 1 << 30  # cursors compare modulo 2**32, and a window is at most 2**30 (RFC 7323 section 2.3)
 
 MAGIC = 0x5441454E  # NEAT_MAGIC
-VERSION = 14  # NEAT_LAYOUT_VERSION
+VERSION = 15  # NEAT_LAYOUT_VERSION
 PAGE = 4096
 _HEADER = struct.Struct("=IIII Q IIII QQQQQ 48x")  # struct neat_channel_header
 _LINES = _HEADER.size + 128 + 128  # header, the program's line, the replica's line

@@ -15,7 +15,7 @@
 #include "address.h"
 
 #define NEAT_MAGIC 0x5441454eu /* "NEAT" */
-#define NEAT_LAYOUT_VERSION 14u
+#define NEAT_LAYOUT_VERSION 15u
 #define NEAT_MAX_REPLICAS 16
 #define NEAT_MAX_CHANNELS 256 /* programs at one time; a program has the same channel number in every replica */
 #define NEAT_MAX_ADDRESSES 8  /* of the stack */
@@ -75,7 +75,9 @@ struct neat_stack_page {
     uint32_t gateway_be;  /* 0: none */
     uint32_t mtu;         /* of the device, bytes of IP packet */
     uint32_t mtu6;        /* of the link for IPv6; 0: there is no IPv6 */
-    uint32_t hop_limit;   /* of IPv6 packets; 0: 64 */
+    uint8_t ttl;          /* of IPv4 packets, where a program says nothing */
+    uint8_t hop_limit;    /* of IPv6 packets */
+    uint16_t icmp_errors; /* that a replica sends in a second at most */
     uint32_t replicas;    /* the maximum: slots 0..replicas-1 exist */
     uint32_t active;      /* bit i: replica i takes new connections */
     uint8_t mac[6];

@@ -95,7 +95,10 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
     ctypedef struct StackPage "struct neat_stack_page":
         uint32_t magic, version, generation
         uint32_t address_be, netmask_be, gateway_be
-        uint32_t mtu, mtu6, hop_limit, replicas, active
+        uint32_t mtu, mtu6
+        uint8_t ttl, hop_limit
+        uint16_t icmp_errors
+        uint32_t replicas, active
         uint8_t mac[6]
         uint8_t ecn, receive_shift
         uint32_t link_queue, tcp_backlog_max

@@ -35,7 +35,7 @@ typedef __u64 uint64_t;
 #include "steer.h"
 
 enum { ETHERTYPE_IPV4 = 0x0800, ETHERTYPE_IPV6 = 0x86dd, PROTOCOL_ICMP = 1, PROTOCOL_TCP = 6, PROTOCOL_UDP = 17 };
-enum { HOP_BY_HOP = 0, ROUTING = 43, FRAGMENT = 44, PROTOCOL_ICMP6 = 58, DESTINATION = 60, MOST_HEADERS = 4, ICMP6_ERRORS = 4 };
+enum { HOP_BY_HOP = 0, ROUTING = 43, FRAGMENT = 44, PROTOCOL_ICMP6 = 58, DESTINATION = 60, MOST_HEADERS = 4, ICMP6_INFORMATIONAL = 128 };
 enum { ICMP_UNREACHABLE = 3, ICMP_SOURCE_QUENCH = 4, ICMP_REDIRECT = 5, ICMP_TIME_EXCEEDED = 11, ICMP_PARAMETER_PROBLEM = 12 };
 enum { MORE_FRAGMENTS = 0x2000, FRAGMENT_OFFSET = 0x1fff };
 enum { ETHERNET_SIZE = 14, IPV6_SIZE = 40, ICMP_SIZE = 8, FRAGMENT_SIZE = 8, TCP_FLAGS = 13 };
@@ -241,7 +241,7 @@ static __always_inline uint32_t by_quote6(const struct neat_steer_config *config
     struct ports ports;
     struct neat_steer_flow flow = {};
 
-    if (bpf_skb_load_bytes(skb, at, &type, 1) || !type || type > ICMP6_ERRORS)
+    if (bpf_skb_load_bytes(skb, at, &type, 1) || !type || type >= ICMP6_INFORMATIONAL)
         return config->link_queue;
     at += ICMP_SIZE;
     if (bpf_skb_load_bytes(skb, at, &quoted, sizeof(quoted)) || !is_own(config, quoted.source_be))

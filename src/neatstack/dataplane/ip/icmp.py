@@ -30,7 +30,6 @@ ICMP_AT = cython.declare(uint32_t, ETHERNET_HEADER + IP_HEADER)
 ECHO = cython.declare(uint8_t, 8)
 CONTROL = cython.declare(uint8_t, 0xC0)  # RFC 1812 section 4.3.2.5: precedence of an error
 SECOND = cython.declare(uint32_t, 1000000000)  # ns
-MOST_A_SECOND = cython.declare(uint32_t, 200)  # RFC 1122 section 3.2.2.1 and RFC 1812 section 4.3.2.8: limited
 
 
 # rfc: 1122:errors-told icmp-unknown unreachable-told time-exceeded parameter redirect-ignored quench-ignored
@@ -75,14 +74,15 @@ def is_ours(s: cython.pointer[Stack], quoted: cython.pointer[cython.const[uint8_
     )
 
 
+# rfc: 4443:2.4-rate-option
 def may_send(s: cython.pointer[Stack]) -> cython.bint:
-    """A bounded number in each second, so that nobody can make us flood a third one."""
+    """A bounded number in each second, so that nobody can make us flood a third one (RFC 1122 section 3.2.2.1)."""
     second: uint32_t = cython.cast(uint32_t, s.now // SECOND)
     if s.errors_second != second:
         s.errors_second = second
         s.errors_sent = 0
     s.errors_sent += 1
-    return s.errors_sent <= MOST_A_SECOND
+    return s.errors_sent <= s.page.icmp_errors
 
 
 # rfc: 1122:no-error-about-error error-quotes error-tos reply-source

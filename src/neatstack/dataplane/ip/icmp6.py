@@ -36,7 +36,7 @@ MOST_QUOTED = cython.declare(uint32_t, 1280 - 40 - 8)  # RFC 4443 section 3: all
 MOST_COPIED = cython.declare(uint32_t, 64)  # of a packet that will not stay where it is until the batch leaves
 
 
-# rfc: 4443:3-told
+# rfc: 4443:3-told 2.4-unknown
 def error6_arrives(
     s: cython.pointer[Stack], packet: cython.pointer[cython.const[uint8_t]], header: uint32_t, length: uint32_t
 ) -> cython.void:
@@ -59,7 +59,7 @@ def error6_arrives(
         if not get16(quoted + IP6_HEADER + 2) & 0xFFF8:
             protocol = quoted[IP6_HEADER]
             at += FRAGMENT_HEADER6
-    if UNREACHABLE6 <= icmp[0] <= PARAMETER6 and quoted[0] >> 4 == 6 and is_own(s, get_address(quoted + 8)):
+    if UNREACHABLE6 <= icmp[0] < INFORMATIONAL and quoted[0] >> 4 == 6 and is_own(s, get_address(quoted + 8)):
         if protocol == PROTOCOL_UDP:
             told = True
             datagram_failed(s, quoted, at, left, icmp[0], icmp[1], get_address(packet + 8), mtu)

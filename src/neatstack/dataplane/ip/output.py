@@ -29,7 +29,6 @@ from cython.cimports.neatstack.dataplane.stack import NEIGHBOURS, WANTED, Drop, 
 from cython.cimports.neatstack.dataplane.wire.bytes import get32, put16, put32, raw16, raw32, set16, set32
 from cython.cimports.neatstack.dataplane.wire.checksum import add, fold, pseudo_header
 from cython.cimports.neatstack.dataplane.wire.headers import (
-    DEFAULT_TTL,
     ETHERNET_HEADER,
     ETHERTYPE_IPV4,
     ETHERTYPE_IPV6,
@@ -186,7 +185,7 @@ def begin(
     return out
 
 
-# rfc: 1191:3a, 791:reserved
+# rfc: 1191:3a, 791:reserved, 1122:ttl-configured
 def headers(
     s: cython.pointer[Stack],
     out: cython.pointer[Outgoing],
@@ -197,7 +196,7 @@ def headers(
     """Ethernet and IP headers of a TCP segment with defaults, all but lengths and checksums; and no payload."""
     header: cython.pointer[uint8_t] = out.header
     memcpy(header, mac, 6)
-    memcpy(header + 6, s.page.mac, 6)
+    memcpy(header + 6, s.page.mac, 8)  # 6, but 8 are one load and one store; the type follows
     ip: cython.pointer[uint8_t] = header + ETHERNET_HEADER
     if cython.likely(is_v4(remote_be)):
         put16(header + 12, ETHERTYPE_IPV4)
@@ -209,7 +208,7 @@ def headers(
         if cython.unlikely(s.narrow_paths and is_narrow(s, remote_be)):
             put16(ip + 4, own_identification(s, IP_LONGEST // 512))  # the device may cut it, and counts on from it
             put16(ip + 6, 0)
-        ip[8] = DEFAULT_TTL
+        ip[8] = s.page.ttl
         ip[9] = PROTOCOL_TCP
         set32(ip + 12, v4(local_be))
         set32(ip + 16, v4(remote_be))
@@ -218,7 +217,7 @@ def headers(
         put16(header + 12, ETHERTYPE_IPV6)
         put32(ip, cython.cast(uint32_t, 6) << 28)
         ip[6] = PROTOCOL_TCP
-        ip[7] = cython.cast(uint8_t, s.page.hop_limit) if s.page.hop_limit else DEFAULT_TTL
+        ip[7] = s.page.hop_limit
         set_address(ip + 8, local_be)
         set_address(ip + 24, remote_be)
         out.transport = ETHERNET_HEADER + IP6_HEADER

@@ -112,7 +112,7 @@ def errno_of(kind: uint8_t, code: uint8_t) -> cython.int:
 
 
 def errno_of6(kind: uint8_t, code: uint8_t) -> cython.int:
-    """The same for ICMPv6 (RFC 4443 section 3)."""
+    """The same for ICMPv6 (RFC 4443 section 3); also of a type that is not known."""
     if kind == 1:
         if code == 0:
             return ENETUNREACH
@@ -123,7 +123,7 @@ def errno_of6(kind: uint8_t, code: uint8_t) -> cython.int:
         return EMSGSIZE
     if kind == 3:
         return EHOSTUNREACH
-    return EPROTO if kind == 4 else 0
+    return EPROTO
 
 
 # ---- path MTU ----

@@ -25,7 +25,6 @@ cdef enum:
     IP_MF = 0x2000
     IP_OFFSET = 0x1FFF
     IP_LONGEST = 65535       # bytes of an IP packet, and so of one GSO segment
-    DEFAULT_TTL = 64
     DEFAULT_MSS6 = 1220
     DEFAULT_MSS = 536        # RFC 9293 section 3.7.1: of a peer that does not say
 
