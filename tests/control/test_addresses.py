@@ -7,13 +7,16 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
+import pytest
+
 from neatstack.control import pages
 from neatstack.control.addresses import Addresses
-from neatstack.control.pages import DEPRECATED, Own, StackPage
+from neatstack.control.pages import DEPRECATED, Own, Route, StackPage
 from neatstack.control.ports import Ports
 from neatstack.control.settings import Settings
 
 V4 = Own(IPv4Address("10.77.0.2"), 24)
+OPERATORS = Route(IPv4Address("10.9.0.0"), 16, IPv4Address("10.77.0.9"))
 GLOBAL, LOCAL, OTHER = "fd77::2", "fe80::2", "2001:db8::2"
 
 
@@ -34,7 +37,7 @@ class Bench:
         self.page = StackPage(address, address, None, 1500, 1, 1, bytes(6), 1, 1, (1, 1, 1), own=[V4])
         self.page.write(self.view)
         self.steering, self.ports = Steering(), Ports([address])
-        made = Settings()
+        made = Settings(routes=["10.9.0.0/16 via 10.77.0.9"])
         self.addresses = Addresses(made, self.page, self.view, self.steering, self.ports)  # type: ignore[arg-type]
 
     def read(self) -> StackPage:
@@ -65,6 +68,21 @@ def test_link_tells_of_them() -> None:
         assert (page.mtu6, page.hop_limit, page.gateway6) == (1400, 31, IPv6Address("fe80::1"))
         assert bench.steering.told == [["10.77.0.2", GLOBAL, LOCAL]]
         assert bench.ports.own6 == {IPv6Address(GLOBAL), IPv6Address(LOCAL)}
+
+    run(check)
+
+
+@pytest.mark.rfc("4861:6.3.4-6", "1122:gateways")
+def test_link_tells_of_ways() -> None:
+    def check(bench: Bench) -> None:
+        bench.addresses.changed(told(GLOBAL, on_link={"2001:db8::/64": None, "2001:db8:7::/48": 7.5}))
+        bench.addresses.ways({"gateway": "10.77.0.9"})
+        near = [Route(IPv6Address("2001:db8::"), 64), Route(IPv6Address("2001:db8:7::"), 48)]
+        assert (bench.read().routes, bench.read().gateway) == ([OPERATORS, *near], IPv4Address("10.77.0.9"))
+        bench.addresses.changed(told(GLOBAL))
+        assert (bench.read().routes, bench.read().gateway) == ([OPERATORS], IPv4Address("10.77.0.9"))
+        bench.addresses.ways({"gateway": None})
+        assert bench.read().gateway is None
 
     run(check)
 

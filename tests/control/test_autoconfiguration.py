@@ -68,7 +68,7 @@ def test_who_is_no_default_router_does_not_end_the_search(make: Make) -> None:
 
 
 def test_no_router_is_looked_for_where_none_is_wanted(make: Make) -> None:
-    fixed = make(slaac=False, gateway=ROUTER)
+    fixed = make(slaac=False, gateways=[ROUTER])
     assert solicitations(fixed.early + fixed.pass_time(20)) == 0
 
 
@@ -114,7 +114,7 @@ def test_a_router_that_says_that_it_is_none_is_none(make: Make) -> None:
 
 
 def test_the_operators_router_goes_before_others(make: Make) -> None:
-    segment = make(gateway=HOST)
+    segment = make(gateways=[HOST])
     advertise(segment)
     assert segment.discovery.to_data()["router"] == "fd77::1"
 
@@ -256,6 +256,68 @@ def test_lifetimes_end(make: Make) -> None:
     segment.pass_time(25)
     assert formed(segment) == [] and len(segment.addresses()) == 2
     assert [each["address"] for each in segment.told[-1]["addresses"]] == segment.addresses()
+
+
+def on_link(segment: Segment) -> dict[str, float | None]:
+    return segment.told[-1]["on_link"]
+
+
+@pytest.mark.rfc("4861:6.3.4-6")
+def test_whoever_is_said_to_be_on_the_link_is_a_neighbour(make: Make) -> None:
+    """RFC 4861 section 6.3.4, also with a prefix that makes no address; it expires, ends, and comes again."""
+    segment = make()
+    far = packed("2001:db8:1::7")
+    advertise(segment, prefix("2001:db8:1::/60", valid=30, preferred=9, flags=0x80))
+    for again in range(2):
+        assert on_link(segment) == {"2001:db8:1::/60": segment.clock[0] + 30}
+        assert segment.discovery.next_hop(far) == far and formed(segment) == []
+        segment.link.want(far)
+        (asked,) = segment.of_kind(frames6.SOLICITATION)
+        assert asked.message[8:24] == far
+        if again:
+            advertise(segment, prefix("2001:db8:1::/60", valid=0, preferred=0, flags=0x80))
+        else:
+            segment.pass_time(30.1)
+        assert on_link(segment) == {} and segment.discovery.next_hop(far) == ROUTER
+        advertise(segment, prefix("2001:db8:1::/60", valid=30, preferred=9, flags=0x80))
+    advertise(segment, prefix("2001:db8:2::/64", valid=2**32 - 1, flags=0x80))
+    told = segment.told[-1]
+    assert on_link(make(before=told)) == {
+        "2001:db8:1::/60": told["on_link"]["2001:db8:1::/60"],
+        "2001:db8:2::/64": None,
+    }
+
+
+def test_what_is_said_to_be_on_the_link_is_bounded(make: Make) -> None:
+    segment = make(slaac=False)
+    advertise(segment, prefix("fe80::/64", flags=0x80), prefix("ff02::/16", flags=0x80))
+    for n in range(20):
+        advertise(segment, prefix(f"2001:db8:{n:x}::/64", flags=0x80))
+    assert len(on_link(segment)) == 8 and all(network.startswith("2001:db8:") for network in on_link(segment))
+
+
+@pytest.mark.rfc("4861:6.3.6-2", "1122:gateways", "1122:dead-gateway")
+@pytest.mark.parametrize("given", [True, False])
+def test_when_no_router_answers_all_are_asked(make: Make, given: bool) -> None:
+    """The operator's in order of preference; of those that have advertised themselves the present one stays."""
+    other = packed("fe80::9")
+    segment = make(gateways=[ROUTER, other]) if given else make()
+    if not given:
+        advertise(segment)
+        segment.say(router(mac=OTHER), other, ALL_NODES, OTHER)
+    segment.pass_time(30)
+    assert segment.mac(ROUTER) is None and segment.mac(other) is None
+
+    def passes(seconds: int, *answering: bytes) -> str:
+        for _ in range(seconds):
+            asked = {p.message[8:24] for p in segment.pass_time(1) if p.kind == frames6.SOLICITATION}
+            for each in asked & set(answering):
+                segment.say(frames6.advertisement(each, ASKED_ROUTER, OTHER), each, LOCAL, OTHER)
+        return segment.told[-1]["router"]
+
+    assert passes(15, other) == "fe80::9"
+    assert passes(100, ROUTER, other) == ("fe80::1" if given else "fe80::9")
+    assert passes(20, ROUTER) == "fe80::1"
 
 
 def test_a_router_cannot_give_more_addresses_than_there_is_room_for(make: Make) -> None:

@@ -57,12 +57,12 @@ def test_several_addresses_of_both_families(tmp_path: Path) -> None:
     assert settings.addresses == ["fd77::2/64", "10.9.0.2/24", "10.8.0.2/16"]
     assert (settings.address, settings.interface.network.prefixlen) == ("10.9.0.2/24", 24)
     assert [str(interface) for interface in settings.interfaces6] == ["fd77::2/64"]
-    assert (settings.gateway, settings.gateway6) == ("10.9.0.9", "fe80::1")
+    assert (settings.gateways, settings.gateways6) == (["10.9.0.9"], ["fe80::1"])
     assert settings.host_addresses == ["10.9.0.9/24", "10.8.0.1/16", "fd77::1/64"]
     assert settings.ipv6
     assert not settings.slaac
     given = load(file, {"address": ["10.7.0.1/24"], "gateway": ["10.7.0.2"], "slaac": True})
-    assert (given.addresses, given.gateway6, given.ipv6) == (["10.7.0.1/24"], None, True)
+    assert (given.addresses, given.gateways6, given.ipv6) == (["10.7.0.1/24"], [], True)
     assert Settings.from_json(settings.to_json()) == settings
 
 
@@ -129,7 +129,8 @@ def test_rejuvenation_as_seconds_and_as_text(tmp_path: Path) -> None:
     ({"address": ["fd77::1/64", *(f"10.{n}.0.1/24" for n in range(7))]}, "address", "link-local"),
     ({"address": ["10.0.0.1/24", "fd77::2/64"], "mtu": 1279}, "mtu", "1280"),
     ({"gateway": "fe80::1"}, "gateway", "family"),
-    ({"gateway": ["10.77.0.1", "10.77.0.3"]}, "gateway", "one for each"),
+    ({"gateway": ["10.77.0.1", "10.77.0.1"]}, "gateway", "twice"),
+    ({"gateway": [f"10.77.0.{n}" for n in range(3, 12)]}, "gateway", "at most 8"),
     ({"gateway": "nonsense"}, "gateway", "nonsense"),
     ({"address": ["10.0.0.1/24", "fd77::2/64"], "gateway": "fd78::1"}, "gateway", "choose"),
     ({"route": 7}, "route", "via"),

@@ -137,6 +137,45 @@ def test_refreshes_and_notices_that_a_neighbour_has_gone(wire: Wire) -> None:
     assert wire.state(HOST) == (State.FAILED, bytes(6))
 
 
+@pytest.mark.rfc("1122:gateways", "1122:dead-gateway")
+def test_of_several_gateways_the_first_that_answers_is_used(make: Make) -> None:
+    wire = make(gateways=[HOST, THIRD])
+    told: list[Any] = []
+    wire.link.told = told.append
+    wire.link.start()
+    answering = {HOST: PEER, THIRD: OTHER}
+
+    def passes(seconds: int) -> None:
+        for _ in range(seconds):
+            for frame in wire.pass_time(1.0):
+                asked = frames.parse_arp(frame)
+                if asked is not None and asked.target in answering:
+                    wire.arp(frames.REPLY, answering[asked.target], asked.target, OURS, ADDRESS)
+
+    passes(15)
+    assert told == [{"gateway": "10.77.0.1"}]
+    del answering[HOST]
+    passes(20)
+    assert told[1:] == [{"gateway": "10.77.0.3"}]
+    assert wire.link._next_hop(IPv4Address("192.0.2.7").packed) == THIRD
+    del answering[THIRD]
+    passes(100)  # none answers: the last one stays
+    answering[HOST] = PEER
+    passes(15)
+    assert told[2:] == [{"gateway": "10.77.0.1"}]
+    answering[THIRD] = OTHER
+    passes(100)
+    assert told[3:] == []
+
+
+def test_one_gateway_is_not_asked_all_the_time(make: Make) -> None:
+    wire = make(gateways=[HOST])
+    wire.link.start()
+    assert len(wire.sent()) == 1
+    wire.arp(frames.REPLY, PEER, HOST, OURS, ADDRESS)
+    assert sum(len(wire.pass_time(1.0)) for _ in range(59)) == 0
+
+
 def test_does_not_believe_what_it_has_not_asked(wire: Wire) -> None:
     wire.arp(frames.REPLY, OTHER, HOST, OURS, ADDRESS)
     wire.arp(frames.REQUEST, OTHER, HOST, bytes(6), HOST)
@@ -314,7 +353,7 @@ def test_goes_the_way_that_the_longest_prefix_says() -> None:
     with ours, theirs:
         table = NeighbourTable(mmap.mmap(-1, NEIGHBOURS * NEIGHBOUR_SIZE))
         interfaces = [IPv4Interface("10.77.0.2/24")]
-        link = Link(theirs.fileno(), table, interfaces, OURS, IPv4Address("10.77.0.1").packed, 1500, ways)
+        link = Link(theirs.fileno(), table, interfaces, OURS, [HOST], 1500, ways)
         for host, hop in (
             ("10.77.0.5", "10.77.0.5"), ("10.9.1.1", "10.77.0.9"), ("10.9.3.1", "10.77.0.8"), ("10.9.3.7", "10.9.3.7"),
             ("192.0.2.1", "10.77.0.1"),

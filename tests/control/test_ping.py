@@ -101,7 +101,7 @@ def test_other_networks(pinging: Pinging) -> None:
     """Over the gateway, if there is one; what a router says of it is told."""
     assert pinging.ask(ELSEWHERE) == []
     assert pinging.answers == [{"outcome": "no route"}]
-    pinging.wire.link.gateway = HOST
+    pinging.wire.link.gateways.chosen = HOST
     pinging.know()
     for kind, code, outcome in ((3, 1, "unreachable"), (3, 0, "unreachable"), (11, 0, "time exceeded")):
         (request,) = pinging.ask(ELSEWHERE)

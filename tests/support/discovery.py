@@ -27,7 +27,7 @@ class Segment:
     """Link on a socket, in a clock that the test sets; what it tells the manager is in `told`."""
 
     def __init__(
-        self, clock: list[float], *given: str, gateway: bytes | None = None, slaac: bool = False,
+        self, clock: list[float], *given: str, gateways: Sequence[bytes] = (), slaac: bool = False,
         before: dict[str, Any] | None = None, routes: Sequence[Route] = (), transmits: int = 1,
     ) -> None:  # fmt: skip
         self.clock = clock
@@ -39,7 +39,7 @@ class Segment:
         self.link = Link(self.theirs.fileno(), table, [IPv4Interface("10.77.0.2/24")], OURS, routes=routes)
         self.told: list[dict[str, Any]] = []
         self.early: list[Packet] = []  # what left while its addresses were tentative
-        plan = Plan(tuple(map(IPv6Interface, given)), gateway, slaac, b"secret", "neat0", transmits=transmits)
+        plan = Plan(tuple(map(IPv6Interface, given)), tuple(gateways), slaac, b"secret", "neat0", transmits=transmits)
         self.link.speak_ipv6(plan, self.told.append, before)
         assert self.link.discovery is not None
         self.discovery = self.link.discovery

@@ -27,7 +27,7 @@ Addresses = Annotated[
 ]
 Gateways = Annotated[
     list[str] | None,
-    typer.Option(metavar="ADDRESS", help="Where packets to other networks go; one for each family."),
+    typer.Option(metavar="ADDRESS", help="Where packets to other networks go; of several, the first that answers."),
 ]
 Routes = Annotated[
     list[str] | None,

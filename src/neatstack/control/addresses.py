@@ -7,10 +7,11 @@ program, which sends nothing of others to replicas; the ports.
 import asyncio
 import mmap
 import time
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, Any
 
-from neatstack.control.pages import DEPRECATED, Own, StackPage
+from neatstack.control import routes
+from neatstack.control.pages import DEPRECATED, Own, Route, StackPage
 from neatstack.control.ports import Ports
 from neatstack.control.settings import Settings
 
@@ -36,13 +37,19 @@ class Addresses:
         page, before = self.page, list(self.page.own)
         page.own = [own for own in before if own.address.version == 4] + in_place(before, own6(told, now))
         page.mtu6 = told["mtu"] or self.settings.mtu
-        page.hop_limit = told["hops"]
+        page.hop_limit = told["hops"] or self.settings.hop_limit
         page.gateway6 = IPv6Address(told["router"]) if told["router"] else None
+        page.routes = [*map(routes.parse, self.settings.routes), *on_link(told)]
         page.write(self._page_view)
         if {own.address for own in page.own} != {own.address for own in before}:
             self.steering.configure(page.keys, [str(own.address) for own in page.own], page.link_queue)
         self.ports.own6 = {own.address for own in page.own if isinstance(own.address, IPv6Address)}
         self._look_again(told, now)
+
+    def ways(self, told: dict[str, Any]) -> None:
+        """Link has said this (`Link._tell_ways`)."""
+        self.page.gateway = IPv4Address(told["gateway"]) if told["gateway"] else None
+        self.page.write(self._page_view)
 
     def _look_again(self, told: dict[str, Any], now: float) -> None:
         """When the next address is no longer preferred."""
@@ -63,6 +70,12 @@ def own6(told: dict[str, Any], now: float) -> list[Own]:
         flags = DEPRECATED if until is not None and until <= now else 0
         found.append(Own(IPv6Address(each["address"]), each["length"], flags))
     return found
+
+
+def on_link(told: dict[str, Any]) -> list[Route]:
+    """The prefixes whose hosts are on the link."""
+    networks = map(IPv6Network, told.get("on_link", {}))
+    return [Route(network.network_address, network.prefixlen) for network in networks]
 
 
 def in_place(before: list[Own], now: list[Own]) -> list[Own]:

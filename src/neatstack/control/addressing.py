@@ -8,6 +8,7 @@ Interface = IPv4Interface | IPv6Interface
 Address = IPv4Address | IPv6Address
 
 MOST_ADDRESSES = 8  # NEAT_MAX_ADDRESSES of layout.h
+MOST_GATEWAYS = 8
 LENGTHS = {4: (8, 30), 6: (16, 127)}
 EXAMPLES = {4: "10.77.0.2/24", 6: "fd77::2/64"}
 LINK_LOCAL = IPv6Network("fe80::/64")
@@ -46,8 +47,10 @@ class Addressing:
 
     def _check_gateways(self, ipv6: bool) -> None:
         for gateway in self.gateways:
-            if sum(other.version == gateway.version for other in self.gateways) > 1:
-                raise ValueError(f"gateway: there are two for IPv{gateway.version}; give one for each family")
+            if self.gateways.count(gateway) > 1:
+                raise ValueError(f"gateway: {gateway} is given twice; give it once")
+            if sum(other.version == gateway.version for other in self.gateways) > MOST_GATEWAYS:
+                raise ValueError(f"gateway: there are at most {MOST_GATEWAYS} of a family; leave some away")
             networks = [interface.network for interface in self.own if interface.version == gateway.version]
             networks += [LINK_LOCAL] if ipv6 and gateway.version == 6 else []
             if not networks:
@@ -59,7 +62,7 @@ class Addressing:
                 raise ValueError(f"gateway: {gateway} is not another address in {shown}; choose one that is")
 
     def gateway(self, version: int) -> Address | None:
-        """That of one family."""
+        """The first of one family."""
         return next((gateway for gateway in self.gateways if gateway.version == version), None)
 
     def host_side(self) -> list[Interface]:

@@ -188,9 +188,8 @@ class Options(BaseModel):
         values["addresses"] = [str(interface) for interface in addresses.own]
         values["host_addresses"] = [str(interface) for interface in addresses.host_side()]
         values["routes"] = [routes.text(route) for route in self.route]
-        for name, version in (("gateway", 4), ("gateway6", 6)):
-            gateway = addresses.gateway(version)
-            values[name] = None if gateway is None else str(gateway)
+        for name, version in (("gateways", 4), ("gateways6", 6)):
+            values[name] = [str(gateway) for gateway in self.gateway if gateway.version == version]
         return Settings(**values)
 
     def _addressing(self) -> Addressing:

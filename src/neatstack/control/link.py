@@ -21,6 +21,7 @@ from typing import Any
 
 from neatstack.control import frames, frames6, igmp, launch, routes
 from neatstack.control.addressing import MOST_ADDRESSES, Address
+from neatstack.control.default_router import DefaultRouter
 from neatstack.control.frames import Arp
 from neatstack.control.igmp import Igmp
 from neatstack.control.link_control import Captures, Requests
@@ -47,7 +48,7 @@ class Plan:
     """What the operator wants of IPv6."""
 
     addresses: tuple[IPv6Interface, ...]
-    gateway: bytes | None
+    gateways: tuple[bytes, ...]  # in order of preference
     slaac: bool
     secret: bytes  # of interface identifiers
     interface: str
@@ -57,11 +58,11 @@ class Plan:
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> "Plan":
         """As processes.py writes it."""
-        gateway = IPv6Address(data["gateway"]).packed if data["gateway"] else None
+        gateways = tuple(IPv6Address(gateway).packed for gateway in data["gateways"])
         addresses = tuple(IPv6Interface(address) for address in data["addresses"])
         return cls(
             addresses,
-            gateway,
+            gateways,
             data["slaac"],
             bytes.fromhex(data["secret"]),
             data["interface"],
@@ -79,7 +80,7 @@ class Link:
         table: NeighbourTable,
         interfaces: Sequence[IPv4Interface],
         mac: bytes,
-        gateway: bytes | None = None,
+        gateways: Sequence[bytes] = (),
         mtu: int = 1500,
         routes: Sequence[Route] = (),
         ttl: int = frames.DEFAULT_TTL,
@@ -91,7 +92,6 @@ class Link:
         self.networks = [interface.network for interface in interfaces]
         self.addresses = [interface.ip.packed for interface in interfaces]  # the first is the one to speak with
         self.mac = mac
-        self.gateway = gateway
         self.routes = list(routes)
         self.mtu = mtu
         self.ttl = ttl
@@ -99,6 +99,8 @@ class Link:
         self.captures = Captures()
         self.pings = Pings(self.own_for, self._next_hop, self._known, self._send_to, self._ttl_to)
         self.neighbours = Neighbourhood(table, self._ask, self.pings.found, self.pings.failed)
+        self.gateways = DefaultRouter(self.neighbours, lambda: gateways, self._tell_ways)
+        self.told: Callable[[dict[str, Any]], None] = lambda told: None
         self.discovery: Discovery | None = None
         self.echoes = Limit(ECHOES)
         self.packets = [Packets(mac, address, self._route, ttl, errors) for address in self.addresses]
@@ -125,7 +127,7 @@ class Link:
             self.neighbours,
             self._send_to6,
             changed,
-            plan.gateway,
+            plan.gateways,
             plan.slaac,
             self.routes,
             plan.hops,
@@ -133,6 +135,16 @@ class Link:
             self.errors,
         )
         self.discovery.start(plan.addresses, before)
+
+    def start(self) -> None:
+        """Look for the gateways, and tell which is used: a former link may have told another."""
+        self._tell_ways()
+        for gateway in self.gateways.candidates():
+            self.want(gateway)
+
+    def _tell_ways(self) -> None:
+        gateway = self.gateways.chosen
+        self.told({"gateway": None if gateway is None else str(IPv4Address(gateway))})
 
     @property
     def settling(self) -> bool:
@@ -222,7 +234,8 @@ class Link:
     def run_timers(self) -> float | None:
         """Do what is due; seconds until the next time, None: nothing to wait for."""
         now = time.monotonic()
-        due_times = [self.neighbours.run_timers(now), self.pings.run_timers(now), self.igmp.run_timers(now)]
+        parts = self.neighbours, self.gateways, self.pings, self.igmp
+        due_times = [part.run_timers(now) for part in parts]
         if self.discovery is not None:
             due_times.append(self.discovery.run_timers(now))
         due_times += [now + wait for wait in (packets.run_timers() for packets in self.packets) if wait is not None]
@@ -296,7 +309,7 @@ class Link:
             return self.discovery.next_hop(address) if self.discovery is not None else None
         hop = self._way(IPv4Address(address))
         if hop is None:
-            return self.gateway
+            return self.gateways.chosen
         return hop.packed if self._is_neighbour(hop.packed) else None
 
     def _known(self, hop: bytes) -> bytes | None:
@@ -369,8 +382,8 @@ def unmapped(address: bytes) -> bytes:
     return address[-IPV4:] if len(address) == IPV6 and frames6.is_mapped(address) else address
 
 
-def teller(control: socket.socket) -> Callable[[dict[str, Any]], None]:
-    """What tells the manager of IPv6, once for each change."""
+def teller(control: socket.socket, subject: str) -> Callable[[dict[str, Any]], None]:
+    """What tells the manager of something, once for each change."""
     last: dict[str, Any] = {}
 
     def tell(data: dict[str, Any]) -> None:
@@ -378,7 +391,7 @@ def teller(control: socket.socket) -> Callable[[dict[str, Any]], None]:
         if data != last:
             last = data
             with contextlib.suppress(OSError):  # the stack has ended, which the loop will see
-                control.send(json.dumps({"ipv6": data}).encode())
+                control.send(json.dumps({subject: data}).encode())
 
     return tell
 
@@ -392,16 +405,16 @@ def main(arguments: list[str]) -> int:
     control = socket.socket(fileno=config["control"])
     wishes = [socket.socket(fileno=descriptor) for descriptor in config["sockets"]]
     table = NeighbourTable(mmap.mmap(config["neighbours"], 0))
-    gateway = IPv4Address(config["gateway"]).packed if config["gateway"] else None
+    gateways = [IPv4Address(gateway).packed for gateway in config["gateways"]]
     mac = bytes.fromhex(config["mac"])
     interfaces = [IPv4Interface(address) for address in config["addresses"]]
     ways = [routes.parse(text) for text in config["routes"]]
-    link = Link(config["queue"], table, interfaces, mac, gateway, config["mtu"], ways, config["ttl"], config["errors"])
+    link = Link(config["queue"], table, interfaces, mac, gateways, config["mtu"], ways, config["ttl"], config["errors"])
     os.set_blocking(link.queue, False)
     link.announce()
-    if gateway is not None:
-        link.want(gateway)
+    link.told = teller(control, "ways")
+    link.start()
     if (ipv6 := config["ipv6"]) is not None:
-        link.speak_ipv6(Plan.from_data(ipv6), teller(control), ipv6["before"])
+        link.speak_ipv6(Plan.from_data(ipv6), teller(control, "ipv6"), ipv6["before"])
     serve(link, wishes, control)
     return 0

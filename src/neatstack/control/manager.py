@@ -17,6 +17,7 @@ import socket
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,7 +175,7 @@ class Manager:
         self.page = StackPage(
             address=settings.interface.ip,
             netmask=settings.interface.netmask,
-            gateway=settings.gateway_address,
+            gateway=IPv4Address(settings.gateways[0]) if settings.gateways else None,
             mtu=settings.mtu,
             replicas=settings.max_replicas,
             active=(1 << settings.replicas) - 1,
@@ -204,7 +205,7 @@ class Manager:
         own, networks = [each.ip for each in interfaces], [each.network for each in interfaces]
         ports = Ports(own, bindings, networks)
         addresses = Addresses(self.settings, self.page, self.page_view, self.steering, ports)
-        self.link.on_ipv6 = addresses.changed
+        self.link.on_ipv6, self.link.on_ways = addresses.changed, addresses.ways
         if self.link.ipv6 is not None:
             addresses.changed(self.link.ipv6)
         return ports

@@ -3,6 +3,7 @@
 Whatever is not exactly right is counted and dropped. Who is not asked, and asks nothing of us, is not believed.
 """
 
+import math
 import sys
 import time
 from collections import Counter
@@ -38,7 +39,7 @@ class Discovery:
         neighbours: Neighbourhood,
         send: Callable[[bytes, bytes], None],
         changed: Callable[[], None],
-        gateway: bytes | None = None,
+        gateways: Sequence[bytes] = (),
         slaac: bool = False,
         routes: Sequence[Route] = (),
         hops: int = frames6.DEFAULT_HOPS,
@@ -52,7 +53,7 @@ class Discovery:
         self.counters: Counter[str] = Counter()
         self.listeners = Listeners(lambda: self.own.link_local or frames6.UNSPECIFIED, self._report)
         self.own = OwnAddresses(secret, interface, most, self._to_group, self._own_changed, self.listeners, transmits)
-        self.routers = Routers(self.own, neighbours, mtu, gateway, slaac, changed, self._solicit_routers, hops)
+        self.routers = Routers(self.own, neighbours, mtu, gateways, slaac, changed, self._solicit_routers, hops)
         self.fragments = Fragments6(self._tell, self.own.has, errors)
         self.defended_at = -DEFEND_EVERY
         self._speaks = False
@@ -80,6 +81,9 @@ class Discovery:
             "addresses": [own.to_data() for own in self.own.assigned()],
             "router": None if router is None else str(IPv6Address(router)),
             "router_until": None if router is None else self.routers.known.get(router),
+            "on_link": {
+                str(network): None if math.isinf(until) else until for network, until in self.routers.on_link.items()
+            },
             "mtu": self.routers.mtu,
             "hops": self.routers.hops,
         }
@@ -211,14 +215,13 @@ class Discovery:
         """An address of a host on our link, not ourselves (RFC 4861 section 5.2: on-link)."""
         if frames6.is_multicast(address) or self.own.has(address) or address == frames6.UNSPECIFIED:
             return False
-        if frames6.is_link_local(address) or address == self.routers.chosen:
+        if frames6.is_link_local(address) or address in self.routers.fixed:
             return True
         return self._way(address) == address
 
-    # rfc: 4861:6.3.4-6
     def _way(self, address: bytes) -> bytes | None:
         networks = (IPv6Network((own.address, own.length), strict=False) for own in self.own.assigned())
-        hop = next_hop(IPv6Address(address), networks, self.routes)
+        hop = next_hop(IPv6Address(address), networks, [*self.routes, *self.routers.routes()])
         return None if hop is None else hop.packed
 
     def next_hop(self, address: bytes) -> bytes | None:
@@ -275,7 +278,7 @@ class Discovery:
     def _own_changed(self) -> None:
         """An address may be used from now on, or no more. With the first link-local one, routers are looked for."""
         speaks = self.own.link_local is not None
-        if speaks and not self._speaks and (self.routers.slaac or self.routers.fixed is None):
+        if speaks and not self._speaks and (self.routers.slaac or not self.routers.fixed):
             self.routers.start()
         self._speaks = speaks
         self._changed()

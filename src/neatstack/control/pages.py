@@ -13,11 +13,11 @@ BUCKETS = 256  # NEAT_BUCKETS
 MOST_REPLICAS = 16  # NEAT_MAX_REPLICAS
 TABLE_MOVING = 0x40  # NEAT_TABLE_MOVING: any replica that is steered a SYN of this bucket may take it
 TABLE_MOVED = 0x80  # NEAT_TABLE_MOVED, with the next owner in the lower bits: only that one may
-STACK_PAGE = struct.Struct("=8I2BH2I6s2B2I2H3Q16s2I192s320s256s")  # struct neat_stack_page; padded where C pads
+STACK_PAGE = struct.Struct("=8I2BH2I6s2B2I2H3Q16s2I192s2560s256s")  # struct neat_stack_page; padded where C pads
 OWN = struct.Struct("=16s2I")  # struct neat_own
 ROUTE = struct.Struct("=16s16sI4x")  # struct neat_route
 MOST_ADDRESSES = 8  # NEAT_MAX_ADDRESSES
-MOST_ROUTES = 8  # NEAT_MAX_ROUTES
+MOST_ROUTES = 8  # of the operator; NEAT_MAX_ROUTES, 64, has room for what is learned, too
 DEPRECATED = 1  # NEAT_OWN_DEPRECATED
 ECN = {"off": 0, "active": 1, "passive": 2}
 WITHOUT = {"timestamps": 1, "sack": 2, "window_scaling": 4, "slow_start_after_idle": 8}  # enum neat_without, by options

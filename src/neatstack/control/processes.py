@@ -74,6 +74,7 @@ class Link:
         self.secret = stable_secret(settings.name)
         self.ipv6: dict[str, Any] | None = None  # what link has said of addresses and routers: `Discovery.to_data`
         self.on_ipv6: Callable[[dict[str, Any]], None] = lambda told: None
+        self.on_ways: Callable[[dict[str, Any]], None] = lambda told: None
         self.pid = 0
         self.pidfd = -1
         self.incarnation = 0
@@ -107,6 +108,8 @@ class Link:
             self.ipv6 = told
             self.store.put(IPV6, told)
             self.on_ipv6(told)
+        elif isinstance(told := message.get("ways"), dict):
+            self.on_ways(told)
 
     def _plan(self) -> dict[str, Any] | None:
         """What link shall do of IPv6; None: nothing."""
@@ -115,7 +118,7 @@ class Link:
             return None
         return {
             "addresses": [str(interface) for interface in settings.interfaces6],
-            "gateway": settings.gateway6,
+            "gateways": settings.gateways6,
             "slaac": settings.slaac,
             "secret": self.secret.hex(),
             "interface": settings.device,
@@ -133,7 +136,7 @@ class Link:
             "addresses": [str(interface) for interface in self.settings.interfaces4],
             "routes": self.settings.routes,
             "ipv6": self._plan(),
-            "gateway": self.settings.gateway,
+            "gateways": self.settings.gateways,
             "mac": self.mac.hex(),
             "mtu": self.settings.mtu,
             "ttl": self.settings.ttl,

@@ -3,34 +3,37 @@
 import math
 import secrets
 import time
-from collections.abc import Callable
-from ipaddress import IPv6Address
+from collections.abc import Callable, Sequence
+from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
 from neatstack.control import frames6
 from neatstack.control.addressing import SMALLEST_MTU
+from neatstack.control.default_router import DefaultRouter
 from neatstack.control.frames6 import Packet, Prefix, Router
 from neatstack.control.neighbourhood import Neighbourhood
 from neatstack.control.own6 import HOST, Own, OwnAddresses
+from neatstack.control.pages import Route
 
 SOLICITATIONS = 3  # RFC 4861 section 10: MAX_RTR_SOLICITATIONS
 SOLICIT_EVERY = 4.0  # RTR_SOLICITATION_INTERVAL, seconds
 MOST_ROUTERS = 8
+MOST_PREFIXES = 8  # on the link
 TWO_HOURS = 7200.0
 INFINITE = 0xFFFFFFFF
 RETRANSMIT = 0.1, 10.0  # seconds between solicitations that a router may ask for
 
 
 class Routers:
-    """The default routers of the link. With `fixed`, the operator's word goes before theirs; without `slaac`, no
-    addresses are made of their prefixes."""
+    """The default routers of the link. With `fixed`, in order of preference, the operator's word goes before theirs;
+    without `slaac`, no addresses are made of their prefixes."""
 
     def __init__(
         self,
         own: OwnAddresses,
         neighbours: Neighbourhood,
         mtu: int,
-        fixed: bytes | None,
+        fixed: Sequence[bytes],
         slaac: bool,
         changed: Callable[[], None],
         solicit: Callable[[], None],
@@ -42,11 +45,20 @@ class Routers:
         self.mtu: int | None = None  # that a router has told
         self.hops = hops  # hop limit: the operator's, until a router tells another
         self.known: dict[bytes, float] = {}  # address -> until when it is a default router
-        self.chosen: bytes | None = fixed
+        self.on_link: dict[IPv6Network, float] = {}  # prefixes whose hosts are neighbours -> until when
+        self.default = DefaultRouter(neighbours, self._candidates, changed, keep=not fixed)
         self._changed, self._solicit = changed, solicit
         self.solicitations = 0
         self.solicit_at: float | None = None
         self.answered = False  # a default router has spoken since we have begun to ask
+
+    def _candidates(self) -> list[bytes]:
+        return list(self.fixed or self.known)
+
+    @property
+    def chosen(self) -> bytes | None:
+        """The default router."""
+        return self.default.chosen
 
     # rfc: 4861:6.3.7-1
     def start(self) -> None:
@@ -58,9 +70,11 @@ class Routers:
     def resume(self, told: dict[str, Any]) -> None:
         """What a former link has known: it is asked for again, and holds until then."""
         self.mtu, self.hops = told["mtu"], told["hops"] or self.hops
-        if self.fixed is None and told["router"] is not None:
-            self.chosen = IPv6Address(told["router"]).packed
-            self.known[self.chosen] = told["router_until"]
+        self.on_link = {IPv6Network(prefix): until or math.inf for prefix, until in told.get("on_link", {}).items()}
+        if not self.fixed and told["router"] is not None:
+            router = IPv6Address(told["router"]).packed
+            self.known[router] = told["router_until"]
+            self.default.chosen = router
 
     # rfc: 4861:6.3.4-1 6.3.7-3 6.3.4-3 6.3.4-4
     def receive(self, packet: Packet, told: Router) -> None:
@@ -80,8 +94,9 @@ class Routers:
         if told.options.mtu is not None and SMALLEST_MTU <= told.options.mtu <= self.link_mtu:
             self.mtu = told.options.mtu
         self._note(packet.source, told.lifetime, now)
-        if self.slaac:
-            for prefix in told.options.prefixes:
+        for prefix in told.options.prefixes:
+            self._take_on_link(prefix, now)
+            if self.slaac:
                 self._take_prefix(prefix, now)
         if (self.mtu, self.hops) != before:
             self._changed()
@@ -99,22 +114,30 @@ class Routers:
         """A neighbour says that it is no router (any more)."""
         self.known.pop(address, None)
 
-    # rfc: 4861:6.3.6-1
     def choose(self, now: float) -> None:
-        """The default router: the present one while it answers, else one that does, else any (6.3.6)."""
-        if self.fixed is not None:
-            return
+        """The default router, of those whose lifetime is not over."""
         for router, until in list(self.known.items()):
             if until <= now:
                 del self.known[router]
-        answering = [router for router in self.known if self.neighbours.known(router) is not None]
-        best = answering or list(self.known)
-        chosen = self.chosen if self.chosen in best else best[0] if best else None
-        if chosen != self.chosen:
-            self.chosen = chosen
-            if chosen is not None:
-                self.neighbours.want(chosen)
+        self.default.choose()
+
+    # rfc: 4861:6.3.4-6
+    def _take_on_link(self, prefix: Prefix, now: float) -> None:
+        """RFC 4861 section 6.3.4: whose hosts are on the link. Link-local ones always are."""
+        network = IPv6Network((prefix.network, prefix.length), strict=False)
+        if not prefix.on_link or frames6.is_link_local(prefix.network) or frames6.is_multicast(prefix.network):
+            return
+        was = network in self.on_link
+        if prefix.valid and (was or len(self.on_link) < MOST_PREFIXES):
+            self.on_link[network] = now + prefix.valid if prefix.valid != INFINITE else math.inf
+        elif was:
+            del self.on_link[network]
+        if was != (network in self.on_link):
             self._changed()
+
+    def routes(self) -> list[Route]:
+        """The prefixes on the link, as ways."""
+        return [Route(network.network_address, network.prefixlen) for network in self.on_link]
 
     # rfc: 4862:5.5.3-1 5.5.3-2
     def _take_prefix(self, prefix: Prefix, now: float) -> None:
@@ -159,5 +182,13 @@ class Routers:
             self.solicit_at = now + SOLICIT_EVERY if more else None
         if any(until <= now for until in self.known.values()):
             self.choose(now)
-        due = [self.solicit_at] if self.solicit_at is not None else []
-        return min([*due, *self.known.values()], default=None)
+        over = [network for network, until in self.on_link.items() if until <= now]
+        for network in over:
+            del self.on_link[network]
+        if over:
+            self._changed()
+        due = [until for until in (*self.known.values(), *self.on_link.values()) if not math.isinf(until)]
+        due += [self.solicit_at] if self.solicit_at is not None else []
+        if self.own.link_local is not None and (ask_at := self.default.run_timers(now)) is not None:
+            due.append(ask_at)
+        return min(due, default=None)

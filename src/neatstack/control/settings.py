@@ -7,7 +7,7 @@ only the command line should pay.
 import json
 import re
 from dataclasses import asdict, dataclass, field
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import Any
 
 DEFAULT_NAME = "default"
@@ -22,8 +22,8 @@ class Settings:
 
     name: str = DEFAULT_NAME
     addresses: list[str] = field(default_factory=lambda: [DEFAULT_ADDRESS])  # at least one of IPv4
-    gateway: str | None = None
-    gateway6: str | None = None
+    gateways: list[str] = field(default_factory=list)  # of IPv4, in order of preference
+    gateways6: list[str] = field(default_factory=list)
     routes: list[str] = field(default_factory=list)  # as routes.py reads and writes them
     slaac: bool = False  # addresses from router advertisements
     device: str = "neat0"
@@ -80,14 +80,6 @@ class Settings:
     def ipv6(self) -> bool:
         """Does the stack speak IPv6 on its device? On its loopback it always does."""
         return self.slaac or bool(self.interfaces6)
-
-    @property
-    def gateway_address(self) -> IPv4Address | None:
-        return IPv4Address(self.gateway) if self.gateway else None
-
-    @property
-    def gateway6_address(self) -> IPv6Address | None:
-        return IPv6Address(self.gateway6) if self.gateway6 else None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

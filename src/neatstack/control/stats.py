@@ -32,9 +32,9 @@ def status(manager: "Manager") -> dict[str, Any]:
         "uptime_s": round(lived(os.getppid()), 3),
         "address": settings.address,
         "addresses": addresses(manager),
-        "gateway": settings.gateway,
+        "gateway": None if manager.page.gateway is None else str(manager.page.gateway),
         "routes": settings.routes,
-        "gateway6": manager.link.ipv6["router"] if manager.link.ipv6 else settings.gateway6,
+        "gateway6": manager.link.ipv6["router"] if manager.link.ipv6 else None,
         "device": {
             "name": settings.device,
             "netns": settings.netns,

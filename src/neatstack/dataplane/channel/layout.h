@@ -19,7 +19,7 @@
 #define NEAT_MAX_REPLICAS 16
 #define NEAT_MAX_CHANNELS 256 /* programs at one time; a program has the same channel number in every replica */
 #define NEAT_MAX_ADDRESSES 8  /* of the stack */
-#define NEAT_MAX_ROUTES 8
+#define NEAT_MAX_ROUTES 64
 #define NEAT_NO_FIN_WAIT 255
 #define NEAT_BUCKETS 256      /* of the indirection table */
 

@@ -107,7 +107,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         Address gateway6
         uint32_t own_count, route_count
         Own own[8]
-        Route routes[8]
+        Route routes[64]
         uint8_t table[256]
 
     ctypedef struct Path "struct neat_path":
