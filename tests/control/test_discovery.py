@@ -2,7 +2,6 @@
 
 import struct
 from collections.abc import Iterator
-from ipaddress import IPv6Address
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -47,7 +46,7 @@ def segment(clock: list[float]) -> Iterator[Segment]:
     made.close()
 
 
-@pytest.mark.rfc("4862:5.4-1", "4862:5.4.2-1", "4861:7.2.1-1", "4862:5.4.3-2")
+@pytest.mark.rfc("4862:5.4-1", "4862:5.4.2-1", "4861:7.2.1-1", "4862:5.4.3-2", "9777:5.2.14-source")
 def test_an_address_is_used_after_a_second_of_silence(clock: list[float]) -> None:
     made = Segment(clock, "fd77::2/64", "fe80::2/64", gateways=[ROUTER])
     first = made.sent()
@@ -58,6 +57,7 @@ def test_an_address_is_used_after_a_second_of_silence(clock: list[float]) -> Non
     assert all(packet.hops == 255 and len(packet.message) == 24 for packet in asked)
     reports = [n for n, packet in enumerate(first) if packet.kind == frames6.REPORT and GROUP in packet.message]
     assert reports[0] < first.index(asked[0])
+    assert all(first[n].source == UNSPECIFIED for n in reports)
     assert made.addresses() == [] and made.link.settling
     assert made.say(frames6.solicitation(OWN, PEER), destination=GROUP) == []  # tentative: does not answer
     made.pass_time(0.9)
@@ -394,48 +394,6 @@ def test_routes_are_obeyed(clock: list[float]) -> None:
     for host, wanted in (("fd78::7", True), ("fd79::1", False), ("fe80::9", True)):
         made.link.want(packed(host))
         assert bool(made.of_kind(SOLICITATION)) == wanted, host
-
-
-@pytest.mark.rfc("3810:6.1-1", "3810:6.2-1")
-def test_groups_are_told_and_asked_for(segment: Segment) -> None:
-    group, now = packed("ff02::1234"), segment.clock[0]
-    segment.discovery.listeners.join(group, now)
-    told = segment.pass_time(2)
-    assert [packet.message[8:] for packet in told] == [bytes((4, 0, 0, 0)) + group] * 2
-    assert all((p.destination, p.hops, p.source) == (frames6.REPORTS, 1, LOCAL) for p in told)
-    query = bytes((130, 0, 0, 0, 0x03, 0xE8, 0, 0)) + bytes(16) + bytes(4)
-    segment.say(query, ROUTER, ALL_NODES, hops=64)
-    assert segment.pass_time(2) == []  # has passed a router
-    segment.say(query, ROUTER, ALL_NODES, hops=1)
-    (report,) = segment.pass_time(1.1)
-    records = {report.message[n + 4 : n + 20] for n in range(8, len(report.message), 20)}
-    assert records == {group, GROUP, frames6.solicited_node(LOCAL)}
-    segment.discovery.listeners.leave(group, segment.clock[0])
-    assert segment.sent()[0].message[8:] == bytes((3, 0, 0, 0)) + group
-
-
-@pytest.mark.rfc("3810:8.2.1-1")
-def test_with_an_older_router_its_version_is_spoken(segment: Segment) -> None:
-    group, other = packed("ff02::1234"), packed("ff05::1234")
-    segment.pass_time(2)
-    segment.link.set_groups([IPv6Address(group)])
-    segment.sent()
-    segment.say(bytes((130, 0, 0, 0, 0x07, 0xD0, 0, 0)) + bytes(16), ROUTER, ALL_NODES, hops=1)
-    answers = segment.pass_time(2.1)  # and no second time what was told of the change
-    assert {p.kind for p in answers} == {frames6.REPORT1} and len(answers) == 2
-    assert {p.destination for p in answers} == {group, GROUP}
-    assert all(p.message[8:] == p.destination and p.hops == 1 for p in answers)
-    segment.link.set_groups([IPv6Address(other)])
-    left, joined = segment.sent()
-    assert (left.kind, left.destination, left.message[8:]) == (frames6.DONE1, frames6.ALL_ROUTERS, group)
-    assert (joined.kind, joined.destination, joined.message[8:]) == (frames6.REPORT1, other, other)
-
-
-@pytest.mark.rfc("3810:6-1")
-def test_of_groups_that_stay_here_nothing_is_told(segment: Segment) -> None:
-    segment.pass_time(2)
-    segment.link.set_groups([IPv6Address("ff01::1234"), IPv6Address(ALL_NODES)])
-    assert segment.sent() == segment.pass_time(2) == []
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])

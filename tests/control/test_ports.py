@@ -180,6 +180,7 @@ def test_a_udp_socket_is_kept(ports: Ports) -> None:
         again.bind(ONE, 0, OWN, 53, datagram=True)
 
 
+@pytest.mark.rfc("9776:3.2-resources", "9777:4.2-resources")
 def test_groups(ports: Ports) -> None:
     group = IPv4Address("239.1.2.3")
     one, two = (ports.bind(ONE, 0, ANY, port, datagram=True) for port in (1000, 1001))

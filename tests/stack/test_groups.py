@@ -58,7 +58,7 @@ def table(stack: Stack) -> list[dict[str, str]]:
     return [each for part in found for each in part.get("mdb", []) if each["port"] == stack.device]
 
 
-@pytest.mark.rfc("3376:5.2-1", "3810:6.2-1", "3376:7.2.1-1", "3810:8.2.1-1")
+@pytest.mark.rfc("9776:5.2-answer", "9777:6.2-answer", "9776:7.2.1-mode", "9777:8.2.1-mode")
 @pytest.mark.parametrize("versions", [(3, 2), (2, 1)], ids=["newest", "older"])
 def test_a_bridge_knows_what_is_joined(stack: Stack, join: JOIN, versions: tuple[int, int]) -> None:
     first = join(*GROUPS)

@@ -88,9 +88,17 @@ class Segment:
 
     def say(
         self, message: bytes, source: bytes = HOST, destination: bytes = OWN, mac: bytes = PEER, hops: int = 255,
+        extension: bytes = b"",
     ) -> list[Packet]:  # fmt: skip
         """A message from the peer, in a frame to us or to the group."""
-        return self.deliver(built(message, source, destination, mac, hops))
+        return self.deliver(built(message, source, destination, mac, hops, extension))
+
+    def query(
+        self, message: bytes, source: bytes = ROUTER, destination: bytes = frames6.ALL_NODES,
+        extension: bytes = frames6.ROUTER_ALERT,
+    ) -> list[Packet]:  # fmt: skip
+        """A router asks who listens."""
+        return self.say(message, source, destination, hops=1, extension=extension)
 
     def pass_time(self, seconds: float) -> list[Packet]:
         """In steps of a tenth, as if somebody waited."""
@@ -106,9 +114,11 @@ class Segment:
         return self.link.neighbours.known(address)
 
 
-def built(message: bytes, source: bytes, destination: bytes, mac: bytes = PEER, hops: int = 255) -> bytes:
+def built(
+    message: bytes, source: bytes, destination: bytes, mac: bytes = PEER, hops: int = 255, extension: bytes = b""
+) -> bytes:
     to = frames6.group_mac(destination) if frames6.is_multicast(destination) else OURS
-    return frames6.frame(to, mac, frames6.build(source, destination, message, hops))[len(frames.VNET) :]
+    return frames6.frame(to, mac, frames6.build(source, destination, message, hops, extension))[len(frames.VNET) :]
 
 
 def prefix(text: str, valid: int = 86400, preferred: int = 14400, flags: int = 0xC0) -> bytes:

@@ -1,4 +1,4 @@
-"""The frames of link for IPv6: ICMPv6 (RFC 4443), neighbour discovery (RFC 4861) and MLDv2 (RFC 3810).
+"""The frames of link for IPv6: ICMPv6 (RFC 4443), neighbour discovery (RFC 4861) and MLDv2 (RFC 9777).
 
 Parsers return None for whatever is not exactly right; nothing here keeps state. Addresses are 16 bytes.
 """
@@ -28,10 +28,11 @@ ON_LINK, AUTONOMOUS = 0x80, 0x40  # flags of a prefix
 UNSPECIFIED = bytes(16)
 ALL_NODES = b"\xff\x02" + bytes(13) + b"\1"
 ALL_ROUTERS = b"\xff\x02" + bytes(13) + b"\2"
-REPORTS = b"\xff\x02" + bytes(13) + b"\x16"  # RFC 3810 section 5.2.14
+REPORTS = b"\xff\x02" + bytes(13) + b"\x16"  # RFC 9777 section 5.2.15
 MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
 LINK_LOCAL = b"\xfe\x80" + bytes(6)
-ROUTER_ALERT = bytes((ICMP6, 0, 5, 2, 0, 0, 1, 0))  # a hop-by-hop header with RFC 2711's option, and padding
+ALERT = bytes((5, 2, 0, 0))  # option: RFC 2711's, of MLD
+ROUTER_ALERT = bytes((ICMP6, 0)) + ALERT + bytes((1, 0))  # a hop-by-hop header with that, and padding
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Packet:
     destination: bytes
     hops: int
     message: bytes
+    alert: bool = False  # routers were to look at it
 
     @property
     def kind(self) -> int:
@@ -118,6 +120,7 @@ def group_mac(group: bytes) -> bytes:
     return b"\x33\x33" + group[12:]
 
 
+# rfc: 9777:5.1.2-checksum
 def parse(frame: bytes, mac: bytes) -> Packet | None:
     """The ICMPv6 message of a frame to us or to a group; also behind a hop-by-hop header, as queries of MLD are."""
     if len(frame) < ETHERNET.size + IP6.size:
@@ -130,11 +133,31 @@ def parse(frame: bytes, mac: bytes) -> Packet | None:
         return None
     if not is_unicast_mac(source_mac) or is_multicast(source):
         return None
+    options: list[bytes] | None = []
     if following == HOP_BY_HOP and len(body) >= 8:
+        options = hop_options(body[: (body[1] + 1) * 8])
         following, body = body[0], body[(body[1] + 1) * 8 :]
-    if following != ICMP6 or len(body) < 8 or checksum(_pseudo(source, destination, len(body)) + body):
+    if (
+        options is None
+        or following != ICMP6
+        or len(body) < 8
+        or checksum(_pseudo(source, destination, len(body)) + body)
+    ):
         return None
-    return Packet(source_mac, source, destination, hops, body)
+    return Packet(source_mac, source, destination, hops, body, ALERT in options)
+
+
+# rfc: 8200:4.2-skip 4.2-option 4.2-padding
+def hop_options(header: bytes) -> list[bytes] | None:
+    """The options of a hop-by-hop header; None if one is not whole, or unknown and nothing to pass over."""
+    found, at = [], 2
+    while at < len(header):
+        length = 1 if header[at] == 0 else 2 + int.from_bytes(header[at + 1 : at + 2], "big")  # Pad1 has none
+        if at + length > len(header) or header[at] >> 6:
+            return None
+        found.append(header[at : at + length])
+        at += length
+    return found
 
 
 def parse_fragment(frame: bytes, mac: bytes) -> bytes | None:
@@ -280,8 +303,9 @@ def router_solicitation(mac: bytes | None) -> bytes:
     return bytes((ROUTER_SOLICITATION, 0, 0, 0)) + bytes(4) + (link_option(SOURCE_LINK, mac) if mac else b"")
 
 
+# rfc: 9777:5.2.11-auxiliary 5.2.12-more
 def report(records: Iterable[tuple[int, bytes]]) -> bytes:
-    """Of MLDv2: groups, and what is so with each, of any source (RFC 3810 section 5.2)."""
+    """Of MLDv2: groups, and what is so with each, of any source (RFC 9777 section 5.2)."""
     packed = [bytes((kind, 0, 0, 0)) + group for kind, group in records]
     return bytes((REPORT, 0, 0, 0, 0, 0)) + len(packed).to_bytes(2, "big") + b"".join(packed)
 

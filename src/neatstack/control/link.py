@@ -104,7 +104,7 @@ class Link:
         self.discovery: Discovery | None = None
         self.echoes = Limit(ECHOES)
         self.packets = [Packets(mac, address, self._route, ttl, errors) for address in self.addresses]
-        self.igmp = Igmp(mac, self.addresses[0], self._send_to_group)
+        self.igmp = Igmp(mac, self.addresses, self._send_to_group)
         self.groups: set[bytes] = set()  # that programs have joined
         self.identification = secrets.randbelow(1 << 16)
         self.defended_at = -DEFEND_EVERY

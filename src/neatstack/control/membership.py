@@ -1,8 +1,8 @@
-"""Which groups the stack listens to, told to the routers and switches of its link: what IGMPv3 (RFC 3376) and MLDv2
-(RFC 3810) have in common.
+"""Which groups the stack listens to, told to the routers and switches of its link: what IGMPv3 (RFC 9776) and MLDv2
+(RFC 9777) have in common.
 
 Every group is wanted from any source, so what is told is EXCLUDE of none. While a router of the link speaks an older
-version, that one is spoken (RFC 3376 section 7.2.1, RFC 3810 section 8.2.1).
+version, that one is spoken (RFC 9776 section 7.2.1, RFC 9777 section 8.2.1).
 """
 
 import secrets
@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterable
 
 IS_EXCLUDE, TO_INCLUDE, TO_EXCLUDE = 2, 3, 4  # records of a report: any source, as EXCLUDE of none
-ROBUSTNESS = 2  # RFC 3810 section 9.1, RFC 3376 section 8.1: how often a change is told
+ROBUSTNESS = 2  # RFC 9777 section 9.1, RFC 9776 section 8.1: how often a change is told
 UNSOLICITED_EVERY = 1.0  # seconds, sections 9.11 and 8.11: the most between the two
-OLDER_FOR = 260.0  # seconds, sections 9.12 and 8.12, with the other values' defaults
+QUERY_EVERY = 125.0  # seconds, sections 9.2 and 8.2: between two queries of a router
 
 
 class Membership(ABC):
@@ -25,6 +25,7 @@ class Membership(ABC):
     def __init__(self) -> None:
         self.groups: Counter[bytes] = Counter()  # how many want each
         self._older: dict[int, float] = {}  # until when there is a router of that version
+        self._spoken = self.newest
         self._changes: dict[bytes, int] = {}  # how often each is still to be told
         self._changes_at = 0.0
         self._answer_at: float | None = None
@@ -42,7 +43,11 @@ class Membership(ABC):
     def _report_older(self, version: int, group: bytes, joined: bool) -> None:
         """Send a report of an older version, or what says there that nobody listens any more."""
 
-    # rfc: 3810:6.1-1, 3376:5.1-1
+    @abstractmethod
+    def _older_for(self, wait: float) -> float:
+        """Seconds for which a router of an older version is there that asks for answers within `wait`."""
+
+    # rfc: 9777:6.1-change, 9776:5.1-change
     def join(self, group: bytes, now: float) -> None:
         """One more wants it."""
         self.groups[group] += 1
@@ -66,15 +71,12 @@ class Membership(ABC):
         """The oldest that a router of the link speaks."""
         return min((version for version, until in self._older.items() if until > now), default=self.newest)
 
-    # rfc: 3810:6.2-1 8.2.1-1, 3376:5.2-1 7.2.1-1
+    # rfc: 9777:6.2-answer 6.2-combined 8.2.1-mode, 9776:5.2-answer 5.2-combined 7.2.1-mode 7.2.1-specific
     def _query(self, version: int, group: bytes, wait: float, now: float) -> None:
         """A router asks. The answer comes after a random delay, of at most `wait` seconds."""
-        before = self.version(now)
-        if version < self.newest:
-            self._older[version] = now + OLDER_FOR
-        if self.version(now) != before:
-            self._changes.clear()
-            self._answer_at = None
+        if version < self.newest and group == self.everything:
+            self._older[version] = now + self._older_for(wait)
+        self._switch(now)
         if group != self.everything and group not in self.groups:
             return
         answer_at = now + wait * secrets.randbelow(1000) / 1000
@@ -86,6 +88,7 @@ class Membership(ABC):
 
     def run_timers(self, now: float) -> float | None:
         """Tell what is due; when the next is."""
+        self._switch(now)
         if self._answer_at is not None and self._answer_at <= now:
             self._answer_at = None
             every = self.everything in self._asked
@@ -97,7 +100,18 @@ class Membership(ABC):
         due = [self._answer_at] if self._answer_at is not None else []
         return min([*due, self._changes_at] if self._changes else due, default=None)
 
+    # rfc: 9777:8.2.1-cancel, 9776:7.2.1-cancel
+    def _switch(self, now: float) -> None:
+        """What was to be told in another version than the one that is spoken now is told no more."""
+        version = self.version(now)
+        if version != self._spoken:
+            self._spoken = version
+            self._changes.clear()
+            self._answer_at = None
+
+    # rfc: 9777:9.1-robustness, 9776:8.1-robustness
     def _change(self, group: bytes, now: float) -> None:
+        self._switch(now)
         if not self._changes:
             self._wait(now)
         self._changes[group] = ROBUSTNESS - 1
@@ -119,8 +133,9 @@ class Membership(ABC):
             self._report_older(version, group, kind != TO_INCLUDE)
 
 
+# rfc: 9777:5.1.3-code, 9776:4.1.1-code
 def scaled(code: int, bits: int) -> int:
-    """What a response code of so many bits stands for (RFC 3376 section 4.1.1, RFC 3810 section 5.1.3)."""
+    """What a response code of so many bits stands for (RFC 9776 section 4.1.1, RFC 9777 section 5.1.3)."""
     if code < 1 << bits - 1:
         return code
     mantissa = bits - 4

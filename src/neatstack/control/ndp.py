@@ -88,7 +88,7 @@ class Discovery:
             "hops": self.routers.hops,
         }
 
-    # rfc: 4861:8.1-1 8.3-2 6.2.4-1, 4443:2.4-informational
+    # rfc: 4861:8.1-1 8.3-2 6.2.4-1, 4443:2.4-informational, 9777:5-unknown
     def receive(self, frame: bytes) -> Packet | None:
         """Handle a frame; what it does not concern itself with, but is to us and right, is returned."""
         fragment = frames6.parse_fragment(frame, self.mac)
@@ -265,8 +265,9 @@ class Discovery:
     def _to_group(self, source: bytes, group: bytes, message: bytes) -> None:
         self._send_to(frames6.group_mac(group), source, group, message)
 
+    # rfc: 9777:5-header 5.2.14-source
     def _report(self, source: bytes, group: bytes, message: bytes) -> None:
-        """RFC 3810 section 5.2: with a hop limit of 1 and the option that makes routers look."""
+        """RFC 9777 section 5: with a hop limit of 1 and the option that makes routers look."""
         self._send(frames6.group_mac(group), frames6.build(source, group, message, 1, frames6.ROUTER_ALERT))
 
     def _solicit_routers(self) -> None:

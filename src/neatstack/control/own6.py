@@ -176,7 +176,7 @@ class OwnAddresses:
         due += [own.preferred_until for own in self if now < own.preferred_until < math.inf]
         return min(due, default=None)
 
-    # rfc: 4862:5.4-1 5.1-1
+    # rfc: 4862:5.4-1 5.1-1, 9777:5.2.14-again
     def _detect(self, own: Own, now: float) -> None:
         """RFC 4862 section 5.4.2: ask whether somebody has it; a second of silence after that it is ours."""
         if own.sent < self.transmits:

@@ -189,6 +189,7 @@ class Ports:
         binding.options = options
         return binding
 
+    # rfc: 9776:3.2-resources, 9777:4.2-resources
     def join(self, channel: int, number: int, group: Address) -> Binding:
         """The UDP socket joins a group of hosts. Raises Refused with the errno of IP_ADD_MEMBERSHIP."""
         binding = self.held(channel, number)
