@@ -44,14 +44,19 @@ SWITCHES = {
 
 @dataclass(frozen=True)
 class Family:
-    """How packetdrill runs scripts with an address family; `skipped` are those of the other one."""
+    """How packetdrill runs scripts with an address family; `skipped` are those of the other one.
+
+    `gateway`: where its halves meet, with that family, too; `mtu`: with which the MSS is what the scripts say.
+    """
 
     name: str
     skipped: str
+    gateway: str
+    mtu: int
     addresses: tuple[str, ...]
 
     @property
-    def definitions(self) -> list[str]:
+    def options(self) -> list[str]:
         level = "IP" if self.name == "ipv4" else "IPV6"
         cookie = "c1d1e9742a47a9bc" if self.name == "ipv6" else "3021b9d889017eeb"
         values = {
@@ -60,7 +65,7 @@ class Family:
             "CMSG_LEVEL_IP": f"SOL_{level}",
             "CMSG_TYPE_RECVERR": f"{level}_RECVERR",
         }
-        return [word for name, value in values.items() for word in ("-D", f"{name}={value}")]
+        return [f"--mtu={self.mtu}", *(word for name, value in values.items() for word in ("-D", f"{name}={value}"))]
 
 
 # The addresses of which the cookies in the scripts are, and those of the kernel at the far end.
@@ -69,11 +74,11 @@ OWN6, GATEWAY6, REMOTE6 = "fd3d:a0b:17d6::1", "fd3d:a0b:17d6::2", "fd3d:fa7b:d17
 ADDRESSES = ["--gateway", GATEWAY4, "--address", f"{OWN4}/16", "--host-address", f"{GATEWAY4}/16"]
 ADDRESSES += ["--gateway", GATEWAY6, "--address", f"{OWN6}/64", "--host-address", f"{GATEWAY6}/64"]
 WAY4 = f"--local_ip={OWN4}", f"--gateway_ip={GATEWAY4}", f"--remote_ip={REMOTE4}", "--netmask_ip=255.255.0.0"
-WAY6 = f"--local_ip={OWN6}", f"--gateway_ip={GATEWAY6}", f"--remote_ip={REMOTE6}", "--mtu=1520"
+WAY6 = f"--local_ip={OWN6}", f"--gateway_ip={GATEWAY6}", f"--remote_ip={REMOTE6}"
 FAMILIES = {
-    "ipv4": Family("ipv4", "v6.pkt", WAY4),
-    "ipv6": Family("ipv6", "v4.pkt", WAY6),
-    "mapped": Family("ipv4-mapped-ipv6", "v6.pkt", WAY4),
+    "ipv4": Family("ipv4", "v6.pkt", GATEWAY4, 1500, WAY4),
+    "ipv6": Family("ipv6", "v4.pkt", GATEWAY6, 1520, WAY6),
+    "mapped": Family("ipv4-mapped-ipv6", "v6.pkt", f"::ffff:{GATEWAY4}", 1500, WAY4),
 }
 
 
@@ -98,7 +103,8 @@ class Place(abc.ABC):
     def __init__(self, lab: Lab, packetdrill: Path, family: Family, tolerance: int):
         self.lab = lab
         self.common = [str(packetdrill), f"--ip_version={family.name}", f"--tolerance_usecs={tolerance}"]
-        self.common += ["--send_omit_free", f"--wire_server_port={WIRE_PORT}", *family.definitions, *family.addresses]
+        self.family = family
+        self.common += ["--send_omit_free", f"--wire_server_port={WIRE_PORT}", *family.options, *family.addresses]
 
     def tried(self, script: Path) -> str | None:
         complaint = None
@@ -119,14 +125,15 @@ class Place(abc.ABC):
     def run_once(self, script: Path) -> str | None:
         """Make the place, and run the script there."""
 
-    def judge(self, script: Path, caller: Side, far: Namespace, device: str, own: str, gateway: str) -> str | None:
+    def judge(self, script: Path, caller: Side, far: Namespace, device: str, own: str) -> str | None:
         """Both halves of packetdrill: at `device` of `far`, and where `caller` runs programs, with its device `own`."""
         far.ip("link", "set", device, "mtu", LARGEST)
+        far.ip("-6", "route", "add", "blackhole", REMOTE6)  # lest that kernel says what it knows of the script's peer
         server = far.spawn(*self.common, "--wire_server", f"--wire_server_dev={device}")
         while server.running() and f":{WIRE_PORT} " not in far.run("ss", "-Hltn"):
             time.sleep(0.02)
-        argv = [*self.common, "--wire_client", f"--wire_client_dev={own}", "--wire_server_at", gateway, script.name]
-        return complaint_of(caller.argv(*argv), script, caller.env)
+        argv = [*self.common, "--wire_client", f"--wire_client_dev={own}", f"--wire_server_at={self.family.gateway}"]
+        return complaint_of(caller.argv(*argv, script.name), script, caller.env)
 
 
 class Kernel(Place):
@@ -139,13 +146,13 @@ class Kernel(Place):
             side.ip("address", "add", f"{address}/64", "dev", "veth0", "nodad")
         near.ip("link", "set", "veth0", "mtu", LARGEST)
         # before the route that packetdrill makes, with the sizes of the scripts
-        for family, gateway, mtu in (("-4", GATEWAY4, 1500), ("-6", GATEWAY6, 1520)):
+        for family, gateway in (("-4", GATEWAY4), ("-6", GATEWAY6)):
             near.ip(family, "rule", "add", "pref", 100, "lookup", 100)
-            sizes = ("mtu", "lock", mtu, "advmss", 1460)
+            sizes = ("mtu", "lock", self.family.mtu, "advmss", 1460)
             near.ip(family, "route", "add", "default", "via", gateway, "dev", "veth0", *sizes, "table", 100)
         near.ip("tuntap", "add", "tun0", "mode", "tap")  # whose queue the scripts set
         near.run("ping", "-c1", "-W2", GATEWAY4)
-        return self.judge(script, near, far, "veth0", "veth0", GATEWAY4)
+        return self.judge(script, near, far, "veth0", "veth0")
 
 
 class Neat(Place):
@@ -156,11 +163,11 @@ class Neat(Place):
     """
 
     def run_once(self, script: Path) -> str | None:
-        stack = self.lab.stack(replicas=1, config=configuration(script), options=ADDRESSES)
+        stack = self.lab.stack(replicas=1, config=configuration(script), options=[*ADDRESSES, "--mtu", self.family.mtu])
         device = f"ip tuntap add tun0 mode tap; ip link set tun0 address {hardware_address(stack)} up"
         namespace = stack.programs.prefix[: stack.programs.prefix.index(sys.executable)]
         run([*namespace, "sh", "-c", device])
-        return self.judge(script, stack.programs, stack.host, Stack.device, "tun0", Stack.host_address)
+        return self.judge(script, stack.programs, stack.host, Stack.device, "tun0")
 
 
 def hardware_address(stack: Stack) -> str:
