@@ -1,6 +1,7 @@
 """What calls on both ends of a connection say: prints it as JSON, on the kernel or on a stack. No test itself.
 
-shutdown(), splice(), SO_ZEROCOPY, and buffers that are nowhere. The argument is an IPv4 address of the host.
+shutdown(), splice(), SO_ZEROCOPY, what ends before accept(), and buffers that are nowhere. The argument is
+an IPv4 address of the host.
 """
 
 from __future__ import annotations
@@ -32,6 +33,12 @@ SHUT: dict[str, list[tuple[Any, ...]]] = {
     "shut one after the other": [("shut", WRITE), ("send", b"a"), ("recv", 9), ("shut", READ), ("send", b"b"),
                                  ("look",), ("send", b"c"), ("recv", 9)],
     "shut after the end": [("end",), ("shut", BOTH), ("look",), ("recv", 9), ("answer", b"a")],
+}  # fmt: skip
+EARLY: dict[str, list[tuple[Any, ...]]] = {
+    "reset before accept": [("early", b"abc"), ("recv", 2), ("recv", 9), ("recv", 9), ("answer", b"d"), ("name",)],
+    "reset before accept, and sent to": [("early", b"abc"), ("answer", b"d"), ("answer", b"d"), ("recv", 9),
+                                         ("recv", 9)],
+    "reset before accept, without text": [("early", b""), ("recv", 9), ("recv", 9), ("answer", b"d"), ("answer", b"d")],
 }  # fmt: skip
 SPLICE: dict[str, list[tuple[Any, ...]]] = {
     "out": [("out", 9), ("send", b"abcd"), ("out", 3), ("out", 9), ("out", 9), ("drink", 9), ("recv", 9)],
@@ -174,6 +181,18 @@ class Play(Ends):
             with server.accept()[0] as accepted:
                 return accepted.getsockopt(socket.SOL_SOCKET, ZEROCOPY)
 
+    def early(self, data: bytes) -> int:
+        """A connection that is reset before accept() returns it."""
+        with socket.create_server((self.address, 0)) as server:
+            self.sender = socket.create_connection(server.getsockname())
+            self.sender.send(data)
+            time.sleep(SOON)
+            reset(self.sender)
+            time.sleep(SOON)
+            self.receiver = server.accept()[0]
+        self.receiver.setblocking(False)
+        return ready(self.receiver)
+
     def step(self, what: str, *rest: Any) -> Any:
         sender, receiver, pipe = self.sender, self.receiver, self.pipe
         works: dict[str, Callable[..., Any]] = {
@@ -204,6 +223,8 @@ class Play(Ends):
             "hear errors": lambda: sender.recv(10, ERRQUEUE).decode(),
             "edge": lambda: [event for _, event in self.edges.poll(0)],
             "inherited": self.inherited,
+            "early": self.early,
+            "name": receiver.getpeername,
         }
         said = attempt(lambda: works[what](*rest))
         time.sleep(SOON)
@@ -282,7 +303,7 @@ def datagrams(address: str) -> tuple[socket.socket, socket.socket]:
 
 
 def main(address: str) -> None:
-    told: dict[str, Any] = {name: play(address, script) for name, script in (SHUT | SPLICE | COPY).items()}
+    told: dict[str, Any] = {name: play(address, script) for name, script in (SHUT | EARLY | SPLICE | COPY).items()}
     for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
         told |= {f"{kind.name}: {name}": said for name, said in nowhere(address, kind).items()}
     print(json.dumps(told))

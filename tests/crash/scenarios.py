@@ -208,6 +208,31 @@ def held(wire: CrashWire) -> None:
     assert all(end.is_free and end.error == 0 for end in (*clients, *served))
 
 
+def reset_early(wire: CrashWire) -> None:
+    """Reset before accept(), in posted slots and without: accept() returns them with what they had received."""
+    s = Scenario(wire)
+    clients = [wire.a.program.connect(wire.b.address, PORT) for _ in range(3)]
+    wire.until(lambda: all(client.state == neat.STATE_OPEN for client in clients))
+    for n, client in enumerate(clients):
+        client.send(pattern(n, 60))
+    wire.wait(1)
+    for client in clients:
+        client.abort()
+    wire.wait(1)
+    served: list[Any] = []
+    for _ in range(4):
+        if server := wire.b.program.accept(s.listener):
+            served.append(server)
+        wire.wait(0.1)
+    assert sorted(server.recv() for server in served) == sorted(pattern(n, 60) for n in range(3))
+    assert all(server.reset for server in served)
+    for server in served:
+        server.close()
+    wire.wait(1)
+    assert all(end.is_free for end in (*clients, *served))
+    assert wire.b.engine.listeners()[0]["waiting"] == 0
+
+
 def small_window(wire: CrashWire) -> None:
     """The reader stops, the window closes and is probed, and opens again."""
     s = Scenario(wire)
@@ -242,4 +267,4 @@ def lossy(wire: CrashWire) -> None:
     s.gone()
 
 
-ALL = [orderly, closed_at_once, simultaneous, aborted, unread, refused, held, small_window, lossy]
+ALL = [orderly, closed_at_once, simultaneous, aborted, unread, refused, held, reset_early, small_window, lossy]

@@ -171,7 +171,7 @@ def take_over(
 def count_in(s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]]) -> cython.void:
     """Count the connection in its listener's queues, which are told anew."""
     listener: cython.pointer[Listener]
-    if not t.flags & TCB_PASSIVE or t.state == State.CLOSED:
+    if not t.flags & TCB_PASSIVE:
         return
     if t.state == State.SYN_RECEIVED:
         s.half_open += 1
@@ -223,7 +223,6 @@ def unclaimed(t: cython.pointer[cython.const[Tcb]]) -> cython.bint:
     """Accepted by a listener, and given to no program."""
     return (
         t.flags & (TCB_PASSIVE | TCB_ACCEPTED) == TCB_PASSIVE
-        and t.state != State.CLOSED
         and (t.state != State.SYN_RECEIVED or t.flags & TCB_FASTOPEN)
         and not any_bit(t.holders)
         and not t.flags & TCB_DETACHED
@@ -264,7 +263,7 @@ def settle(s: cython.pointer[Stack], i: uint32_t, doomed: cython.bint, result: c
     if was_open and t.state == State.CLOSED:
         result.kept -= 1
         result.lost += 1
-    elif unclaimed(t):
+    elif unclaimed(t) and not doomed:
         if s.views[i].program != cython.NULL:
             requeue(s, i)  # it waits in a slot
         else:
@@ -294,7 +293,7 @@ def leave_dead(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         memset(t.holders, 0, cython.sizeof(t.holders))
         abort(s, i, ECONNRESET)
     elif not any_bit(t.holders) and not t.flags & TCB_DETACHED:
-        if t.state != State.CLOSED and v.untaken:
+        if v.untaken:
             requeue(s, i)
         else:
             abort(s, i, ECONNRESET)

@@ -164,7 +164,7 @@ def count_queues(s: cython.pointer[Stack]) -> cython.void:
             waiting += s.listeners[s.listeners_by_number[k] - 1].waiting
     for k in range(1, s.tcbs_used):
         t = cython.address(s.tcbs[k])
-        if t.flags & (TCB_PASSIVE | TCB_ACCEPTED) != TCB_PASSIVE or t.state == State.FREE or t.state == State.CLOSED:
+        if t.flags & (TCB_PASSIVE | TCB_ACCEPTED) != TCB_PASSIVE or t.state == State.FREE:
             continue
         if listener_numbered(s, t.listener) == cython.NULL:
             continue

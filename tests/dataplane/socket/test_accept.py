@@ -1,5 +1,6 @@
 """Who gets a connection: posted slots, several programs on one listener, held connections, slots asked back."""
 
+import errno
 import os
 
 from tests.support.lab import PEER_MAC, STACK_MAC, Connection, Lab
@@ -165,14 +166,95 @@ def test_a_held_connection_that_ends_is_still_given():
     assert socket.eof
 
 
-def test_a_held_connection_that_is_reset_is_forgotten():
-    """Linux gives it out too, to fail later; ours may do either, but must not leak it."""
-    lab = Lab()
-    lab.listening(80, post=0)
+def reset_after(lab: Lab, text: bytes = b"") -> Connection:
+    """A peer that opens a connection, says something, and resets it."""
     c = peer_opens(lab)
-    c.sends("R", seq=1)
-    assert lab.engine.listeners()[0]["waiting"] == 0
+    if text:
+        c.sends(data=text)
+    c.sends("R", seq=1 + len(text))
+    return c
+
+
+def all_given_back(lab: Lab) -> bool:
+    return all(lab.engine.tcb(index)["state"] == 0 for index in range(1, 16)) and not lab.engine.damaged()
+
+
+def test_a_held_connection_that_is_reset_is_still_given():
+    """As on Linux: with what it had received, and an error after that."""
+    lab = Lab()
+    listener = lab.listening(80, post=0)
+    reset_after(lab, b"bye")
+    assert lab.engine.listeners()[0]["waiting"] == 1
     assert lab.engine.counters()["connections"] == 0
+    lab.program.post(listener)
+    lab.run()
+    socket = lab.program.accept(listener)
+    lab.run()
+    assert (socket.state, socket.recv(), socket.error) == (neat.STATE_CLOSED, b"bye", errno.ECONNRESET)
+    assert lab.engine.listeners()[0]["waiting"] == 0
+    assert not lab.left
+    socket.close()
+    lab.run()
+    assert socket.is_free
+    assert all_given_back(lab)
+
+
+def test_what_was_reset_counts_for_the_backlog_until_it_is_accepted():
+    lab = Lab()
+    listener = lab.listening(80, backlog=1, post=0)
+    for _ in range(2):
+        reset_after(lab)
+    late = lab.connection(80)
+    late.sends("S")
+    late.expects_nothing()
+    lab.program.post(listener)
+    lab.run()
+    assert lab.program.accept(listener).error == errno.ECONNRESET
+    lab.run()
+    late.sends("S")
+    late.expects("SA")
+
+
+def test_what_was_reset_in_a_slot_asked_back_is_given_to_another():
+    lab = Lab()
+    listener = lab.listening(80, post=1)
+    reset_after(lab, b"bye")
+    other = Program(lab.engine, channel=2)
+    join(lab, listener, other)
+    lab.program.withdraw(lab.program.posted[listener].pop())
+    lab.run()
+    socket = other.accept(listener)
+    assert (socket.recv(), socket.error) == (b"bye", errno.ECONNRESET)
+
+
+def test_what_was_reset_in_the_slot_of_a_program_that_dies_is_given_to_another():
+    lab = Lab()
+    listener = lab.listening(80, post=1)
+    reset_after(lab, b"bye")
+    lab.engine.drop_channel(1)
+    other = Program(lab.engine, channel=2)
+    join(lab, listener, other)
+    socket = other.accept(listener)
+    assert (socket.recv(), socket.error) == (b"bye", errno.ECONNRESET)
+
+
+def test_what_was_reset_and_waits_ends_with_its_listener():
+    lab = Lab()
+    listener = lab.listening(80, post=0)
+    reset_after(lab, b"bye")
+    lab.engine.unlisten(listener)
+    lab.run()
+    assert all_given_back(lab)
+
+
+def test_a_program_that_closes_what_it_has_not_accepted_frees_a_place():
+    lab = Lab()
+    lab.listening(80, post=1)
+    reset_after(lab)
+    lab.program.sockets[0].close()
+    lab.run()
+    assert lab.engine.listeners()[0]["waiting"] == 0
+    assert all_given_back(lab)
 
 
 def test_a_posted_slot_is_asked_back():
@@ -219,6 +301,23 @@ def test_a_slot_asked_back_with_nobody_waiting_holds_its_connection():
     lab.program.post(listener)
     lab.run()
     assert lab.program.accept(listener).recv() == b"question"
+
+
+def test_what_was_read_and_then_not_accepted_is_reset():
+    """It cannot begin anew with another program."""
+    lab = Lab()
+    listener = lab.listening(80, post=1)
+    c = peer_opens(lab)
+    c.sends(data=b"question")
+    socket = lab.program.posted[listener].pop()
+    assert socket.recv() == b"question"
+    socket.look()
+    lab.run()
+    lab.program.withdraw(socket)
+    lab.run()
+    assert "R" in c.expects().flags
+    assert lab.engine.listeners()[0]["waiting"] == 0
+    assert all_given_back(lab)
 
 
 def test_revoke_takes_the_programs_untaken_connections_away():

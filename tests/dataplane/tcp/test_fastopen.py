@@ -1,6 +1,7 @@
 """TCP Fast Open (RFC 7413), both sides, in virtual time."""
 
 import ctypes
+import errno
 
 import pytest
 
@@ -166,7 +167,11 @@ def test_nobody_completes_and_the_program_never_accepts():
     lab.until(300)
     assert c.state == "CLOSED"
     (told,) = lab.engine.listeners()
-    assert (told["waiting"], told["half_open"]) == (0, 0)
+    assert (told["waiting"], told["half_open"]) == (1, 0)
+    socket = lab.program.accept(listener)
+    lab.run()
+    assert (socket.recv(), socket.error) == (b"q", errno.ETIMEDOUT)
+    assert lab.engine.listeners()[0]["waiting"] == 0
 
 
 def test_it_waits_when_no_slot_is_posted():

@@ -6,11 +6,10 @@ from neatstack.dataplane.stack cimport Stack
 
 cdef int init_queues(Stack *s) noexcept nogil                                 # 0, or -ENOMEM
 cdef void destroy_queues(Stack *s) noexcept nogil
-cdef void arrived(Stack *s, uint32_t i) noexcept nogil                        # TCB i has just become ESTABLISHED
+cdef void arrived(Stack *s, uint32_t i) noexcept nogil                        # TCB i has just become ESTABLISHED, or is to wait anew
 cdef void taken(Stack *s, uint32_t i) noexcept nogil                          # accept() has returned TCB i
-cdef void forget_untaken(Stack *s, uint32_t i) noexcept nogil                 # nor will it
 cdef void requeue(Stack *s, uint32_t i) noexcept nogil                        # its program does not want TCB i after all
-cdef void leave_queue(Stack *s, uint32_t i) noexcept nogil                    # TCB i waits no more
+cdef void give_up(Stack *s, uint32_t i) noexcept nogil                        # no program will get TCB i
 cdef bint post(Stack *s, uint32_t channel, uint32_t socket, uint32_t listener) noexcept nogil    # False: not allowed
 cdef void unpost(Stack *s, uint32_t channel, uint32_t socket) noexcept nogil
 cdef void unpost_all(Stack *s, uint32_t channel, uint32_t index) noexcept nogil

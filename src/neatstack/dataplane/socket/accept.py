@@ -2,7 +2,8 @@
 
 A program that wants connections posts free slots. A connection goes to a program that sleeps, else to the one with the
 fewest connections not yet taken, in turn among equals; one connection wakes one program. When no slot is posted it
-waits: in a hold buffer of the region, or, when more data than that has come, in the slot that it was in.
+waits: in a hold buffer of the region, or, when more data than that has come, in the slot that it was in. One that ends
+meanwhile waits on, with what it has received: accept() returns it, and it fails then, as on Linux.
 """
 
 import cython
@@ -23,6 +24,7 @@ from cython.cimports.neatstack.dataplane.stack import (
     MAX_CHANNELS,
     MAX_LISTENERS,
     NEWS_EVENT,
+    NEWS_GONE,
     NEWS_LINES,
     AcceptQueue,
     Channel,
@@ -76,6 +78,9 @@ def enter_queue(s: cython.pointer[Stack], q: cython.pointer[AcceptQueue], i: uin
     q.last = i
 
 
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def leave_queue(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """TCB i waits no more, if it did."""
     v: cython.pointer[View] = cython.address(s.views[i])
@@ -279,10 +284,10 @@ def give(s: cython.pointer[Stack], q: cython.pointer[AcceptQueue], i: uint32_t, 
         broken(s, "accept queue")
     touch(s, i)
     if t.flags & TCB_HELD and waiting_bytes(s, i) and t.held != checksum_of_hold(cython.address(s.views[i])):
-        abort(s, i, ECONNABORTED)
+        give_up(s, i)
         return
     if waiting_bytes(s, i) > ch.header.rx_size:
-        abort(s, i, ECONNABORTED)
+        give_up(s, i)
         return
     leave_queue(s, i)
     unlink(s, channel, socket)
@@ -296,15 +301,22 @@ def give(s: cython.pointer[Stack], q: cython.pointer[AcceptQueue], i: uint32_t, 
     s.views[i].untaken = 1
     q.turn = channel
     mark(s, i, NEWS_LINES | NEWS_EVENT)
-    if t.rcv.adv - t.rcv.nxt < 2 * cython.cast(uint32_t, t.rcv.mss):
+    if t.rcv.adv - t.rcv.nxt < 2 * cython.cast(uint32_t, t.rcv.mss) and t.state != State.CLOSED:
         received(s, i)  # the ring is larger than the buffer that has limited the peer
+
+
+def give_up(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
+    """No program will get TCB i, which may have ended before."""
+    leave_queue(s, i)
+    abort(s, i, ECONNABORTED)
+    mark(s, i, NEWS_GONE)
 
 
 def arrived(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """TCB i has just become ESTABLISHED: it goes to a program, or waits behind those that wait."""
     q: cython.pointer[AcceptQueue] = queue_of(s, i)
     if q == cython.NULL:
-        abort(s, i, ECONNABORTED)
+        give_up(s, i)
         return
     channel: cython.int = -1 if q.first else choose(s, q, NO_CHANNEL)
     if channel >= 0:
@@ -316,10 +328,12 @@ def arrived(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
 def taken(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """accept() has returned TCB i, perhaps after its end."""
     forget_untaken(s, i)
-    if s.tcbs[i].state != State.CLOSED:
-        accepted(s, i)
+    accepted(s, i)
 
 
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def forget_untaken(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """The program that TCB i was given to has taken it, or will not."""
     if s.views[i].untaken:
@@ -357,7 +371,7 @@ def requeue(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     forget_untaken(s, i)
     memset(t.holders, 0, cython.sizeof(t.holders))
     if q == cython.NULL or s.views[i].rx_tail or s.views[i].tx_head:
-        abort(s, i, ECONNABORTED)
+        give_up(s, i)
         return
     channel: cython.int = choose(s, q, t.channel)
     if channel >= 0:

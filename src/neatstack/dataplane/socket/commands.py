@@ -47,7 +47,7 @@ from cython.cimports.neatstack.dataplane.channel.rings import entry_op, load_ent
 from cython.cimports.neatstack.dataplane.channel.slot import free_slot
 from cython.cimports.neatstack.dataplane.ip.output import is_local, source_for
 from cython.cimports.neatstack.dataplane.journal import POINT_COMMAND_TAKEN, POINT_DETACHED, commit, point, touch
-from cython.cimports.neatstack.dataplane.socket.accept import forget_untaken, post, requeue, taken, unpost
+from cython.cimports.neatstack.dataplane.socket.accept import post, requeue, taken, unpost
 from cython.cimports.neatstack.dataplane.socket.commands import BUDGET, RUN
 from cython.cimports.neatstack.dataplane.socket.datagrams import await_binding, leave_unbound, look_at_endpoint
 from cython.cimports.neatstack.dataplane.socket.info import tell_info
@@ -398,10 +398,7 @@ def withdraw(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """NEAT_ROLE_WITHDRAW came after the slot was given TCB i: somebody else gets that."""
     if s.views[i].waiting:  # it already waits, in this slot
         return
-    if s.tcbs[i].state == State.CLOSED:
-        detach(s, s.tcbs[i].channel, i)
-    else:
-        requeue(s, i)
+    requeue(s, i)
 
 
 @cython.cfunc
@@ -417,7 +414,7 @@ def detach(s: cython.pointer[Stack], program: uint32_t, i: uint32_t) -> cython.v
     v.event_at = 0
     if any_bit(t.holders):
         return
-    forget_untaken(s, i)
+    taken(s, i)
     if t.state == State.CLOSED:
         mark(s, i, NEWS_GONE)
     else:

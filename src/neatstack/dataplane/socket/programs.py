@@ -10,7 +10,7 @@ from cython.cimports.libc.stdint import uint32_t
 from cython.cimports.libc.string import memset
 from cython.cimports.neatstack.dataplane.channel.channel import any_bit, clear_bit, deactivate, holds_bit, set_bit
 from cython.cimports.neatstack.dataplane.journal import commit, touch
-from cython.cimports.neatstack.dataplane.socket.accept import empty_queue, requeue, unpost_all
+from cython.cimports.neatstack.dataplane.socket.accept import empty_queue, give_up, requeue, unpost_all
 from cython.cimports.neatstack.dataplane.socket.commands import take_commands
 from cython.cimports.neatstack.dataplane.socket.datagrams import drop_endpoints, evict_endpoints, inherit_endpoints
 from cython.cimports.neatstack.dataplane.socket.slots import unbind_slot
@@ -132,10 +132,10 @@ def let_go(s: cython.pointer[Stack], memory: uint32_t, channel: uint32_t) -> cyt
         s.views[i].event_at = 0
         if any_bit(t.holders):
             continue
-        if t.state == State.CLOSED:
-            mark(s, i, NEWS_GONE)
-        elif s.views[i].untaken:
+        if s.views[i].untaken:
             requeue(s, i)
+        elif t.state == State.CLOSED:
+            mark(s, i, NEWS_GONE)
         else:
             abort(s, i, ECONNRESET)
 
@@ -149,11 +149,9 @@ def evict(s: cython.pointer[Stack], channel: uint32_t) -> cython.void:
         if not i:
             continue
         touch(s, i)
-        if s.tcbs[i].state != State.CLOSED:
-            abort(s, i, ECONNRESET)
+        give_up(s, i)
         memset(s.tcbs[i].holders, 0, cython.sizeof(s.tcbs[i].holders))
         unbind_slot(s, i)
-        mark(s, i, NEWS_GONE)
         commit(s)
     evict_endpoints(s, channel)
 
@@ -185,7 +183,7 @@ def revoke(s: cython.pointer[Stack], number: uint32_t, channel: uint32_t) -> cyt
     k: uint32_t
     for k in range(ch.header.sockets):
         i: uint32_t = ch.tcb_of[k]
-        if i and s.views[i].untaken and s.tcbs[i].listener == number and s.tcbs[i].state != State.CLOSED:
+        if i and s.views[i].untaken and s.tcbs[i].listener == number:
             requeue(s, i)
     return 0
 

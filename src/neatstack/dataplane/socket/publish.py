@@ -11,7 +11,7 @@ from cython.cimports.neatstack.dataplane.channel.channel import any_bit
 from cython.cimports.neatstack.dataplane.channel.hold import release_hold
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_SEND_BUFFER, NEAT_FLAG_UNSENT_MOST
 from cython.cimports.neatstack.dataplane.journal import POINT_EVENT, POINT_LINES, POINT_PUBLISHED, commit, point, touch
-from cython.cimports.neatstack.dataplane.socket.accept import arrived, leave_queue
+from cython.cimports.neatstack.dataplane.socket.accept import arrived
 from cython.cimports.neatstack.dataplane.socket.datagrams import tell_datagrams
 from cython.cimports.neatstack.dataplane.socket.slots import put_events, unbind_slot, write_lines
 from cython.cimports.neatstack.dataplane.stack import (
@@ -37,7 +37,7 @@ def welcome(s: cython.pointer[Stack], k: uint32_t) -> cython.void:
     n: uint32_t
     for n in range(k, s.dirty_count):
         i: uint32_t = s.dirty[n]
-        if s.views[i].news & NEWS_ACCEPT and s.tcbs[i].state != State.CLOSED:
+        if s.views[i].news & NEWS_ACCEPT:
             hand_over(s, i)
             s.views[i].news &= cython.cast(uint8_t, ~NEWS_ACCEPT)
 
@@ -58,7 +58,7 @@ def publish(s: cython.pointer[Stack]) -> cython.void:
     k: uint32_t
     for k in range(count):
         i: uint32_t = s.dirty[k]
-        if s.views[i].news & NEWS_ACCEPT and s.tcbs[i].state != State.CLOSED:
+        if s.views[i].news & NEWS_ACCEPT:
             hand_over(s, i)
         write_lines(s, i)
         point(s, POINT_LINES)
@@ -138,9 +138,7 @@ def tell(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     if news & NEWS_GONE:
         if news & NEWS_OUTPUT or not reset_has_left(s, i):  # the peer is still to be told
             v.news |= NEWS_GONE
-        elif any_bit(t.holders):
-            leave_queue(s, i)  # and TCB and slot stay until every program has detached
-        else:
+        elif not any_bit(t.holders) and not v.waiting:  # else TCB and slot stay until every program has detached
             finish(s, i)
     elif t.flags & TCB_DETACHED and (t.state == State.FIN_WAIT_2 or t.state == State.TIME_WAIT):
         if v.program != cython.NULL:  # the peer has all of the send ring, and nobody will read
@@ -173,9 +171,8 @@ def reset_has_left(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
 @cython.nogil
 @cython.exceptval(check=False)
 def finish(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
-    """TCB i is CLOSED, and no program holds it: give back its slot, its buffer and itself."""
+    """TCB i is CLOSED, and no program holds it or will get it: give back its slot, its buffer and itself."""
     touch(s, i)
-    leave_queue(s, i)
     unbind_slot(s, i)
     release_hold(s, i)
     release(s, i)

@@ -7,12 +7,11 @@ out is found because every slot is looked at.
 import cython
 from cython.cimports.libc.errno import ECONNRESET
 from cython.cimports.libc.stdint import uint8_t, uint32_t
-from cython.cimports.neatstack.dataplane.channel.atomic import load8, load16, load32, load_acquire, store8_release
+from cython.cimports.neatstack.dataplane.channel.atomic import load8, load32, load_acquire, store8_release
 from cython.cimports.neatstack.dataplane.channel.buffers import rx_head, tx_tail
 from cython.cimports.neatstack.dataplane.channel.channel import any_bit, holds_bit, rx_ring, set_bit, tx_ring
 from cython.cimports.neatstack.dataplane.channel.layout import (
     NEAT_FLAG_KEEPALIVE,
-    NEAT_FLAG_TAKEN,
     NEAT_ROLE_ACCEPT,
     NEAT_ROLE_DATAGRAM,
     NEAT_SEEN_DETACHED,
@@ -119,14 +118,10 @@ def inherit(s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]]) -> c
 def restore_untaken(
     ch: cython.pointer[Channel], v: cython.pointer[View], t: cython.pointer[cython.const[Tcb]]
 ) -> cython.void:
-    """Whether accept() is still to return it. That a closed one was taken says only its program."""
-    if not t.flags & TCB_PASSIVE or not any_bit(t.holders):
-        return
-    if t.flags & TCB_ACCEPTED:
-        if t.state != State.CLOSED or load16(cython.address(v.program.flags)) & NEAT_FLAG_TAKEN:
-            return
-    v.untaken = 1
-    ch.untaken += 1
+    """Whether accept() is still to return it."""
+    if t.flags & (TCB_PASSIVE | TCB_ACCEPTED) == TCB_PASSIVE and any_bit(t.holders):
+        v.untaken = 1
+        ch.untaken += 1
 
 
 def to_be_looked_at(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:

@@ -5,7 +5,8 @@ from cython.cimports.libc.errno import ECONNABORTED, ENOBUFS
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.libc.string import memset
 from cython.cimports.neatstack.dataplane.channel.address import Address, is_v4, mapped, no_address, same, v4
-from cython.cimports.neatstack.dataplane.stack import LISTENER_SLOTS, MAX_LISTENERS, Listener, Stack
+from cython.cimports.neatstack.dataplane.stack import LISTENER_SLOTS, MAX_LISTENERS, NEWS_GONE, Listener, Stack
+from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_ACCEPTED, TCB_PASSIVE, State, Tcb
 from cython.cimports.neatstack.dataplane.tcp.user import abort
 from cython.cimports.neatstack.dataplane.wire.spread import spread
@@ -72,8 +73,9 @@ def unlisten(s: cython.pointer[Stack], number: uint32_t) -> cython.void:
     for i in range(1, s.region.tcbs_used):
         t = cython.address(s.tcbs[i])
         if t.listener == number and t.flags & (TCB_PASSIVE | TCB_ACCEPTED) == TCB_PASSIVE:
-            if t.state != State.CLOSED and t.state != State.FREE:
+            if t.state != State.FREE:
                 abort(s, i, ECONNABORTED)
+                mark(s, i, NEWS_GONE)  # also what had ended, and waited
     memset(listener, 0, cython.sizeof(Listener))
     index_listeners(s)
 

@@ -75,7 +75,10 @@ def become(s: cython.pointer[Stack], i: uint32_t, state: State) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def count_queues(s: cython.pointer[Stack], i: uint32_t, old: uint8_t, state: State) -> cython.void:
-    """Keep a listener's queues: half_open counts SYN-RECEIVED, waiting what is established and not accept()ed."""
+    """Keep a listener's queues: half_open counts SYN-RECEIVED, waiting what was established and not accept()ed.
+
+    That waits also when it has ended: as on Linux accept() returns it, and it counts for the backlog until then.
+    """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     listener: cython.pointer[Listener] = listener_numbered(s, t.listener)
     fast: cython.bint = t.flags & TCB_FASTOPEN
@@ -87,6 +90,8 @@ def count_queues(s: cython.pointer[Stack], i: uint32_t, old: uint8_t, state: Sta
         s.half_open += 1
     elif old == State.SYN_RECEIVED:
         s.half_open -= 1
+        if state == State.CLOSED and not fast:
+            t.flags |= TCB_ACCEPTED  # counted out: it was never established
     if listener == cython.NULL:
         return
     if fast and state == State.SYN_RECEIVED:
@@ -94,18 +99,14 @@ def count_queues(s: cython.pointer[Stack], i: uint32_t, old: uint8_t, state: Sta
         listener.waiting += 1
     elif fast and old == State.SYN_RECEIVED:
         listener.fast_pending -= 1
-        if state == State.CLOSED and not t.flags & TCB_ACCEPTED:
-            listener.waiting -= 1
     elif state == State.SYN_RECEIVED:
         listener.half_open += 1
     elif old == State.SYN_RECEIVED:
         listener.half_open -= 1
         if state == State.ESTABLISHED:
             listener.waiting += 1
-    elif state == State.CLOSED and not t.flags & TCB_ACCEPTED:
+    elif state == State.FREE and not t.flags & TCB_ACCEPTED:
         listener.waiting -= 1
-    if state == State.CLOSED:
-        t.flags |= TCB_ACCEPTED  # counted out
 
 
 def end(s: cython.pointer[Stack], i: uint32_t, error: cython.int) -> cython.void:
