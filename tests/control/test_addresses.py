@@ -31,10 +31,10 @@ class Steering:
 
 
 class Bench:
-    def __init__(self) -> None:
+    def __init__(self, before: StackPage | None = None) -> None:
         self.view = mmap.mmap(pages.memory("stack", mmap.PAGESIZE), mmap.PAGESIZE)
         address = IPv4Address("10.77.0.2")
-        self.page = StackPage(address, address, None, 1500, 1, 1, bytes(6), 1, 1, (1, 1, 1), own=[V4])
+        self.page = before or StackPage(address, address, None, 1500, 1, 1, bytes(6), 1, 1, (1, 1, 1), own=[V4])
         self.page.write(self.view)
         self.steering, self.ports = Steering(), Ports([address])
         made = Settings(routes=["10.9.0.0/16 via 10.77.0.9"])
@@ -76,13 +76,44 @@ def test_link_tells_of_them() -> None:
 def test_link_tells_of_ways() -> None:
     def check(bench: Bench) -> None:
         bench.addresses.changed(told(GLOBAL, on_link={"2001:db8::/64": None, "2001:db8:7::/48": 7.5}))
-        bench.addresses.ways({"gateway": "10.77.0.9"})
+        bench.addresses.ways({"gateway": "10.77.0.9", "redirects": {}})
         near = [Route(IPv6Address("2001:db8::"), 64), Route(IPv6Address("2001:db8:7::"), 48)]
         assert (bench.read().routes, bench.read().gateway) == ([OPERATORS, *near], IPv4Address("10.77.0.9"))
         bench.addresses.changed(told(GLOBAL))
         assert (bench.read().routes, bench.read().gateway) == ([OPERATORS], IPv4Address("10.77.0.9"))
-        bench.addresses.ways({"gateway": None})
+        bench.addresses.ways({"gateway": None, "redirects": {}})
         assert bench.read().gateway is None
+
+    run(check)
+
+
+@pytest.mark.rfc("1122:redirect", "4861:8.3-1")
+def test_link_tells_of_redirects() -> None:
+    def check(bench: Bench) -> None:
+        redirects = {"192.0.2.7": "10.77.0.9", "2001:db8::7": "fe80::9", "2001:db8::8": "2001:db8::8"}
+        bench.addresses.ways({"gateway": None, "redirects": redirects})
+        seven, gateway = IPv4Address("192.0.2.7"), IPv4Address("10.77.0.9")
+        six, eight, other = (IPv6Address(text) for text in ("2001:db8::7", "2001:db8::8", "fe80::9"))
+        ways = [OPERATORS, Route(seven, 32, gateway), Route(six, 128, other), Route(eight, 128)]
+        assert bench.read().routes == ways
+        again = Bench(bench.read())  # a new manager finds them
+        again.addresses.changed(told(GLOBAL))
+        assert again.read().routes == ways
+        again.addresses.ways({"gateway": None, "redirects": {}})
+        assert again.read().routes == [OPERATORS]
+
+    run(check)
+
+
+def test_all_that_can_be_learned_has_room() -> None:
+    def check(bench: Bench) -> None:
+        near = {f"2001:db8:{n:x}::/64": None for n in range(pages.MOST_PREFIXES)}
+        bench.addresses.operators *= pages.MOST_ROUTES
+        bench.addresses.changed(told(GLOBAL, on_link=near))
+        redirects = {f"192.0.2.{n}": "10.77.0.9" for n in range(pages.MOST_REDIRECTS)}
+        bench.addresses.ways({"gateway": None, "redirects": redirects})
+        assert len(bench.read().routes) == 64 and str(bench.read().routes[-1].destination) == "192.0.2.47"
+        assert bench.read().table == bench.page.table
 
     run(check)
 

@@ -153,16 +153,16 @@ def test_of_several_gateways_the_first_that_answers_is_used(make: Make) -> None:
                     wire.arp(frames.REPLY, answering[asked.target], asked.target, OURS, ADDRESS)
 
     passes(15)
-    assert told == [{"gateway": "10.77.0.1"}]
+    assert [each["gateway"] for each in told] == ["10.77.0.1"]
     del answering[HOST]
     passes(20)
-    assert told[1:] == [{"gateway": "10.77.0.3"}]
+    assert [each["gateway"] for each in told[1:]] == ["10.77.0.3"]
     assert wire.link._next_hop(IPv4Address("192.0.2.7").packed) == THIRD
     del answering[THIRD]
     passes(100)  # none answers: the last one stays
     answering[HOST] = PEER
     passes(15)
-    assert told[2:] == [{"gateway": "10.77.0.1"}]
+    assert [each["gateway"] for each in told[2:]] == ["10.77.0.1"]
     answering[THIRD] = OTHER
     passes(100)
     assert told[3:] == []

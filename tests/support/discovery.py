@@ -29,6 +29,7 @@ class Segment:
     def __init__(
         self, clock: list[float], *given: str, gateways: Sequence[bytes] = (), slaac: bool = False,
         before: dict[str, Any] | None = None, routes: Sequence[Route] = (), transmits: int = 1,
+        redirects: bool = False,
     ) -> None:  # fmt: skip
         self.clock = clock
         self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -36,7 +37,9 @@ class Segment:
             end.setblocking(False)
         memory = mmap.mmap(-1, NEIGHBOURS * NEIGHBOUR_SIZE)
         table = NeighbourTable(memory)
-        self.link = Link(self.theirs.fileno(), table, [IPv4Interface("10.77.0.2/24")], OURS, routes=routes)
+        self.link = Link(
+            self.theirs.fileno(), table, [IPv4Interface("10.77.0.2/24")], OURS, routes=routes, redirects=redirects
+        )
         self.told: list[dict[str, Any]] = []
         self.early: list[Packet] = []  # what left while its addresses were tentative
         plan = Plan(tuple(map(IPv6Interface, given)), tuple(gateways), slaac, b"secret", "neat0", transmits=transmits)

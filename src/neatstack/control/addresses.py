@@ -7,12 +7,13 @@ program, which sends nothing of others to replicas; the ports.
 import asyncio
 import mmap
 import time
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING, Any
 
 from neatstack.control import routes
 from neatstack.control.pages import DEPRECATED, Own, Route, StackPage
 from neatstack.control.ports import Ports
+from neatstack.control.redirects import way
 from neatstack.control.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ class Addresses:
         self.page, self._page_view = page, page_view
         self.steering = steering
         self.ports = ports
+        self.operators = [routes.parse(text) for text in settings.routes]
+        self.on_link: list[Route] = []
+        learned = page.routes[len(self.operators) :]  # as a former manager has left them
+        self.redirects = [route for route in learned if route.prefix == route.destination.max_prefixlen]
         self._timer: asyncio.TimerHandle | None = None
 
     def changed(self, told: dict[str, Any]) -> None:
@@ -39,7 +44,8 @@ class Addresses:
         page.mtu6 = told["mtu"] or self.settings.mtu
         page.hop_limit = told["hops"] or self.settings.hop_limit
         page.gateway6 = IPv6Address(told["router"]) if told["router"] else None
-        page.routes = [*map(routes.parse, self.settings.routes), *on_link(told)]
+        self.on_link = on_link(told)
+        page.routes = self._routes()
         page.write(self._page_view)
         if {own.address for own in page.own} != {own.address for own in before}:
             self.steering.configure(page.keys, [str(own.address) for own in page.own], page.link_queue)
@@ -49,7 +55,12 @@ class Addresses:
     def ways(self, told: dict[str, Any]) -> None:
         """Link has said this (`Link._tell_ways`)."""
         self.page.gateway = IPv4Address(told["gateway"]) if told["gateway"] else None
+        self.redirects = [way(ip_address(host), ip_address(hop)) for host, hop in told["redirects"].items()]
+        self.page.routes = self._routes()
         self.page.write(self._page_view)
+
+    def _routes(self) -> list[Route]:
+        return [*self.operators, *self.on_link, *self.redirects]
 
     def _look_again(self, told: dict[str, Any], now: float) -> None:
         """When the next address is no longer preferred."""

@@ -48,6 +48,7 @@ class Options(BaseModel):
     address: list[Any] = [DEFAULT_ADDRESS]
     gateway: list[Any] = []
     route: list[Any] = []
+    redirects: bool = False
     slaac: bool = False
     device: str = "tap:neat0"
     host_address: list[Any] = []

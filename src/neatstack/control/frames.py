@@ -16,7 +16,8 @@ REQUEST, REPLY = 1, 2
 IP = struct.Struct("!BBHHHBBH4s4s")
 FRAGMENT, OFFSET, MORE_FRAGMENTS = 0x3FFF, 0x1FFF, 0x2000  # the first: more fragments, or an offset
 ICMP = 1
-ECHO_REPLY, ECHO = 0, 8
+ECHO_REPLY, REDIRECT, ECHO = 0, 5, 8
+MOST_REDIRECT_CODE = 3  # for a network, a host, and each with a type of service
 DEFAULT_TTL = 64
 
 
@@ -33,6 +34,11 @@ class Arp:
 
 def is_unicast_mac(mac: bytes) -> bool:
     return not mac[0] & 1 and any(mac)
+
+
+def is_host(address: bytes) -> bool:
+    """One other host's: not this network, loopback, multicast, reserved or broadcast (RFC 1122 section 3.2.1.3)."""
+    return 0 < address[0] < 224 and address[0] != 127
 
 
 def is_multicast(address: bytes) -> bool:
@@ -73,13 +79,23 @@ def checksum(data: bytes) -> int:
 
 
 # rfc: 1122:echo mask information echo-group
-def answer_echo(frame: bytes, mac: bytes, address: bytes, ttl: int) -> bytes | None:
-    """The packet of an echo reply (RFC 1122 section 3.2.2.6) to an echo request for us; else None."""
-    message = _echo_request(frame, mac, address)
-    if message is None:
+def answer_echo(packet: bytes, ttl: int) -> bytes | None:
+    """The packet of an echo reply (RFC 1122 section 3.2.2.6) to one of an echo request for us; else None."""
+    message = packet[(packet[0] & 15) * 4 :]
+    if message[0] != ECHO or message[1]:
         return None
-    source = frame[ETHERNET.size + 12 : ETHERNET.size + 16]
-    return icmp_packet(address, source, reply_to(message), ttl)
+    return icmp_packet(packet[16:20], packet[12:16], reply_to(message), ttl)
+
+
+def parse_redirect(packet: bytes) -> tuple[bytes, bytes] | None:
+    """Of the packet of an ICMP message to us: where a packet of ours was to go, and who takes such ones (RFC 792)."""
+    message = packet[(packet[0] & 15) * 4 :]
+    if message[0] != REDIRECT or message[1] > MOST_REDIRECT_CODE:
+        return None
+    quoted = message[8:]
+    if len(quoted) < IP.size or quoted[0] >> 4 != 4 or quoted[12:16] != packet[16:20]:
+        return None
+    return quoted[16:20], message[4:8]
 
 
 def echo(kind: int, ident: int, sequence: int, payload: bytes) -> bytes:
@@ -98,13 +114,6 @@ def icmp_packet(source: bytes, destination: bytes, message: bytes, ttl: int) -> 
     """An ICMP message in IPv4."""
     header = IP.pack(0x45, 0, IP.size + len(message), 0, 0, ttl, ICMP, 0, source, destination)
     return header[:10] + checksum(header).to_bytes(2, "big") + header[12:] + message
-
-
-def _echo_request(frame: bytes, mac: bytes, address: bytes) -> bytes | None:
-    """The ICMP message of a whole and valid echo request to us."""
-    packet = parse_icmp(frame, mac, address)
-    message = packet and packet[(packet[0] & 15) * 4 :]
-    return message if message and message[0] == ECHO and message[1] == 0 else None
 
 
 def parse_packet(frame: bytes, mac: bytes) -> bytes | None:
@@ -126,7 +135,7 @@ def parse_packet(frame: bytes, mac: bytes) -> bytes | None:
 def parse_ip(frame: bytes, mac: bytes, address: bytes) -> bytes | None:
     """The IPv4 packet to our address, from somebody else, that a frame brings; it may be a fragment."""
     packet = parse_packet(frame, mac)
-    if packet is None or packet[16:20] != address or not _may_be_source(packet[12:16], address):
+    if packet is None or packet[16:20] != address or not is_host(packet[12:16]) or packet[12:16] == address:
         return None
     return packet
 
@@ -158,8 +167,3 @@ def cut(packet: bytes, mtu: int, identification: int) -> list[bytes]:
         header += bytes(2) + packet[12 : IP.size]
         made.append(header[:10] + checksum(header).to_bytes(2, "big") + header[12:] + part)
     return made
-
-
-def _may_be_source(source: bytes, own: bytes) -> bool:
-    """RFC 1122 section 3.2.1.3: not this network, loopback, multicast, reserved or broadcast, nor ourselves."""
-    return 0 < source[0] < 224 and source[0] != 127 and source != own

@@ -87,6 +87,15 @@ class Neighbourly:
 
 
 @dataclass(frozen=True)
+class Redirect:
+    """A valid redirect: who takes packets to a destination, itself if it is on the link, and where he is."""
+
+    target: bytes
+    destination: bytes
+    mac: bytes | None
+
+
+@dataclass(frozen=True)
 class Router:
     """A valid advertisement of a router (RFC 4861 section 4.2)."""
 
@@ -99,6 +108,11 @@ class Router:
 
 def is_multicast(address: bytes) -> bool:
     return address[0] == 0xFF
+
+
+def is_host(address: bytes) -> bool:
+    """One other host's: neither a group's nor unspecified nor the loopback's, nor of IPv4."""
+    return not is_multicast(address) and address[:15] != bytes(15) and not is_mapped(address)
 
 
 def is_link_local(address: bytes) -> bool:
@@ -250,6 +264,22 @@ def parse_router(packet: Packet) -> Router | None:
         return None
     hops, _, lifetime, reachable, retransmit = struct.unpack_from("!BBHII", message, 4)
     return Router(hops, lifetime, reachable, retransmit, options)
+
+
+# rfc: 4861:8.1-1
+def parse_redirect(packet: Packet) -> Redirect | None:
+    """A valid redirect (RFC 4861 section 8.1)."""
+    message = packet.message
+    if packet.kind != REDIRECT or packet.code or packet.hops != HOPS or len(message) < 40:
+        return None
+    target, destination, options = message[8:24], message[24:40], parse_options(message[40:])
+    if options is None or not is_link_local(packet.source) or not is_host(destination):
+        return None
+    if not is_link_local(target) and target != destination:
+        return None
+    if options.target_link is not None and not is_unicast_mac(options.target_link):
+        return None
+    return Redirect(target, destination, options.target_link)
 
 
 def _pseudo(source: bytes, destination: bytes, length: int) -> bytes:

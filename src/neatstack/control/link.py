@@ -32,6 +32,7 @@ from neatstack.control.neighbours import NeighbourTable
 from neatstack.control.packets import ERRORS, Limit, Packets
 from neatstack.control.pages import Route
 from neatstack.control.ping import Pings
+from neatstack.control.redirects import Redirects
 from neatstack.control.routes import next_hop
 from neatstack.dataplane.sandbox import enter_isolation
 
@@ -85,6 +86,7 @@ class Link:
         routes: Sequence[Route] = (),
         ttl: int = frames.DEFAULT_TTL,
         errors: int = ERRORS,
+        redirects: bool = False,
     ) -> None:
         self.queue = queue
         self.table = table
@@ -98,7 +100,8 @@ class Link:
         self.errors = errors  # of ICMP, in a second
         self.captures = Captures()
         self.pings = Pings(self.own_for, self._next_hop, self._known, self._send_to, self._ttl_to)
-        self.neighbours = Neighbourhood(table, self._ask, self.pings.found, self.pings.failed)
+        self.neighbours = Neighbourhood(table, self._ask, self.pings.found, self._failed)
+        self.redirects = Redirects(redirects, self._tell_ways)
         self.gateways = DefaultRouter(self.neighbours, lambda: gateways, self._tell_ways)
         self.told: Callable[[dict[str, Any]], None] = lambda told: None
         self.discovery: Discovery | None = None
@@ -130,6 +133,7 @@ class Link:
             plan.gateways,
             plan.slaac,
             self.routes,
+            self.redirects,
             plan.hops,
             plan.transmits,
             self.errors,
@@ -144,7 +148,12 @@ class Link:
 
     def _tell_ways(self) -> None:
         gateway = self.gateways.chosen
-        self.told({"gateway": None if gateway is None else str(IPv4Address(gateway))})
+        told = None if gateway is None else str(IPv4Address(gateway))
+        self.told({"gateway": told, "redirects": self.redirects.to_data()})
+
+    def _failed(self, neighbour: bytes) -> None:
+        self.redirects.gone(neighbour)
+        self.pings.failed(neighbour)
 
     @property
     def settling(self) -> bool:
@@ -189,15 +198,27 @@ class Link:
                 self._icmp(whole, packets.address)
 
     def _icmp(self, frame: bytes, address: bytes) -> None:
-        if self.pings.under_way:
-            packet = frames.parse_icmp(frame, self.mac, address)
-            if packet is not None and self.pings.receive(packet):
-                return
-        if self.echoes.allows():
-            reply = frames.answer_echo(frame, self.mac, address, self.ttl)
+        packet = frames.parse_icmp(frame, self.mac, address)
+        if packet is None or (self.pings.under_way and self.pings.receive(packet)):
+            return
+        redirect = frames.parse_redirect(packet)
+        if redirect is not None:
+            self._redirected(frame[6:12], packet[12:16], *redirect)
+        elif self.echoes.allows():
+            reply = frames.answer_echo(packet, self.ttl)
             if reply is not None:
                 self.echoes.take()
                 self._send_to(frame[6:12], reply)
+
+    # rfc: 1122:redirect redirect-ignored
+    def _redirected(self, mac: bytes, source: bytes, destination: bytes, gateway: bytes) -> None:
+        """RFC 1122 section 3.2.2.2: from the gateway that takes such packets now, and to another neighbour, which as on
+        Linux must be known already: else it is asked for, and the next redirect may be obeyed."""
+        taken = self.redirects.allowed and frames.is_host(destination) and self._next_hop(destination) == source
+        if not taken or self.neighbours.known(source) != mac or gateway == source or not self._is_neighbour(gateway):
+            self.redirects.counters["refused"] += 1
+        elif self._known(gateway) is not None:
+            self.redirects.learn(destination, gateway, time.monotonic())
 
     def _ipv6(self, frame: bytes) -> None:
         packet = self.discovery.receive(frame) if self.discovery is not None else None
@@ -234,7 +255,7 @@ class Link:
     def run_timers(self) -> float | None:
         """Do what is due; seconds until the next time, None: nothing to wait for."""
         now = time.monotonic()
-        parts = self.neighbours, self.gateways, self.pings, self.igmp
+        parts = self.neighbours, self.gateways, self.redirects, self.pings, self.igmp
         due_times = [part.run_timers(now) for part in parts]
         if self.discovery is not None:
             due_times.append(self.discovery.run_timers(now))
@@ -285,7 +306,7 @@ class Link:
         return address not in self.addresses and not any(everybody) and self._way(host) == host
 
     def _way(self, host: IPv4Address) -> Address | None:
-        return next_hop(host, self.networks, self.routes)
+        return next_hop(host, self.networks, [*self.routes, *self.redirects])
 
     # ---- what pings need ----
 
@@ -409,7 +430,8 @@ def main(arguments: list[str]) -> int:
     mac = bytes.fromhex(config["mac"])
     interfaces = [IPv4Interface(address) for address in config["addresses"]]
     ways = [routes.parse(text) for text in config["routes"]]
-    link = Link(config["queue"], table, interfaces, mac, gateways, config["mtu"], ways, config["ttl"], config["errors"])
+    limits = config["ttl"], config["errors"], config["redirects"]
+    link = Link(config["queue"], table, interfaces, mac, gateways, config["mtu"], ways, *limits)
     os.set_blocking(link.queue, False)
     link.announce()
     link.told = teller(control, "ways")

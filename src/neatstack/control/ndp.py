@@ -19,6 +19,7 @@ from neatstack.control.neighbourhood import Neighbourhood
 from neatstack.control.own6 import Own, OwnAddresses
 from neatstack.control.packets import ERRORS
 from neatstack.control.pages import Route
+from neatstack.control.redirects import Redirects
 from neatstack.control.routers import Routers
 from neatstack.control.routes import next_hop
 
@@ -39,15 +40,16 @@ class Discovery:
         neighbours: Neighbourhood,
         send: Callable[[bytes, bytes], None],
         changed: Callable[[], None],
-        gateways: Sequence[bytes] = (),
-        slaac: bool = False,
-        routes: Sequence[Route] = (),
+        gateways: Sequence[bytes],
+        slaac: bool,
+        routes: Sequence[Route],
+        redirects: Redirects,
         hops: int = frames6.DEFAULT_HOPS,
         transmits: int = 1,
         errors: int = ERRORS,
     ) -> None:
         self.mac = mac
-        self.routes = routes
+        self.routes, self.redirects = routes, redirects
         self.neighbours = neighbours
         self._send, self._changed = send, changed
         self.counters: Counter[str] = Counter()
@@ -113,7 +115,7 @@ class Discovery:
                 # rfc: 4861:6.2.6-1
                 pass  # we are no router
             case frames6.REDIRECT:
-                self.counters["redirects"] += 1
+                self._count(self._redirected(packet))
             case frames6.QUERY:
                 self._count(self.listeners.query(packet, now))
             case _:
@@ -200,6 +202,21 @@ class Discovery:
             self.neighbours.hear(told.target, mac)
         return True
 
+    def _redirected(self, packet: Packet) -> bool:
+        """RFC 4861 section 8.3: from the router that takes such packets now, and to another neighbour."""
+        told = frames6.parse_redirect(packet)
+        if told is None:
+            return False
+        taken = self.redirects.allowed and self.next_hop(told.destination) == packet.source
+        if not taken or told.target == packet.source or self.own.has(told.target) or self.own.has(told.destination):
+            self.redirects.counters["refused"] += 1
+            return True
+        self.redirects.learn(told.destination, told.target, time.monotonic())
+        if told.mac is not None:
+            self.neighbours.hear(told.target, told.mac)
+        self.neighbours.want(told.target)
+        return True
+
     def _conflict(self, address: bytes, mac: bytes) -> None:
         """Somebody else says that it is theirs."""
         if not self.own.has(address):
@@ -221,7 +238,7 @@ class Discovery:
 
     def _way(self, address: bytes) -> bytes | None:
         networks = (IPv6Network((own.address, own.length), strict=False) for own in self.own.assigned())
-        hop = next_hop(IPv6Address(address), networks, [*self.routes, *self.routers.routes()])
+        hop = next_hop(IPv6Address(address), networks, [*self.routes, *self.routers.routes(), *self.redirects])
         return None if hop is None else hop.packed
 
     def next_hop(self, address: bytes) -> bytes | None:

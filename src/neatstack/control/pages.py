@@ -17,7 +17,9 @@ STACK_PAGE = struct.Struct("=8I2BH2I6s2B2I2H3Q16s2I192s2560s256s")  # struct nea
 OWN = struct.Struct("=16s2I")  # struct neat_own
 ROUTE = struct.Struct("=16s16sI4x")  # struct neat_route
 MOST_ADDRESSES = 8  # NEAT_MAX_ADDRESSES
-MOST_ROUTES = 8  # of the operator; NEAT_MAX_ROUTES, 64, has room for what is learned, too
+MOST_ROUTES = 8  # of the operator; these,
+MOST_PREFIXES = 8  # what routers say to be on the link,
+MOST_REDIRECTS = 48  # and the redirects that are obeyed: together NEAT_MAX_ROUTES
 DEPRECATED = 1  # NEAT_OWN_DEPRECATED
 ECN = {"off": 0, "active": 1, "passive": 2}
 WITHOUT = {"timestamps": 1, "sack": 2, "window_scaling": 4, "slow_start_after_idle": 8}  # enum neat_without, by options

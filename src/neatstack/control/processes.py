@@ -141,6 +141,7 @@ class Link:
             "mtu": self.settings.mtu,
             "ttl": self.settings.ttl,
             "errors": self.settings.icmp_errors,
+            "redirects": self.settings.redirects,
             "uid": account.pw_uid,
             "gid": account.pw_gid,
             "queue": self.queue,

@@ -13,12 +13,11 @@ from neatstack.control.default_router import DefaultRouter
 from neatstack.control.frames6 import Packet, Prefix, Router
 from neatstack.control.neighbourhood import Neighbourhood
 from neatstack.control.own6 import HOST, Own, OwnAddresses
-from neatstack.control.pages import Route
+from neatstack.control.pages import MOST_PREFIXES, Route
 
 SOLICITATIONS = 3  # RFC 4861 section 10: MAX_RTR_SOLICITATIONS
 SOLICIT_EVERY = 4.0  # RTR_SOLICITATION_INTERVAL, seconds
 MOST_ROUTERS = 8
-MOST_PREFIXES = 8  # on the link
 TWO_HOURS = 7200.0
 INFINITE = 0xFFFFFFFF
 RETRANSMIT = 0.1, 10.0  # seconds between solicitations that a router may ask for

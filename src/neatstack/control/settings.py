@@ -25,6 +25,7 @@ class Settings:
     gateways: list[str] = field(default_factory=list)  # of IPv4, in order of preference
     gateways6: list[str] = field(default_factory=list)
     routes: list[str] = field(default_factory=list)  # as routes.py reads and writes them
+    redirects: bool = False  # obeyed
     slaac: bool = False  # addresses from router advertisements
     device: str = "neat0"
     host_addresses: list[str] = field(default_factory=lambda: ["10.77.0.1/24"])  # IPv4 ones first

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neatstack.control import messages
+from neatstack.control import messages, routes
 from neatstack.control.activity import slept
 from neatstack.control.slots import Slot
 from neatstack.control.spares import Spare
@@ -34,6 +34,7 @@ def status(manager: "Manager") -> dict[str, Any]:
         "addresses": addresses(manager),
         "gateway": None if manager.page.gateway is None else str(manager.page.gateway),
         "routes": settings.routes,
+        "learned_routes": [routes.text(route) for route in manager.page.routes[len(settings.routes) :]],
         "gateway6": manager.link.ipv6["router"] if manager.link.ipv6 else None,
         "device": {
             "name": settings.device,

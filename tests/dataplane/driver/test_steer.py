@@ -73,6 +73,7 @@ def test_ip_options_are_stepped_over(steering: Steering) -> None:
         ethernet(bytes(28), 0x0806),
         ethernet(bytes(60), 0x86DD),
         ethernet(icmp(8, bytes(56))[0:]),
+        ethernet(icmp(5, ipv4(ports(PORT, 5000), source=SERVER, to=CLIENT))),
         ethernet(ipv4(bytes(20), 132)),
         ethernet(b""),
         ethernet(ipv4(b"")),
@@ -80,13 +81,24 @@ def test_ip_options_are_stepped_over(steering: Steering) -> None:
         ethernet(b"\x65" + ipv4(ports(9))[1:]),
         ethernet(b"\x4f" + ipv4(ports(9))[1:]),
     ],
-    ids=["arp", "ipv6", "echo", "sctp", "empty", "no ports", "short ihl", "version", "options beyond the end"],
+    ids=[
+        "arp",
+        "ipv6",
+        "echo",
+        "redirect",
+        "sctp",
+        "empty",
+        "no ports",
+        "short ihl",
+        "version",
+        "options beyond the end",
+    ],
 )
 def test_all_else_goes_to_link(steering: Steering, frame: bytes) -> None:
     assert steering.decide(frame) == LINK
 
 
-@pytest.mark.parametrize("kind", [3, 4, 5, 11, 12])
+@pytest.mark.parametrize("kind", [3, 4, 11, 12])
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 def test_icmp_error_goes_where_the_flow_goes(steering: Steering, kind: int, protocol: int) -> None:
     for peer, port in flows(30):

@@ -9,7 +9,7 @@
  *   fragments of TCP         the first one goes with its flow, and those that follow it go with it. One that comes before the
  *                            first cannot be told whose it is: hash as above, and the segment is sent again one day
  *   ICMP errors              the flow whose packet they quote (RFC 792): one of ours, so its ends are swapped
- *   all else                 link: ARP, neighbour discovery, echo, all fragments of ICMP, and what is too short to tell
+ *   all else                 link: ARP, neighbour discovery, echo, redirects, all fragments of ICMP, and what is too short to tell
  *
  * IPv6 goes the same way, once its extension headers (a few; more are link's, which drops them) have been passed.
  *
@@ -36,7 +36,7 @@ typedef __u64 uint64_t;
 
 enum { ETHERTYPE_IPV4 = 0x0800, ETHERTYPE_IPV6 = 0x86dd, PROTOCOL_ICMP = 1, PROTOCOL_TCP = 6, PROTOCOL_UDP = 17 };
 enum { HOP_BY_HOP = 0, ROUTING = 43, FRAGMENT = 44, PROTOCOL_ICMP6 = 58, DESTINATION = 60, MOST_HEADERS = 4, ICMP6_INFORMATIONAL = 128 };
-enum { ICMP_UNREACHABLE = 3, ICMP_SOURCE_QUENCH = 4, ICMP_REDIRECT = 5, ICMP_TIME_EXCEEDED = 11, ICMP_PARAMETER_PROBLEM = 12 };
+enum { ICMP_UNREACHABLE = 3, ICMP_SOURCE_QUENCH = 4, ICMP_TIME_EXCEEDED = 11, ICMP_PARAMETER_PROBLEM = 12 };
 enum { MORE_FRAGMENTS = 0x2000, FRAGMENT_OFFSET = 0x1fff };
 enum { ETHERNET_SIZE = 14, IPV6_SIZE = 40, ICMP_SIZE = 8, FRAGMENT_SIZE = 8, TCP_FLAGS = 13 };
 enum { TCP_SYN = 2, TCP_RST = 4, TCP_ACK = 16 };
@@ -169,8 +169,8 @@ static __always_inline int has_ports(uint8_t protocol)
 
 static __always_inline int is_error(uint8_t type)
 {
-    return type == ICMP_UNREACHABLE || type == ICMP_SOURCE_QUENCH || type == ICMP_REDIRECT ||
-           type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETER_PROBLEM;
+    return type == ICMP_UNREACHABLE || type == ICMP_SOURCE_QUENCH || type == ICMP_TIME_EXCEEDED ||
+           type == ICMP_PARAMETER_PROBLEM;
 }
 
 static __always_inline int is_own(const struct neat_steer_config *config, struct neat_address address)
