@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 
 from neatstack.experiment.netns import Lab, Side
-from tests.client import cork_table, groups_table, options_table, stream_table, urgent_table, waiting_table
+from tests.client import (
+    cork_table,
+    groups_table,
+    options_table,
+    rights_table,
+    stream_table,
+    urgent_table,
+    waiting_table,
+)
 from tests.client.mirror import ADDRESS, Mirror
 
 OWN = "10.77.0.2"
@@ -64,6 +72,7 @@ def sides(lab: Lab) -> Iterator[tuple[Side, Side]]:
 
 @pytest.mark.parametrize(("table", "address"), [
     (cork_table, "127.0.0.1"), (waiting_table, "127.0.0.1"), (stream_table, "127.0.0.1"), (groups_table, OWN),
+    (rights_table, "127.0.0.1"),
 ])  # fmt: skip
 def test_each_step_is_the_kernels(sides: tuple[Side, Side], table: ModuleType, address: str) -> None:
     found, expected = (json.loads(side.run(sys.executable, "-m", table.__name__, address)) for side in sides)

@@ -273,18 +273,6 @@ def test_names_of_scopes() -> None:
 
 
 @on_stack
-def test_passing_to_another_process_is_refused() -> None:
-    """SCM_RIGHTS would give it what is no socket of the stack."""
-    ours = socket.socket()
-    one, other = socket.socketpair()
-    with raises(errno.EOPNOTSUPP):
-        socket.send_fds(one, [b"x"], [0, ours.fileno()])
-    socket.send_fds(one, [b"y"], [one.fileno()])
-    data, (fd,), _, _ = socket.recv_fds(other, 10, 1)
-    assert data == b"y" and os.fstat(fd).st_ino == os.fstat(one.fileno()).st_ino
-
-
-@on_stack
 def test_addresses_that_cannot_be_bound() -> None:
     one, port = listener()
     other = socket.socket()

@@ -28,7 +28,7 @@ from neatstack.control.slots import Slot
 from neatstack.control.store import Entry
 
 OWN = IPv4Address("10.77.0.2")
-NO_OPTIONS = dataclasses.astuple(ListenOptions())
+NO_OPTIONS = *dataclasses.astuple(ListenOptions()), 0, 0, 0
 CODE = Code("1.0", {"layout": 2, "protocol": 1, "region": 2, "sizes": {}}, 4096, sys.executable, "/")
 SHAPE = ChannelShape(slots=3, sockets=64, receive_buffer=4096, send_buffer=4096)
 PROGRAM = "import socket, sys, time\nm = socket.socket(socket.AF_UNIX); m.connect(sys.argv[2])\n"
@@ -76,6 +76,8 @@ def obey(message, fds):
         return {"adopted": adopted, "lost": 0 if meant == "fresh" else 4 - adopted, "took_us": 77}
     if op == "stop": maybe("stop")
     if op == "channel" and message.get("gone"): gone.append(message["channel"])
+    if op == "hold" and behaves("strict") and message["holder"] not in behaves("strict"):
+        raise ValueError("it does not hold it")
     if op == "drop":
         return {"in_use": message["channel"] in (behaves("in_use") or ())}
     if op == "fault":
@@ -186,12 +188,13 @@ class Client:
     async def ask(
         self, op: int, *, channel: int | None = None, token: int | None = None, binding: int = 0,
         address: str = "0.0.0.0", port: int = 0, flags: int = 0, backlog: int = 0,
+        place: tuple[int, int, int] = (0, 0, 0),
     ) -> dict[str, Any]:  # fmt: skip
         channel = self.channel if channel is None else channel
         token = self.token if token is None else token
         packed = REQUEST.pack(
             pages.MAGIC, op, channel, binding, token,
-            pages.wide(IPv4Address(address)), port.to_bytes(2, "big"), flags, backlog, *NO_OPTIONS,
+            pages.wide(IPv4Address(address)), port.to_bytes(2, "big"), flags, backlog, *NO_OPTIONS[:-3], *place,
         )  # fmt: skip
         (magic, error, channel, binding, token, _, port_be, replicas), descriptors = await self.raw(packed)
         assert magic == pages.MAGIC
@@ -292,6 +295,7 @@ class Stage:
                 loop.remove_reader(program.pidfd)
             if program.expiry:
                 program.expiry.cancel()
+        loop.remove_reader(self.programs.in_flight._poll)
         self.replicas.active.clear()  # its timers do nothing any more
         self.replicas._books.clear()
         for slot in self.slots:
@@ -312,7 +316,9 @@ class Stage:
         self.slots = [self._slot(number, taken[f"slot.{number}"]) for number in range(SHAPE.slots)]
         self.join([Binding.from_data(e.data) for key, e in taken.items() if key.startswith("binding.")])
         self.replicas.resume(taken, [0, 1])
-        self.programs.resume([entry for key, entry in taken.items() if key.startswith("channel.")])
+        self.programs.resume(
+            *([entry for key, entry in taken.items() if key.startswith(kind)] for kind in ("channel.", "passed."))
+        )
 
     def _slot(self, number: int, entry: Entry) -> Slot:
         return Slot.from_data(number, self.queues[number][0].fileno(), entry.data, entry.descriptors)

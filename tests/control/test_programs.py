@@ -127,7 +127,20 @@ def test_children_that_never_claim_are_forgotten(tmp_path: Path, monkeypatch: py
 @staged
 async def test_nonsense_is_refused(stage: Stage) -> None:
     client = Client(stage)
-    for op in (Op.FORK, Op.ABANDON, Op.BIND, Op.LISTEN, Op.CLOSE, Op.JOIN, Op.LEAVE, 0, 10, 2**32 - 1):
+    for op in (
+        Op.FORK,
+        Op.ABANDON,
+        Op.BIND,
+        Op.LISTEN,
+        Op.CLOSE,
+        Op.JOIN,
+        Op.LEAVE,
+        Op.PASS,
+        Op.RECEIVE,
+        0,
+        12,
+        2**32 - 1,
+    ):
         assert (await client.ask(op))["error"] == errno.EPERM
     await client.hello()
     good = REQUEST.pack(0x5441454E, Op.BIND, client.channel, 0, client.token, bytes(16), b"\0\x50", 0, 0, *NO_OPTIONS)
@@ -136,7 +149,7 @@ async def test_nonsense_is_refused(stage: Stage) -> None:
         assert error == errno.EINVAL
     assert (await client.ask(Op.BIND, token=client.token ^ 1))["error"] == errno.EPERM
     assert (await client.ask(Op.BIND, channel=client.channel + 1))["error"] == errno.EPERM
-    for op in (0, 10, Op.HELLO, Op.CLAIM):
+    for op in (0, 12, Op.HELLO, Op.CLAIM):
         assert (await client.ask(op))["error"] == errno.EINVAL
     assert (await client.ask(Op.LISTEN, binding=77))["error"] == errno.EBADF
     assert (await client.ask(Op.BIND, address="10.1.1.1"))["error"] == errno.EADDRNOTAVAIL

@@ -230,6 +230,24 @@ static uint32_t slot_find(struct channel *ch)
     return slot;
 }
 
+/* A slot of our own that we have given up while somebody else held its socket, which we get back. Under neat.lock. */
+void slot_retake(struct channel *ch, uint32_t slot)
+{
+    uint32_t before = NO_SLOT;
+
+    for (uint32_t at = ch->closing; at != slot; at = ch->slots[at].next) {
+        if (at == NO_SLOT)
+            return;
+        before = at;
+    }
+    if (before == NO_SLOT)
+        ch->closing = ch->slots[slot].next;
+    else
+        ch->slots[before].next = ch->slots[slot].next;
+    if (ch->last_closing == slot)
+        ch->last_closing = before;
+}
+
 /* The socket lives in this slot. */
 void slot_attach(struct sock *s, uint16_t channel, unsigned replica, uint32_t slot)
 {

@@ -318,7 +318,7 @@ struct neat {
     uint64_t token;
     const struct neat_stack_page *page;
     int page_fd, doorbell, placeholder, manager;
-    uint32_t manager_lock, own_lock;
+    uint32_t manager_lock, own_lock, rights_lock;
     uint32_t owed; /* replies of the manager that were not waited for */
     uint32_t replicas;
     struct peer peers[NEAT_MAX_REPLICAS];
@@ -412,6 +412,8 @@ bool own_has(int fd);
 unsigned own_next(unsigned from);
 void own_move(int fd);
 
+#include "rights.h"
+
 /* ---- manager.c ---- */
 struct channels *channels_new(uint32_t number);
 int manager_map_pages(void);
@@ -422,6 +424,8 @@ void manager_abandon(const struct kin *child);
 int manager_bind(struct sock *s, struct end local);
 int manager_listen(struct sock *s, uint32_t backlog);
 int manager_group(uint32_t binding, struct neat_address group, bool leave);
+int manager_pass(const struct sock *s, struct parcel *parcel, int *fill, int *end);
+int manager_receive(const struct parcel *parcel, int *memories, unsigned *count);
 void manager_close(uint32_t binding);
 void manager_close_shared(uint32_t binding);
 void manager_settle(void);
@@ -437,6 +441,7 @@ void await_commands(int64_t most_ns);
 bool slot_take(struct sock *s, unsigned replica);
 const struct neat_tcp_info *slot_info(const struct sock *s);
 void slot_attach(struct sock *s, uint16_t channel, unsigned replica, uint32_t slot);
+void slot_retake(struct channel *ch, uint32_t slot);
 void slot_start(struct sock *s, unsigned role);
 void slot_start_quietly(struct sock *s, unsigned role);
 void slot_leave(struct sock *s);
@@ -520,7 +525,6 @@ ssize_t sock_sendfile(struct sock *s, int from, off_t *offset, size_t count);
 ssize_t sock_splice(struct sock *s, int pipe, bool out, const off64_t *socket_offset, const off64_t *pipe_offset,
                     size_t length, unsigned flags);
 ssize_t sent_result(ssize_t result, int flags);
-bool passes_sockets(const struct msghdr *message);
 ssize_t sock_receive_message(struct sock *s, struct msghdr *message, int flags);
 ssize_t sock_send_message(struct sock *s, const struct msghdr *message, int flags);
 int sock_receive_messages(struct sock *s, struct mmsghdr *messages, unsigned count, int flags, const struct timespec *timeout);

@@ -31,13 +31,7 @@ struct saved {
     int page_fd, doorbell, placeholder;
     int peer_page_fd[NEAT_MAX_REPLICAS], peer_doorbell[NEAT_MAX_REPLICAS];
     uint32_t sets, socks, descriptors;
-    /* follow: sets of struct saved_channels, socks of struct sock (UDP: with struct datagrams and the legs), descriptors of
-       struct saved_descriptor */
-};
-
-struct saved_leg {
-    uint16_t channel;
-    uint32_t slot, generation;
+    /* follow: sets of struct saved_channels, socks of struct description, descriptors of struct saved_descriptor */
 };
 
 struct saved_descriptor {
@@ -71,21 +65,15 @@ static bool lives_in_slot(const struct sock *s)
     return s->phase != PHASE_POSTED && s->phase != PHASE_ARRIVED && s->phase != PHASE_LEG;
 }
 
-static bool save_datagrams(const struct datagrams *u)
-{
-    struct saved_leg legs[NEAT_MAX_REPLICAS] = {0};
-
-    for (unsigned r = 0; r < neat.replicas; r++)
-        if (u->leg[r])
-            legs[r] = (struct saved_leg){u->leg[r]->channel, u->leg[r]->slot, u->leg[r]->generation};
-    return save(u, sizeof *u) && save(legs, sizeof legs);
-}
-
 static void save_sock(struct file *file)
 {
     struct sock *s = (struct sock *)file;
-    if (lives_in_slot(s) && save(s, sizeof *s) && (!s->udp || save_datagrams(s->udp)))
-        socks_saved++;
+    struct description about;
+
+    if (!lives_in_slot(s))
+        return;
+    describe(s, &about);
+    socks_saved += save(&about, description_size(s));
 }
 
 static uint32_t position;
@@ -290,6 +278,8 @@ static bool restore_channels(const struct saved *header)
         if (!set)
             return false;
         for (unsigned r = 0; r < neat.replicas; r++) {
+            if (saved.memory_fd[r] < 0) /* only a part was ever mapped: see rights.c */
+                continue;
             set->at[r].memory_fd = keep(saved.memory_fd[r]);
             own_add(&set->at[r].memory_fd);
             if (channel_map(&set->at[r]))
@@ -302,50 +292,14 @@ static bool restore_channels(const struct saved *header)
     return neat.own != NULL;
 }
 
-static void restore_sock(struct sock *s, const struct sock *saved)
+static struct sock *restore_sock(void)
 {
-    bool connected = saved->program != NULL;
+    struct description about;
+    size_t first = offsetof(struct description, udp);
 
-    s->phase = saved->phase;
-    s->nonblocking = saved->nonblocking;
-    s->shared = saved->shared;
-    s->error = saved->error;
-    s->options = saved->options;
-    s->binding = saved->binding;
-    s->family = saved->family;
-    s->local = saved->local;
-    if (connected) {
-        slot_attach(s, saved->channel, saved->replica, saved->slot);
-        s->generation = saved->generation;
-    }
-}
-
-static bool restore_datagrams(struct sock *s)
-{
-    struct saved_leg legs[NEAT_MAX_REPLICAS];
-    struct datagrams *u = s->udp = datagrams_new();
-    struct file file;
-
-    if (!u)
-        return false;
-    file = u->file;
-    if (!load(u, sizeof *u) || !load(legs, sizeof legs))
-        return false;
-    u->file = file;
-    u->held = false;
-    u->text = NULL;
-    memset(u->leg, 0, sizeof u->leg);
-    for (unsigned r = 0; s->binding && r < neat.replicas; r++) {
-        struct sock *leg = sock_new();
-        if (!leg)
-            return false;
-        leg->phase = PHASE_LEG;
-        leg->listener = s;
-        slot_attach(leg, legs[r].channel, r, legs[r].slot);
-        leg->generation = legs[r].generation;
-        u->leg[r] = leg;
-    }
-    return true;
+    if (!load(&about, first) || (about.sock.udp && !load(&about.udp, sizeof about - first)))
+        return NULL;
+    return sock_described(&about);
 }
 
 /* The sockets, then their descriptors; those that have none any more are closed. */
@@ -353,17 +307,11 @@ static bool restore_socks(const struct saved *header)
 {
     size_t bytes = (header->socks + 1) * sizeof(struct sock *);
     struct sock **all = pages_new(bytes);
-    struct sock saved;
     struct saved_descriptor descriptor;
     bool fine = all && table_ready();
 
-    for (uint32_t i = 0; fine && i < header->socks; i++) {
-        fine = load(&saved, sizeof saved) && (all[i] = sock_new());
-        if (fine)
-            restore_sock(all[i], &saved);
-        if (fine && saved.udp)
-            fine = restore_datagrams(all[i]);
-    }
+    for (uint32_t i = 0; fine && i < header->socks; i++)
+        fine = (all[i] = restore_sock()) != NULL;
     for (uint32_t i = 0; fine && i < header->descriptors; i++) {
         fine = load(&descriptor, sizeof descriptor) && descriptor.sock < header->socks;
         if (fine)

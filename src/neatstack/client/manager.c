@@ -371,6 +371,52 @@ int manager_group(uint32_t binding, struct neat_address group, bool leave)
     return error;
 }
 
+/* A socket is about to be passed: its number, and both ends of a pair, which are the library's own. 0 or -errno. */
+int manager_pass(const struct sock *s, struct parcel *parcel, int *fill, int *end)
+{
+    bool connected = !s->udp && s->program;
+    struct neat_request request = {.op = NEAT_REQUEST_PASS,
+                                   .binding = s->binding,
+                                   .replica = connected ? s->replica : NEAT_MAX_REPLICAS,
+                                   .memory = s->channel,
+                                   .socket = s->slot};
+    struct answer answer;
+    int error = ask(&request, &answer, false);
+
+    if (error)
+        return error;
+    if (answer.count != 2) {
+        close_passed(&answer);
+        return -ENETDOWN;
+    }
+    parcel->number = answer.reply.binding;
+    parcel->token = answer.reply.token;
+    *fill = answer.fds[0];
+    *end = answer.fds[1];
+    own_add(fill);
+    own_add(end);
+    return 0;
+}
+
+/* We have received it: the memory that it lives in, of up to NEAT_MAX_REPLICAS replicas. 0 or -errno. */
+int manager_receive(const struct parcel *parcel, int *memories, unsigned *count)
+{
+    struct neat_request request = {
+        .op = NEAT_REQUEST_RECEIVE, .channel = neat.own->number, .binding = parcel->number, .token = parcel->token};
+    struct answer answer;
+    int error = ask(&request, &answer, true);
+
+    if (error)
+        return error;
+    if (answer.count > NEAT_MAX_REPLICAS) {
+        close_passed(&answer);
+        return -ENETDOWN;
+    }
+    *count = answer.count;
+    memcpy(memories, answer.fds, answer.count * sizeof *memories);
+    return 0;
+}
+
 void manager_close(uint32_t binding)
 {
     struct neat_request request = {.op = NEAT_REQUEST_CLOSE, .binding = binding};

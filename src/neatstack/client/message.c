@@ -35,27 +35,6 @@ static int message_refused(const struct msghdr *message)
     return nowhere(message) ? -EFAULT : vector_refused(message->msg_iov, message->msg_iovlen, -EMSGSIZE);
 }
 
-/* SCM_RIGHTS: a receiver would have the placeholder, which is no socket of the stack. */
-bool passes_sockets(const struct msghdr *message)
-{
-    struct msghdr copy = *message;
-
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(&copy); c; c = CMSG_NXTHDR(&copy, c)) {
-        size_t left = (size_t)((uint8_t *)message->msg_control + message->msg_controllen - (uint8_t *)c);
-        if (c->cmsg_len < sizeof *c || c->cmsg_len > left)
-            return false; /* the kernel refuses it */
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-            continue;
-        for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
-            int fd;
-            memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
-            if (sock_of(fd))
-                return true;
-        }
-    }
-    return false;
-}
-
 ssize_t sock_receive_message(struct sock *s, struct msghdr *message, int flags)
 {
     int error = message_refused(message);

@@ -135,14 +135,24 @@ EXPORT ssize_t recvfrom(int fd, void *buffer, size_t length, int flags, struct s
 EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags)
 {
     struct sock *s = sock_of(fd);
-    return s ? result(sock_receive_message(s, message, flags)) : real()->recvmsg(fd, message, flags);
+    if (s)
+        return result(sock_receive_message(s, message, flags));
+    ssize_t n = real()->recvmsg(fd, message, flags);
+    if (unlikely(n >= 0 && message->msg_controllen))
+        rights_received(message, flags);
+    return n;
 }
 
 EXPORT int recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *timeout)
 {
     struct sock *s = sock_of(fd);
-    if (!s)
-        return real()->recvmmsg(fd, messages, count, flags, timeout);
+    if (!s) {
+        int n = real()->recvmmsg(fd, messages, count, flags, timeout);
+        for (int i = 0; i < n; i++)
+            if (unlikely(messages[i].msg_hdr.msg_controllen))
+                rights_received(&messages[i].msg_hdr, flags);
+        return n;
+    }
     return (int)result(sock_receive_messages(s, messages, count, flags, timeout));
 }
 
@@ -221,14 +231,19 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
     if (s)
         return result(sock_send_message(s, message, flags));
     if (unlikely(message && message->msg_controllen) && passes_sockets(message))
-        return result(-EOPNOTSUPP);
+        return result(rights_send(fd, message, flags));
     return real()->sendmsg(fd, message, flags);
 }
 
 EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags)
 {
     struct sock *s = sock_of(fd);
-    return s ? (int)result(sock_send_messages(s, messages, count, flags)) : real()->sendmmsg(fd, messages, count, flags);
+    if (s)
+        return (int)result(sock_send_messages(s, messages, count, flags));
+    for (unsigned i = 0; messages && i < count; i++)
+        if (unlikely(messages[i].msg_hdr.msg_controllen) && passes_sockets(&messages[i].msg_hdr))
+            return (int)result(rights_send_messages(fd, messages, count, flags));
+    return real()->sendmmsg(fd, messages, count, flags);
 }
 
 EXPORT ssize_t sendfile(int to, int from, off_t *offset, size_t count)

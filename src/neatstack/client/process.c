@@ -147,12 +147,13 @@ void fork_child(void)
 {
     thread_id = 0;
     neat.pid = (pid_t)syscall(SYS_getpid);
-    neat.lock = neat.manager_lock = neat.own_lock = 0;
+    neat.lock = neat.manager_lock = neat.own_lock = neat.rights_lock = 0;
     neat.owed = 0;
     neat.sleepers = 0;
     neat.random = 0;
     while (neat.places)
         place_close_locked(neat.places);
+    rights_forget();
     each_sock(forget_waits);
     each_epoll(forget_sleepers);
     if (!neat.open)

@@ -146,7 +146,7 @@ class Manager:
         self._join(Code.from_data(entries["code"].data), slots, entries["claims"].descriptors[0], ports)
         self.link.adopt(entries.get("process.link"))
         self.replicas.resume(entries, set(self.steering.table()))
-        self.programs.resume(channels)
+        self.programs.resume(channels, [entry for key, entry in entries.items() if key.startswith("passed.")])
         self.link.ask(groups_request(ports))  # what the last manager may not have told
         self.captures.resume(entry for key, entry in entries.items() if key.startswith(CAPTURE))
         self.scaling.resume(entries.get(scaling.KEY))

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from neatstack.control import pages
-from neatstack.control.line import Answer
+from neatstack.control.in_flight import IN_FLIGHT, InFlight, Passed
+from neatstack.control.line import Answer, ReplicaError
 from neatstack.control.lingering import Lingering, is_lingering
 from neatstack.control.ports import Address, Binding, ListenOptions, Ports, Refused
 from neatstack.control.replicas import Replicas, Told
@@ -20,7 +21,7 @@ from neatstack.control.store import Entry, Store
 
 log = logging.getLogger("neat.programs")
 
-MOST_CHANNELS = 256  # NEAT_MAX_CHANNELS
+MOST_CHANNELS = 255  # NEAT_MAX_CHANNELS, without NEAT_IN_FLIGHT
 CLAIM_TIME = 30.0  # seconds that the child of a fork has to say who it is
 COMMANDS_HEAD, COMMANDS_TAIL = 128 // 4, 256 // 4  # 32-bit words of a channel: entries put by the program, and taken
 SHARE_OF_USER = MOST_CHANNELS // 2  # channels that one user other than root may have
@@ -114,7 +115,8 @@ def listen_requests(binding: Binding) -> list[Told]:
     listen.update(asdict(binding.options))
     if binding.v6only:
         listen["v6only"] = True
-    grants = ({"op": "grant", "listener": binding.number, "channel": channel} for channel in sorted(binding.holders))
+    holders = sorted(binding.holders.keys() - {IN_FLIGHT})
+    grants = ({"op": "grant", "listener": binding.number, "channel": channel} for channel in holders)
     return [Told(listen), *(Told(grant) for grant in grants)]
 
 
@@ -146,6 +148,7 @@ class Programs:
         self.by_channel: dict[int, Program] = {}
         self._last = -1  # the channel opened last
         self.lingering = Lingering(store, replicas)
+        self.in_flight = InFlight(store, replicas, self._arrived_nowhere)
         self.on_groups: Callable[[], object] = lambda: None  # a group is joined or left: `ports.groups()`
 
     def __iter__(self) -> Iterator[Program]:
@@ -163,8 +166,15 @@ class Programs:
                 yield bind_request(binding)
                 yield from (Told({"op": "join", "group": str(group)}) for group in binding.groups)
 
-    def resume(self, channels: Iterable[Entry]) -> None:
+    def resume(self, channels: Iterable[Entry], passed: Iterable[Entry] = ()) -> None:
         """A restarted manager has found these in the keeper."""
+        self.in_flight.resume(passed)
+        for binding in self.ports:
+            held = sum(one.binding == binding.number for one in self.in_flight)
+            if held:
+                binding.holders[IN_FLIGHT] = held
+            elif IN_FLIGHT in binding.holders:
+                self._release(IN_FLIGHT, binding, dead=True)
         programs = []
         for entry in channels:
             if is_lingering(entry):
@@ -247,8 +257,76 @@ class Programs:
 
     async def close(self, program: Program, number: int) -> None:
         """The program holds the binding no longer. Raises Refused."""
-        told = self._release(program, self.ports.held(program.channel, number))
+        told = self._release(program.channel, self.ports.held(program.channel, number))
         await self.replicas.answers(told)
+
+    async def pass_on(
+        self, program: Program, number: int, memory: int, replica: int, socket: int
+    ) -> tuple[Passed, int]:
+        """A socket of the program is about to be sent; the receiver's descriptor, to be closed. Raises Refused.
+
+        `number`: its binding, or 0. A connection lives in slot `socket` of the channel `memory` with a `replica`.
+        """
+        memories: dict[int, int] = {}
+        binding = self.ports.held(program.channel, number) if number else None
+        if binding is not None and binding.datagram:
+            memories = self._memories(binding.channel)
+            memory, replica = binding.channel, -1
+            if len(memories) < self.shape.slots:  # its program is dead, and some replica has not run since
+                raise Refused(errno.EOPNOTSUPP)
+        elif replica < self.shape.slots:
+            memories = {slot: fd for slot, fd in self._memories(memory).items() if slot == replica}
+            if not memories or socket >= self.shape.sockets:
+                raise Refused(errno.EBADF)
+        else:
+            replica = -1
+        passed, end = self.in_flight.add(program.uid, number, (memory, replica, socket), memories)
+        try:
+            if binding is not None:
+                await self._hold(IN_FLIGHT, binding)
+            if replica >= 0:
+                await self.in_flight.share(passed, program.channel, IN_FLIGHT)
+        except BaseException as error:
+            os.close(end)
+            raise Refused(errno.EBADF) if isinstance(error, ReplicaError) else error from None
+        return passed, end
+
+    async def receive(self, program: Program, number: int, token: int) -> Passed:
+        """The program has received the socket, and holds it from now on. Raises Refused.
+
+        With a connection it is given memory of whoever sent it, who must be the same user.
+        """
+        passed = self.in_flight.find(number, token)
+        if passed.memories and passed.uid != program.uid:
+            raise Refused(errno.EACCES)
+        if passed.replica >= 0:
+            await self.in_flight.share(passed, IN_FLIGHT, program.channel)
+        if passed.binding and not program.gone:
+            await self._hold(program.channel, self.ports.held(IN_FLIGHT, passed.binding))
+        return passed
+
+    async def _hold(self, channel: int, binding: Binding) -> None:
+        """A program more holds the binding, or holds it once more."""
+        binding.holders[channel] = binding.holders.get(channel, 0) + 1
+        self._store_binding(binding)
+        if binding.datagram:
+            await self.replicas.answers(self.replicas.tell(bind_request(binding)))
+        elif binding.listening and channel != IN_FLIGHT:
+            grant = {"op": "grant", "listener": binding.number, "channel": channel}
+            await self.replicas.answers(self.replicas.tell(Told(grant)))
+
+    def _memories(self, channel: int) -> dict[int, int]:
+        """By slot, those that are there."""
+        program = self.by_channel.get(channel)
+        if program is not None:
+            return dict(enumerate(program.memories))
+        lingering = self.lingering.by_number.get(channel)
+        return lingering.memories if lingering is not None else {}
+
+    def _arrived_nowhere(self, passed: Passed) -> None:
+        """Nobody can receive it any more."""
+        if passed.binding and IN_FLIGHT in self.ports.bindings[passed.binding].holders:
+            self._release(IN_FLIGHT, self.ports.bindings[passed.binding])
 
     def forget(self, program: Program) -> None:
         """The program is gone: its connections are reset, its bindings released, its memory freed."""
@@ -263,7 +341,7 @@ class Programs:
         program.unmap()
         del self.by_channel[program.channel]
         for binding in self.ports.of(program.channel):
-            self._release(program, binding)
+            self._release(program.channel, binding, dead=True)
         self.lingering.add(program.channel, program.doorbell, program.memories)
         if program.pidfd >= 0:
             os.close(program.pidfd)
@@ -320,19 +398,20 @@ class Programs:
     def _expect_claim(self, program: Program) -> None:
         program.expiry = asyncio.get_running_loop().call_later(CLAIM_TIME, self.forget, program)
 
-    def _release(self, program: Program, binding: Binding) -> list[Answer]:
-        """The program gives up a binding; the last one takes it away."""
-        self.ports.release(program.channel, binding.number, dead=program.gone)
-        if program.channel in binding.holders:
+    def _release(self, channel: int, binding: Binding, *, dead: bool = False) -> list[Answer]:
+        """A program gives up a binding; the last one takes it away."""
+        self.ports.release(channel, binding.number, dead=dead)
+        if channel in binding.holders:
             self._store_binding(binding)
             return []
         which = {"binding" if binding.datagram else "listener": binding.number}
         if binding.holders:
-            request = {"op": "release" if binding.datagram else "revoke", **which, "channel": program.channel}
+            request = {"op": "release" if binding.datagram else "revoke", **which, "channel": channel}
         else:
             request = {"op": "unbind" if binding.datagram else "unlisten", **which}
         # replicas first: a manager that dies in between finds the binding still stored, and releases it again
-        told = self.replicas.tell(Told(request)) if binding.told else []
+        granted = channel != IN_FLIGHT or binding.datagram or not binding.holders
+        told = self.replicas.tell(Told(request)) if binding.told and granted else []
         if not binding.holders:
             told += self.replicas.tell(*(Told({"op": "leave", "group": str(group)}) for group in binding.groups))
             if binding.groups:

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address
 
-from neatstack.control import pages
+from neatstack.control import messages, pages
 from neatstack.control.ports import Address, ListenOptions, Refused
 from neatstack.control.programs import Peer, Program, Programs
 from neatstack.control.replicas import ReplicaError
 
 log = logging.getLogger("neat.requests")
 
-REQUEST = struct.Struct("=4IQ16s2sHIHBBIB7x")  # struct neat_request
+REQUEST = struct.Struct("=4IQ16s2sHIHBBIBBHI")  # struct neat_request
 REPLY = struct.Struct("=4IQ16s2s2xI16x")  # struct neat_reply
 CREDENTIALS = struct.Struct("=3i")  # struct ucred
 MOST_CONNECTIONS = 1024
@@ -41,6 +41,8 @@ class Op(IntEnum):
     CLOSE = 7
     JOIN = 8
     LEAVE = 9
+    PASS = 10
+    RECEIVE = 11
 
 
 class BindFlag(IntFlag):
@@ -65,6 +67,7 @@ class Request:
     flags: int
     backlog: int
     options: ListenOptions = ListenOptions()
+    place: tuple[int, int, int] = 0, 0, 0  # replica, memory, socket
 
     @classmethod
     def parse(cls, data: bytes) -> "Request":
@@ -83,7 +86,8 @@ class Request:
             int.from_bytes(port, "big"),
             flags,
             backlog,
-            ListenOptions(*options),
+            ListenOptions(*options[:-3]),
+            tuple(options[-3:]),
         )
 
 
@@ -99,6 +103,7 @@ class Reply:
     port: int = 0
     replicas: int = 0
     descriptors: tuple[int, ...] = ()
+    given: tuple[int, ...] = ()  # further ones, which are closed once they are sent
 
     def pack(self) -> bytes:
         return REPLY.pack(
@@ -155,10 +160,12 @@ class Connection:
             log.exception("request of pid %d failed", self.peer.pid)
             reply = Reply(error=errno.EIO)
         try:
-            socket.send_fds(self.sock, [reply.pack()], reply.descriptors)
+            socket.send_fds(self.sock, [reply.pack()], reply.descriptors + reply.given)
         except OSError:  # gone, or it does not read its replies
             self.close()
             return
+        finally:
+            messages.close(list(reply.given))
         self._loop.add_reader(self.sock, self._readable)
 
     async def _handle(self, request: Request) -> Reply:
@@ -199,14 +206,22 @@ class Connection:
             case Op.JOIN | Op.LEAVE:
                 await programs.join(program, request.binding, request.address, leave=request.op == Op.LEAVE)
                 return Reply()
+            case Op.PASS:
+                replica, memory, place = request.place
+                passed, end = await programs.pass_on(program, request.binding, memory, replica, place)
+                return Reply(binding=passed.number, token=passed.token, descriptors=(passed.end,), given=(end,))
+            case Op.RECEIVE:
+                passed = await programs.receive(program, request.binding, request.token)
+                return Reply(channel=passed.memory, descriptors=tuple(passed.memories.values()))
         raise Refused(errno.EINVAL)
 
     def _authentic(self, request: Request) -> Program:
-        """The program of this connection, if the request speaks for it. ABANDON names the child's channel and token."""
+        """The program of this connection, if the request speaks for it. ABANDON and RECEIVE name something else."""
         program = self.program
         if program is None or program.gone:
             raise Refused(errno.EPERM)
-        if request.op != Op.ABANDON and (request.channel, request.token) != (program.channel, program.token):
+        itself = (request.channel, request.token) == (program.channel, program.token)
+        if not itself and request.op not in (Op.ABANDON, Op.RECEIVE):
             raise Refused(errno.EPERM)
         return program
 

@@ -13,8 +13,9 @@ from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
 from cython.cimports.neatstack.dataplane.adopt import ADOPT_ALL, ADOPT_NOTHING, Adoption, Manner, Order
 from cython.cimports.neatstack.dataplane.channel.atomic import load32, store_release
-from cython.cimports.neatstack.dataplane.channel.channel import any_bit
+from cython.cimports.neatstack.dataplane.channel.channel import any_bit, clear_bit, set_bit
 from cython.cimports.neatstack.dataplane.channel.hold import rebuild_holds, restore_hold
+from cython.cimports.neatstack.dataplane.channel.layout import NEAT_IN_FLIGHT
 from cython.cimports.neatstack.dataplane.channel.slot import free_retired
 from cython.cimports.neatstack.dataplane.driver.device import Frame
 from cython.cimports.neatstack.dataplane.driver.inbox import kept_frame
@@ -75,6 +76,7 @@ def adopt(s: cython.pointer[Stack], manner: Manner, result: cython.pointer[Adopt
     if memory == cython.NULL:
         return -ENOMEM
     memset(result, 0, cython.sizeof(Adoption))
+    set_bit(s.live, NEAT_IN_FLIGHT)  # the manager says it of each socket that is not any more
     if manner == ADOPT_ALL:
         in_hand = 0  # nothing was wrong with it
     elif s.region.inbox.done < s.region.inbox.count:
@@ -90,6 +92,7 @@ def adopt(s: cython.pointer[Stack], manner: Manner, result: cython.pointer[Adopt
     for i in range(count):
         settle(s, todo[i], none or todo[i] == in_hand, result)
         commit(s)
+    clear_bit(s.live, NEAT_IN_FLIGHT)
     free(memory)
     again(s)
     return 0

@@ -56,20 +56,13 @@ from cython.cimports.neatstack.dataplane.journal import (
     checksum_of_view,
     commit,
 )
+from cython.cimports.neatstack.dataplane.socket import programs
 from cython.cimports.neatstack.dataplane.socket.accept import destroy_queues, init_queues
 from cython.cimports.neatstack.dataplane.socket.datagrams import (
     bind_datagrams,
     hold_datagrams,
     release_datagrams,
     unbind_datagrams,
-)
-from cython.cimports.neatstack.dataplane.socket.programs import (
-    drop,
-    end_listener,
-    evict,
-    grant,
-    inherit_all,
-    revoke,
 )
 from cython.cimports.neatstack.dataplane.stack import (
     CAPTURES,
@@ -395,7 +388,7 @@ class Engine:
         self.s.listeners_guard = 0
         s: cython.pointer[Stack] = self.s
         if 0 <= number < MAX_CHANNELS and s.channels[number].memory != cython.NULL and s.channels[number].gone:
-            evict(s, number)
+            programs.evict(s, number)
             self.forget(number)
         at: cython.p_void = pointer_to(memory, 0, True)
         view: object = memoryview(memory)
@@ -404,13 +397,13 @@ class Engine:
         if gone:
             deactivate(s, number)
         if inherit is not None:
-            inherit_all(s, number, inherit)
+            programs.inherit_all(s, number, inherit)
             commit(s)
 
     def drop_channel(self, number: int) -> bool:
         """The program is dead. True: connections still use its memory. ValueError: no such channel."""
         self.s.listeners_guard = 0
-        check(drop(self.s, number), f"channel {number}")
+        check(programs.drop(self.s, number), f"channel {number}")
         commit(self.s)
         return self.s.channels[number].bound != 0
 
@@ -476,18 +469,28 @@ class Engine:
     def unlisten(self, number: int) -> None:
         """Stop, and reset what no program has taken. ValueError: no such listener."""
         self.s.listeners_guard = 0
-        check(end_listener(self.s, number), f"listener {number}")
+        check(programs.end_listener(self.s, number), f"listener {number}")
         commit(self.s)
 
     def grant(self, number: int, channel: int) -> None:
         """The program may take the listener's connections. ValueError: no such listener or channel."""
         self.s.listeners_guard = 0
-        check(grant(self.s, number, channel), f"listener {number}, channel {channel}")
+        check(programs.grant(self.s, number, channel), f"listener {number}, channel {channel}")
 
     def revoke(self, number: int, channel: int) -> None:
         """The program may no longer take the listener's connections. ValueError: no such listener or channel."""
         self.s.listeners_guard = 0
-        check(revoke(self.s, number, channel), f"listener {number}, channel {channel}")
+        check(programs.revoke(self.s, number, channel), f"listener {number}, channel {channel}")
+        commit(self.s)
+
+    def hold(self, channel: int, socket: int, holder: int, other: int) -> None:
+        """The `other` holds what `holder` holds: a connection in a slot of `channel`. ValueError: it does not."""
+        check(programs.hold(self.s, channel, socket, holder, other), f"channel {channel}, socket {socket}")
+        commit(self.s)
+
+    def let_go(self, channel: int, socket: int) -> None:
+        """It is on its way to nobody any more. ValueError: no such channel."""
+        check(programs.end_flight(self.s, channel, socket), f"channel {channel}, socket {socket}")
         commit(self.s)
 
     # ---- captures ----

@@ -52,7 +52,7 @@ from neatstack.dataplane.version import VERSION, state
 LISTEN_OPTIONS = ("mss", "defer", "syn_retries", "fastopen", "congestion", "v6only")
 OF_REPLICAS = frozenset((
     *("channel", "drop", "listen", "unlisten", "grant", "revoke", "bind", "release", "unbind", "join", "leave"),
-    *("run", "settle", "fault", "capture", "uncapture"),
+    *("run", "settle", "fault", "capture", "uncapture", "hold", "let_go"),
 ))  # fmt: skip
 DESCRIPTORS = ("control", "stack_page", "neighbours")
 STRIKES = {
@@ -361,6 +361,10 @@ class Replica:
                 engine.grant(message["listener"], message["channel"])
             case "revoke":
                 engine.revoke(message["listener"], message["channel"])
+            case "hold":
+                engine.hold(message["channel"], message["socket"], message["holder"], message["other"])
+            case "let_go":
+                engine.let_go(message["channel"], message["socket"])
             case "capture":
                 engine.add_capture(message["capture"], Mapping(fds[0]))
             case "uncapture":

@@ -18,7 +18,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import Tcb
 from neatstack import __version__ as VERSION
 from neatstack.dataplane.channel.region import region_size
 
-PROTOCOL = 2  # of what manager and replica tell each other (docs/architecture.md)
+PROTOCOL = 3  # of what manager and replica tell each other (docs/architecture.md)
 
 
 def state() -> dict:

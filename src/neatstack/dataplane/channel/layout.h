@@ -17,7 +17,8 @@
 #define NEAT_MAGIC 0x5441454eu /* "NEAT" */
 #define NEAT_LAYOUT_VERSION 15u
 #define NEAT_MAX_REPLICAS 16
-#define NEAT_MAX_CHANNELS 256 /* programs at one time; a program has the same channel number in every replica */
+#define NEAT_MAX_CHANNELS 256 /* programs at one time, and one; a program has the same channel number in every replica */
+#define NEAT_IN_FLIGHT 255 /* no program's channel: it holds the sockets that are on their way from program to program */
 #define NEAT_MAX_ADDRESSES 8  /* of the stack */
 #define NEAT_MAX_ROUTES 64
 #define NEAT_NO_FIN_WAIT 255
@@ -399,6 +400,12 @@ enum neat_request_op {
     NEAT_REQUEST_CLOSE = 7,  /* binding: this program no longer holds it */
     NEAT_REQUEST_JOIN = 8,   /* binding of a UDP socket, address of a group: it receives what is sent there */
     NEAT_REQUEST_LEAVE = 9,  /* the same: no longer */
+    NEAT_REQUEST_PASS = 10,  /* before sendmsg(): a socket is on its way, and is held until every copy of the second descriptor
+                                is closed. binding (0: none); of a connection memory, replica, socket. Reply: number as
+                                binding, token; descriptors: both ends of a SOCK_SEQPACKET pair, the second for the receiver */
+    NEAT_REQUEST_RECEIVE = 11, /* (number as binding, token) of such a reply: this program holds that socket too. Reply:
+                                the channel that it lives in; descriptors: that channel's memfd with the replica; of UDP
+                                with every one, in order; of neither none */
 };
 
 enum neat_bind_flag { NEAT_BIND_REUSEADDR = 1, NEAT_BIND_REUSEPORT = 2, NEAT_BIND_DATAGRAM = 4, NEAT_BIND_V6ONLY = 8 };
@@ -417,8 +424,9 @@ struct neat_request {
     uint8_t syn_retries;  /* TCP_SYNCNT; 0: default */
     uint32_t fastopen;    /* TCP_FASTOPEN: most connections at one time that have brought text and are half open; 0: none */
     uint8_t congestion;   /* TCP_CONGESTION */
-    uint8_t pad0[3];
-    uint32_t pad;
+    uint8_t replica;      /* PASS: where the connection is; NEAT_MAX_REPLICAS: there is none */
+    uint16_t memory;      /* the channel whose memory it lives in */
+    uint32_t socket;      /* its slot there */
 };
 NEAT_SIZE(struct neat_request, 64);
 

@@ -10,6 +10,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         NEAT_LAYOUT_VERSION
         NEAT_MAX_REPLICAS
         NEAT_MAX_CHANNELS
+        NEAT_IN_FLIGHT
         NEAT_BUCKETS
         NEAT_NO_FIN_WAIT
         NEAT_PATHS

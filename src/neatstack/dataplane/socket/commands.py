@@ -401,9 +401,6 @@ def withdraw(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     requeue(s, i)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def detach(s: cython.pointer[Stack], program: uint32_t, i: uint32_t) -> cython.void:
     """A program has closed its last descriptor of the socket of TCB i. What it sent before that still counts."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])

@@ -9,9 +9,10 @@ from cython.cimports.libc.errno import ECONNRESET, EINVAL
 from cython.cimports.libc.stdint import uint32_t
 from cython.cimports.libc.string import memset
 from cython.cimports.neatstack.dataplane.channel.channel import any_bit, clear_bit, deactivate, holds_bit, set_bit
+from cython.cimports.neatstack.dataplane.channel.layout import NEAT_IN_FLIGHT
 from cython.cimports.neatstack.dataplane.journal import commit, touch
 from cython.cimports.neatstack.dataplane.socket.accept import empty_queue, give_up, requeue, unpost_all
-from cython.cimports.neatstack.dataplane.socket.commands import take_commands
+from cython.cimports.neatstack.dataplane.socket.commands import detach, take_commands
 from cython.cimports.neatstack.dataplane.socket.datagrams import drop_endpoints, evict_endpoints, inherit_endpoints
 from cython.cimports.neatstack.dataplane.socket.slots import unbind_slot
 from cython.cimports.neatstack.dataplane.stack import (
@@ -42,7 +43,7 @@ def in_use(s: cython.pointer[Stack], channel: uint32_t) -> cython.bint:
 @cython.inline
 def settle(s: cython.pointer[Stack], channel: uint32_t) -> cython.void:
     """Take all commands that the program has given so far."""
-    if not s.channels[channel].gone:
+    if in_use(s, channel) and not s.channels[channel].gone:
         take_commands(s, channel, s.channels[channel].header.entries)
 
 
@@ -84,6 +85,47 @@ def inherit_sockets(s: cython.pointer[Stack], memory: uint32_t, channel: uint32_
             touch(s, i)
             set_bit(s.tcbs[i].holders, channel)
             s.views[i].event_at = 0
+
+
+# ---- SCM_RIGHTS ----
+
+
+def hold(
+    s: cython.pointer[Stack], channel: uint32_t, socket: uint32_t, holder: uint32_t, other: uint32_t
+) -> cython.int:
+    """What `holder` holds, a socket in the memory of `channel`, the `other` holds too. 0, or -EINVAL: it does not.
+
+    A slot whose connection has failed at once is nobody's but the program's whose memory it is.
+    """
+    if not in_use(s, channel) or socket >= s.channels[channel].header.sockets:
+        return -EINVAL
+    if holder >= MAX_CHANNELS or other >= MAX_CHANNELS:
+        return -EINVAL
+    if other != NEAT_IN_FLIGHT and (not in_use(s, other) or s.channels[other].gone):
+        return -EINVAL
+    settle(s, holder)
+    settle(s, other)
+    i: uint32_t = s.channels[channel].tcb_of[socket]
+    if not i:
+        return 0 if holder == channel or holder == NEAT_IN_FLIGHT else -EINVAL
+    if not holds_bit(s.tcbs[i].holders, holder) or s.views[i].untaken:
+        return -EINVAL
+    touch(s, i)
+    set_bit(s.tcbs[i].holders, other)
+    set_bit(s.channels[other].inherited, channel)
+    s.views[i].event_at = 0
+    return 0
+
+
+def end_flight(s: cython.pointer[Stack], channel: uint32_t, socket: uint32_t) -> cython.int:
+    """The socket is on its way to nobody any more. 0, or -EINVAL: no such channel."""
+    if not in_use(s, channel) or socket >= s.channels[channel].header.sockets:
+        return -EINVAL
+    i: uint32_t = s.channels[channel].tcb_of[socket]
+    if i and holds_bit(s.tcbs[i].holders, NEAT_IN_FLIGHT):
+        touch(s, i)
+        detach(s, NEAT_IN_FLIGHT, i)
+    return 0
 
 
 # ---- death ----
