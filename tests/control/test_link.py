@@ -198,17 +198,19 @@ def test_defends_its_address(wire: Wire, capsys: pytest.CaptureFixture[str]) -> 
     assert wire.arp(frames.REQUEST, OTHER, ADDRESS, bytes(6), ADDRESS) == []
 
 
-@pytest.mark.rfc("1122:echo")
-def test_answers_ping(wire: Wire) -> None:
-    (frame,) = wire.deliver(echo())
+@pytest.mark.rfc("1122:echo", "792:echo", "792:checksum", "792:service")
+@pytest.mark.parametrize("size", [56, 55, 0])
+def test_answers_ping(wire: Wire, size: int) -> None:
+    asked = echo(size=size)
+    (frame,) = wire.deliver(asked)
     assert frame[:12] == PEER + OURS
     assert frame[26:34] == ADDRESS + HOST
-    assert frame[34] == frames.ECHO_REPLY
+    assert frame[34:36] == bytes((frames.ECHO_REPLY, 0)) and frame[15] == 0
     assert frames.checksum(frame[14:34]) == frames.checksum(frame[34:]) == 0
-    assert frame[42:] == bytes(range(56))
+    assert frame[38:] == asked[len(frames.VNET) + 38 :]  # identifier, sequence number, data
 
 
-@pytest.mark.rfc("1122:echo-group")
+@pytest.mark.rfc("1122:echo-group", "792:checksum")
 @pytest.mark.parametrize("frame", [
     echo(destination=THIRD), echo(source=bytes(4)), echo(source=b"\xff" * 4), echo(source=ADDRESS),
     echo(kind=frames.ECHO_REPLY), echo()[:-1], echo()[:40], echo()[:-2] + b"zz", frames.VNET, b"",
@@ -284,7 +286,7 @@ def test_other_protocols_are_unreachable(wire: Wire) -> None:
     assert len(wire.deliver(datagram(132, place=0x2000))) == 1
 
 
-@pytest.mark.rfc("1122:no-error-about-error")
+@pytest.mark.rfc("1122:no-error-about-error", "792:error-about-icmp", "792:error-first")
 @pytest.mark.parametrize("frame", [
     datagram(132, place=5), datagram(2), datagram(6, b"x"), datagram(132, destination=b"\xe0\0\0\1"),
     datagram(132, destination=THIRD), datagram(1, b"\3\3" + bytes(40)), datagram(1, b"\xff\3" + bytes(40)),

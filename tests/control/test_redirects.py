@@ -48,7 +48,7 @@ def told(wire: Any) -> list[dict[str, str]]:
     return wire.told  # type: ignore[no-any-return]
 
 
-@pytest.mark.rfc("1122:redirect")
+@pytest.mark.rfc("1122:redirect", "792:redirect")
 @pytest.mark.parametrize("code", range(4))
 def test_a_redirect_changes_the_way_to_a_host(wire: Wire, code: int) -> None:
     """RFC 1122 section 3.3.1.2: one for a network is taken for its host alone."""

@@ -145,7 +145,9 @@ def test_no_error_about_an_error():
     assert lab.drops("reassembly_time") == 1 and not lab.other_frames
 
 
-@pytest.mark.rfc("1122:reassembly-timeout", "1122:time-exceeded-reassembly", "792:time-exceeded-reassembly")
+@pytest.mark.rfc(
+    "1122:reassembly-timeout", "1122:time-exceeded-reassembly", "792:time-exceeded-reassembly", "792:reassembly-discard"
+)
 @pytest.mark.parametrize("came", [0, 1, 2])
 def test_what_is_not_complete_after_a_minute_is_given_up(came):
     """Time exceeded, code 1, if the first fragment was there (RFC 792)."""

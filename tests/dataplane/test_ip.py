@@ -95,7 +95,7 @@ def test_other_versions(lab, c, version):
     refused(lab, c, ethernet(ip(c, version=version)), "ip_header")
 
 
-@pytest.mark.rfc("791:header")
+@pytest.mark.rfc("791:header", "792:parameter-discard")
 @pytest.mark.parametrize("words", [0, 1, 4, 15])
 def test_header_lengths_that_cannot_be(lab, c, words):
     packet = bytearray(ip(c))

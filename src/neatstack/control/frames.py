@@ -78,7 +78,7 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-# rfc: 1122:echo mask information echo-group
+# rfc: 1122:echo mask information echo-group, 792:echo checksum service
 def answer_echo(packet: bytes, ttl: int) -> bytes | None:
     """The packet of an echo reply (RFC 1122 section 3.2.2.6) to one of an echo request for us; else None."""
     message = packet[(packet[0] & 15) * 4 :]
@@ -87,6 +87,7 @@ def answer_echo(packet: bytes, ttl: int) -> bytes | None:
     return icmp_packet(packet[16:20], packet[12:16], reply_to(message), ttl)
 
 
+# rfc: 792:redirect
 def parse_redirect(packet: bytes) -> tuple[bytes, bytes] | None:
     """Of the packet of an ICMP message to us: where a packet of ours was to go, and who takes such ones (RFC 792)."""
     message = packet[(packet[0] & 15) * 4 :]

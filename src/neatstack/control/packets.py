@@ -50,7 +50,7 @@ class Packets:
         self._errors = Limit(errors)
         self._reassembler = Reassembler(secrets.token_bytes(16))
 
-    # rfc: 1122:echo-whole protocol-unreachable
+    # rfc: 1122:echo-whole protocol-unreachable, 792:unreachable-sent
     def whole(self, frame: bytes) -> bytes | None:
         """The frame of a whole ICMP packet that this one is, or makes complete; None: nothing to be answered."""
         packet = frames.parse_ip(frame, self.mac, self.address)
@@ -66,7 +66,7 @@ class Packets:
         made = self._reassembler.take(packet, now_ns())
         return None if made is None else frame[: frames.ETHERNET.size] + made
 
-    # rfc: 1122:time-exceeded-reassembly
+    # rfc: 1122:time-exceeded-reassembly, 792:reassembly-discard
     def run_timers(self) -> float | None:
         """Give up datagrams that are not complete in time; seconds until there is the next such."""
         now = now_ns()
@@ -75,7 +75,7 @@ class Packets:
         deadline = self._reassembler.deadline()
         return None if deadline is None else (deadline - now) / 1e9
 
-    # rfc: 1122:no-error-about-error error-quotes
+    # rfc: 1122:no-error-about-error error-quotes, 792:error-about-icmp error-first unused
     def _error(self, kind: int, code: int, packet: bytes) -> None:
         """Tell the source; never about an error (RFC 1122 section 3.2.2)."""
         header = (packet[0] & 15) * 4

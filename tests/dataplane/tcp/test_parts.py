@@ -141,7 +141,7 @@ def test_an_unused_window_does_not_grow():
     assert window_after(1000, [("grow", 1000, 1000)] * 100)["cwnd"] == 10_000
 
 
-@pytest.mark.rfc("5681:3.1-LOSS-WINDOW", "5681:3.1-SSTHRESH")
+@pytest.mark.rfc("5681:3.1-LOSS-WINDOW", "5681:3.1-SSTHRESH", "5681:3.1-REDUCED")
 def test_reduction_never_goes_below_two_segments():
     assert window_after(1000, [("reduce", 1000)])["ssthresh"] == 2000
     state = window_after(1000, [("timed_out", 1000)])

@@ -22,7 +22,7 @@ def flight(lab: Lab, segments: int) -> Connection:
     return c
 
 
-@pytest.mark.rfc("5681:3.2-FAST-RETRANSMIT", "5681:3.2-RETRANSMIT")
+@pytest.mark.rfc("5681:3.2-FAST-RETRANSMIT", "5681:3.2-RETRANSMIT", "5681:2-DUPLICATE", "5681:3.1-REDUCED")
 def test_three_duplicate_acks_retransmit_the_lost_segment():
     """RFC 5681 section 3.2, step 2: not after two."""
     lab = Lab()
@@ -83,7 +83,7 @@ def test_a_full_acknowledgment_ends_recovery():
     assert c.receives(), "and sending goes on"
 
 
-@pytest.mark.rfc("6582:3.2-3-PARTIAL")
+@pytest.mark.rfc("6582:3.2-3-PARTIAL", "5681:4.3-ADVANCED")
 def test_a_partial_acknowledgment_retransmits_the_next_hole():
     """RFC 6582 section 3.2, step 3: without waiting for three more duplicates."""
     lab = Lab()
@@ -115,6 +115,7 @@ def test_recovery_is_entered_once_for_a_window():
     assert [s.seq for s in c.receives()].count(una) == 1
 
 
+@pytest.mark.rfc("5681:2-DUPLICATE")
 def test_what_is_no_duplicate_ack():
     """RFC 5681 section 2: with data, with another window, or with nothing in flight, an ACK is no duplicate."""
     lab = Lab()

@@ -14,7 +14,7 @@ def gaps(moments: list[float]) -> list[float]:
     return [b - a for a, b in itertools.pairwise(moments)]
 
 
-@pytest.mark.rfc("9293:MUST-19", "6298:5.4", "6298:5.5", "6298:5.6", "6298:5-EARLY")
+@pytest.mark.rfc("9293:MUST-19", "6298:5.4", "6298:5.5", "6298:5.6", "6298:5-EARLY", "6298:1-AGGRESSIVE")
 @pytest.mark.rfc("6298:5.1")
 def test_unacknowledged_data_is_sent_again_with_doubling_gaps():
     """Section 5: (5.4) the earliest segment, (5.5) the timeout doubled."""

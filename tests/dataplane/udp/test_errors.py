@@ -21,7 +21,7 @@ from tests.support.packet import (
 )
 
 
-@pytest.mark.rfc("1122:port-unreachable", "1122:error-quotes")
+@pytest.mark.rfc("1122:port-unreachable", "1122:error-quotes", "792:unused", "792:quoted", "792:unreachable-sent")
 def test_a_closed_port_is_unreachable():
     lab = Lab()
     lab.inject_datagram(bytes(range(200)), 99, peer_port=4444)
@@ -112,6 +112,7 @@ def reports(lab: Lab, kind: int, code: int, quoted: bytes, *, rest: int = 0, dam
     "1122:time-exceeded",
     "1122:parameter",
     "1122:udp-errors",
+    "792:unreachable",
 )
 @pytest.mark.parametrize(("kind", "code", "number", "final"), [
     (3, 0, errno.ENETUNREACH, False), (3, 1, errno.EHOSTUNREACH, False), (3, 2, errno.ENOPROTOOPT, True),

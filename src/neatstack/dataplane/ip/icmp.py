@@ -33,6 +33,7 @@ SECOND = cython.declare(uint32_t, 1000000000)  # ns
 
 
 # rfc: 1122:errors-told icmp-unknown unreachable-told time-exceeded parameter redirect-ignored quench-ignored
+# rfc: 792:checksum quoted unreachable
 def error_arrives(
     s: cython.pointer[Stack], packet: cython.pointer[cython.const[uint8_t]], length: uint32_t
 ) -> cython.void:
@@ -85,7 +86,7 @@ def may_send(s: cython.pointer[Stack]) -> cython.bint:
     return s.errors_sent <= s.page.icmp_errors
 
 
-# rfc: 1122:no-error-about-error error-quotes error-tos reply-source
+# rfc: 1122:no-error-about-error error-quotes error-tos reply-source, 792:error-about-icmp unused quoted
 def send_error(
     s: cython.pointer[Stack],
     packet: cython.pointer[cython.const[uint8_t]],

@@ -123,7 +123,7 @@ def loopback_arrives(s: cython.pointer[Stack], frame: cython.pointer[Frame]) -> 
         datagram_arrives(s, packet, header, length, True, True)
 
 
-# rfc: 9293:MUST-50, 1122:version checksum ttl-short options-unknown, 791:header total-length
+# rfc: 9293:MUST-50, 1122:version checksum ttl-short options-unknown, 791:header total-length, 792:parameter-discard
 @cython.cfunc
 @cython.inline
 @cython.nogil

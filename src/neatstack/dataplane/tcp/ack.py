@@ -111,7 +111,7 @@ def take(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const
             s.boards[i].dsack = 0
 
 
-# rfc: 6675:2-DUPACK, 5681:3.2-LIMITED-SACK
+# rfc: 6675:2-DUPACK, 5681:3.2-LIMITED-SACK 2-DUPLICATE
 @cython.cfunc
 @cython.inline
 @cython.nogil
@@ -150,6 +150,7 @@ def take_selected(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cyt
     return blocks
 
 
+# rfc: 5681:2-DUPLICATE
 @cython.cfunc
 @cython.inline
 @cython.nogil

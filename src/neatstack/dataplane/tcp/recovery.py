@@ -59,7 +59,7 @@ def enter(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
 
 
 # rfc: 2018:5.1-CONGESTION, 6675:5-RECOVERY 5.1-MUST-1 5-ENTER 5-HALF 5-FIRST, 5681:3.2-FAST-RETRANSMIT 3.2-RETRANSMIT
-# rfc: 5681:4.3-TWICE, 8985:7.1
+# rfc: 5681:4.3-TWICE 4.3-ADVANCED, 8985:7.1
 def lost(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Something on the board was found to be lost (RFC 6675 section 5, step 4): recovery begins, if it has not.
 

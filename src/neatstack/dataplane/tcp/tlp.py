@@ -36,7 +36,7 @@ MAX_ACK_DELAY = cython.declare(uint64_t, 200)  # ms: TLP.max_ack_delay, of a pee
 LEAST = cython.declare(uint64_t, 10)  # ms: shorter probes would race with what a busy peer takes to answer
 
 
-# rfc: 6298:5.1 5.3 5-EARLY
+# rfc: 6298:5.1 5.3 5-EARLY 1-AGGRESSIVE
 def restart(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """RFC 6298 (5.1) and (5.3): a whole RTO from now on, for what is outstanding."""
     s.views[i].rto_at = s.now + retransmission_timeout(s, i)
