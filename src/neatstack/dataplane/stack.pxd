@@ -16,7 +16,8 @@ from neatstack.dataplane.tcp.tcb cimport Range, Tcb
 cdef enum:
     MAX_CHANNELS = 256
     MAX_LISTENERS = 1024
-    HOLD_SIZE = 4096         # bytes of receive buffer of a connection that no program has been given yet
+    HOLD_SIZE = 16384        # bytes of receive buffer of a connection that no program has been given yet: a peer's first ten
+                             # segments, all that it may send before it hears from us (RFC 6928)
     HOLD_BUFFERS = 4096
     WHEEL_LEVELS = 4
     WHEEL_SLOTS = 256

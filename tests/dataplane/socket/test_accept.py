@@ -1,8 +1,12 @@
 """Who gets a connection: posted slots, several programs on one listener, held connections, slots asked back."""
 
 import errno
+import mmap
 import os
 
+import pytest
+
+from neatstack.dataplane.channel.region import region_size
 from tests.support.lab import PEER_MAC, STACK_MAC, Connection, Lab
 from tests.support.layout import neat
 from tests.support.packet import build
@@ -164,6 +168,21 @@ def test_a_held_connection_that_ends_is_still_given():
     socket = lab.program.accept(listener)
     assert socket.recv() == b"bye"
     assert socket.eof
+
+
+@pytest.mark.parametrize("place", [0, 10])
+def test_what_waits_and_was_damaged_is_not_given_out(place: int):
+    region = mmap.mmap(-1, region_size(64))
+    lab = Lab(region=region, max_tcbs=64)
+    listener = lab.listening(80, post=0)
+    c = peer_opens(lab)
+    c.sends(data=b"ten bytes, ")
+    region[region.find(b"ten bytes, ") + place] ^= 1
+    lab.program.post(listener)
+    lab.run()
+    assert lab.program.accept(listener) is None
+    assert "R" in c.receives()[-1].flags
+    assert lab.engine.listeners()[0]["waiting"] == 0
 
 
 def reset_after(lab: Lab, text: bytes = b"") -> Connection:

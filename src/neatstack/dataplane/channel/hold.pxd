@@ -9,7 +9,8 @@ cdef void destroy_holds(Stack *s) noexcept nogil
 cdef bint hold(Stack *s, uint32_t i) noexcept nogil          # True: TCB i has a receive buffer
 cdef bint restore_hold(Stack *s, uint32_t i, uint8_t *used) noexcept nogil   # False: it is another's
 cdef void rebuild_holds(Stack *s, const uint8_t *used) noexcept nogil
-cdef uint32_t checksum_of_hold(const View *v) noexcept nogil    # of all of the buffer
+cdef uint32_t waiting_bytes(const Stack *s, uint32_t i) noexcept nogil
+cdef uint32_t checksum_of_hold(const Stack *s, uint32_t i) noexcept nogil    # of what waits in the buffer
 cdef void release_hold(Stack *s, uint32_t i) noexcept nogil  # TCB i has none any more
 
 cdef inline bint can_hold(Stack *s) noexcept nogil:

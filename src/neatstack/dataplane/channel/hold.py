@@ -8,6 +8,8 @@ import cython
 from cython.cimports.libc.errno import ENOMEM
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
+from cython.cimports.libc.string import memcpy
+from cython.cimports.neatstack.dataplane.channel.buffers import rx_head
 from cython.cimports.neatstack.dataplane.stack import HOLD_BUFFERS, HOLD_SIZE, Stack, View
 from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_DETACHED, TCB_HELD, Tcb
 from cython.cimports.neatstack.dataplane.wire.crc import checksum
@@ -58,9 +60,25 @@ def point_to(s: cython.pointer[Stack], v: cython.pointer[View], number: uint32_t
     v.rx_tail = 0
 
 
-def checksum_of_hold(v: cython.pointer[cython.const[View]]) -> uint32_t:
+def waiting_bytes(s: cython.pointer[cython.const[Stack]], i: uint32_t) -> uint32_t:
+    """From the first byte to the last that has come, with the gaps between.
+
+    Nothing was read: accept() has not returned it.
+    """
+    t: cython.pointer[cython.const[Tcb]] = cython.address(s.tcbs[i])
+    length: uint32_t = rx_head(t)
+    if t.rcv.ranges:
+        length = t.late.range[t.rcv.ranges - 1].right - (t.rcv.irs + 1)
+    return length if length <= s.views[i].rx_size else 0
+
+
+def checksum_of_hold(s: cython.pointer[cython.const[Stack]], i: uint32_t) -> uint32_t:
     """What waits there is acknowledged, and in no ring that its program could look after: it must not change."""
-    halves: uint64_t = checksum(v.rx, HOLD_SIZE)
+    rx: cython.pointer[cython.const[uint8_t]] = s.views[i].rx
+    length: uint32_t = waiting_bytes(s, i)
+    last: uint64_t = 0  # fewer than 8 bytes: what follows them may be what a death has left there
+    memcpy(cython.address(last), rx + (length & ~7), length & 7)
+    halves: uint64_t = checksum(rx, length & ~7) ^ checksum(cython.address(last), 8)
     return cython.cast(uint32_t, halves ^ halves >> 32)
 
 

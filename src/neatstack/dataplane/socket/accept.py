@@ -12,9 +12,14 @@ from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.neatstack.dataplane.channel.atomic import load32, store8_release, store_release, trailing_zeros
-from cython.cimports.neatstack.dataplane.channel.buffers import rx_head
 from cython.cimports.neatstack.dataplane.channel.channel import clear_bit, holds_bit, rx_ring, set_bit
-from cython.cimports.neatstack.dataplane.channel.hold import can_hold, checksum_of_hold, hold, release_hold
+from cython.cimports.neatstack.dataplane.channel.hold import (
+    can_hold,
+    checksum_of_hold,
+    hold,
+    release_hold,
+    waiting_bytes,
+)
 from cython.cimports.neatstack.dataplane.channel.layout import NEAT_STATE_POSTED, SocketReplica
 from cython.cimports.neatstack.dataplane.channel.slot import free_slot
 from cython.cimports.neatstack.dataplane.journal import broken, touch
@@ -209,21 +214,6 @@ def choose(s: cython.pointer[Stack], q: cython.pointer[AcceptQueue], avoid: uint
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def waiting_bytes(s: cython.pointer[Stack], i: uint32_t) -> uint32_t:
-    """From the first byte to the last that has come, with the gaps between.
-
-    Nothing was read: accept() has not returned it.
-    """
-    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
-    length: uint32_t = rx_head(t)
-    if t.rcv.ranges:
-        length = t.late.range[t.rcv.ranges - 1].right - (t.rcv.irs + 1)
-    return length if length <= s.views[i].rx_size else 0
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def move_data(s: cython.pointer[Stack], i: uint32_t, ring: cython.pointer[uint8_t]) -> cython.void:
     """Copy what waits for TCB i, in and out of order, to the start of another ring, which is large enough."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
@@ -283,7 +273,7 @@ def give(s: cython.pointer[Stack], q: cython.pointer[AcceptQueue], i: uint32_t, 
     if not fits_together(s, q, i, channel, socket):
         broken(s, "accept queue")
     touch(s, i)
-    if t.flags & TCB_HELD and waiting_bytes(s, i) and t.held != checksum_of_hold(cython.address(s.views[i])):
+    if t.flags & TCB_HELD and waiting_bytes(s, i) and t.held != checksum_of_hold(s, i):
         give_up(s, i)
         return
     if waiting_bytes(s, i) > ch.header.rx_size:
@@ -357,7 +347,7 @@ def park(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     leave_slot(s, i)
     hold(s, i)
     memcpy(s.views[i].rx, kept, length)
-    s.tcbs[i].held = checksum_of_hold(cython.address(s.views[i]))
+    s.tcbs[i].held = checksum_of_hold(s, i)
 
 
 def requeue(s: cython.pointer[Stack], i: uint32_t) -> cython.void:

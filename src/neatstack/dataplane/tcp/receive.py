@@ -106,12 +106,12 @@ def in_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.c
     reordered: cython.bint = t.rcv.ranges != 0
     before_text: uint32_t = t.rcv.nxt
     rx_write(v, t, seg.seq - (t.rcv.irs + 1), seg.text, seg.len)
-    if t.flags & TCB_HELD:
-        t.held = checksum_of_hold(v)
     point(s, POINT_COPIED)
     t.rcv.nxt += seg.len
     if reordered:
         absorb(t)
+    if t.flags & TCB_HELD:
+        t.held = checksum_of_hold(s, i)
     t.bytes_in += t.rcv.nxt - before_text
     t.tally.text_at = s.now
     if not t.flags & TCB_HEARD:
@@ -182,7 +182,7 @@ def out_of_order(s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[Segm
     if remember(t, seg.seq, seg.seq + seg.len):
         rx_write(v, t, seg.seq - (t.rcv.irs + 1), seg.text, seg.len)
         if t.flags & TCB_HELD:
-            t.held = checksum_of_hold(v)
+            t.held = checksum_of_hold(s, i)
         if seg.flags & FIN:
             t.flags |= TCB_FIN_SEEN
             t.rcv.fin = seg.seq + seg.len
