@@ -64,6 +64,16 @@ def test_help_with_examples(neat: Neat, command: str) -> None:
     assert f"neat {command}" in answer.stdout.split("Example")[1]
 
 
+def test_interrupted_while_it_starts() -> None:
+    """The module that is imported first sends what Ctrl-C sends."""
+    interrupt = "import sys, signal; sys.addaudithook(lambda event, _: event == 'import' and signal.raise_signal(2))"
+    answer = subprocess.run(
+        [sys.executable, "-c", f"from neatstack.cli import main; {interrupt}; main()", "status"],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)}, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert (answer.returncode, answer.stderr) == (130, "")
+
+
 def test_light_start() -> None:
     """What takes long to import is imported by the command that needs it."""
     script = "import sys, neatstack.cli.app; print(*sys.modules)"
@@ -99,7 +109,7 @@ def test_light_start() -> None:
     (("ping", "10.0.0.1", "--interval", "0"), ("--interval",)),
     (("ping", "10.0.0.1", "--size", "-1"), ("--size",)),
     (("ping", "10.0.0.1", "--timeout", "0"), ("--timeout",)),
-    (("ping",), ("ADDRESS",)),
+    (("ping",), ("ADDRESS", "`neat ping --help`")),
     (("rejuvenate", "--every", "0.1s"), ("--every", "1 second")),
     (("rejuvenate", "--every", "10m", "--jitter", "2"), ("--jitter", "0.2")),
     (("rejuvenate", "--jitter", "0.2"), ("--every",)),
@@ -110,6 +120,12 @@ def test_light_start() -> None:
 ])  # fmt: skip
 def test_bad_usage(neat: Neat, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
     assert_one_line(neat(*arguments), 2, *words)
+
+
+def test_no_command(neat: Neat) -> None:
+    """The help is the answer."""
+    answer = neat()
+    assert (answer.returncode, answer.stderr) == (2, "") and "rejuvenate" in answer.stdout
 
 
 @pytest.mark.parametrize("command", ["status", "ss", "rejuvenate", "upgrade", "top", "metrics", "down"])

@@ -176,6 +176,10 @@ def test_rejuvenation_as_seconds_and_as_text(tmp_path: Path) -> None:
     ({"allow_faults": "perhaps"}, "allow_faults", "perhaps"),
     ({"colour": "red"}, "colour", "replicas"),
     ({"faults": {"drop": 2.0}}, "faults.drop", "1"),
+    ({"faults": {"lose": 0.1}}, "faults.lose", "there are: seed, drop,"),
+    ({"faults": 0.1}, "faults", "table"),
+    ({"user": "no\0body"}, "user", "nobody"),
+    ({"ttl": float("nan")}, "ttl", "got nan"),
 ])  # fmt: skip
 def test_errors_name_option_and_remedy(given: dict[str, Any], named: str, remedy: str) -> None:
     with pytest.raises(NeatError) as error:

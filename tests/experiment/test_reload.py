@@ -92,6 +92,12 @@ def test_what_has_grown() -> None:
     ]
 
 
+def test_what_is_being_cleared_away() -> None:
+    """A measurement waits for descriptors of workers that have ended, not for memory that changes from time to time."""
+    assert footprint(50).held == footprint(100, private=1 << 20).held
+    assert footprint(50).held not in (footprint(50, descriptors=12).held, footprint(50, programs=4).held)
+
+
 def test_report() -> None:
     plan, course = Plan(100, 10), Course(100)
     assert [done for done in range(1, 101) if plan.measures(done)] == [50, 100]

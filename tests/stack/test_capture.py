@@ -175,8 +175,11 @@ def test_into_a_pipe_at_once(stack: Stack, port: int) -> None:
 
 
 def test_refused(stack: Stack, tmp_path: Path) -> None:
+    """What an earlier capture has written stays as it is."""
+    earlier = tmp_path / "earlier"
+    earlier.write_text("packets")
     for options, status, words in [
-        (["--replica", 9], 2, ["no replica 9", "0, 1"]),
+        (["--replica", 9, "-w", earlier], 2, ["no replica 9", "0, 1"]),
         (["tcp", "port"], 2, ["filter 'tcp port'", "syntax"]),
         (["-w", "/nonexistent/file"], 1, ["/nonexistent/file"]),
     ]:
@@ -184,6 +187,7 @@ def test_refused(stack: Stack, tmp_path: Path) -> None:
         answer = subprocess.run(argv, env=stack.env, capture_output=True, text=True, timeout=20)
         assert (answer.returncode, answer.stderr.count("\n")) == (status, 1), answer.stderr
         assert all(word in answer.stderr for word in words), answer.stderr
+    assert earlier.read_text() == "packets"
     with capturing(stack, "-w", "/dev/full") as process:
         assert process.wait(5) == 1
         assert process.stderr and b"cannot write /dev/full" in process.stderr.read()

@@ -61,11 +61,11 @@ def capture(
     text = " ".join(filter_words or [])
     name = rundir.find(stack)
     chosen = _filter(text)
-    sink = _open(write, snaplen, text)
     ending = _Ending()
     from neatstack.observe.capture.session import Session
 
     session = Session(name, 1 << (buffer * 1048576 - 1).bit_length(), replica or None)
+    sink = _open(write, snaplen, text)  # a file that is there is not touched by a capture that is refused
     if write is not None:
         print(f"neat: capturing on stack {name}; Ctrl-C ends it", file=sys.stderr)
     try:
@@ -102,11 +102,11 @@ def _filter(text: str) -> "Filter | None":
 
 
 class _Ending:
-    """Ctrl-C and SIGTERM end the capture in order; the second time, at once."""
+    """Ctrl-C, SIGTERM and a terminal that is closed end the capture in order; the second time, at once."""
 
     def __init__(self) -> None:
         self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -156,7 +156,7 @@ class Options(BaseModel):
     def _user(cls, user: str) -> str:
         try:
             number = pwd.getpwnam(user).pw_uid
-        except KeyError:
+        except (KeyError, ValueError):  # the latter: there is a null byte
             raise ValueError("no such user; name one that exists, such as nobody") from None
         if number == 0:
             raise ValueError("replicas must not run as root; name an unprivileged user, such as nobody")
@@ -227,8 +227,11 @@ def _explain(error: ValidationError, file: Path | None) -> str:
     where = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        message = f"no such option; there are: {', '.join(Options.model_fields)}"
-    elif first["type"].startswith(("int_", "float_", "bool_", "string_", "literal_", "less_", "greater_")):
+        there = Faults if len(first["loc"]) > 1 else Options
+        message = f"no such option; there are: {', '.join(there.model_fields)}"
+    elif first["type"] == "model_type":
+        message = f"write a table, such as {{ drop = 0.1 }}; got {first['input']!r}"
+    elif first["type"].startswith(("int_", "float_", "finite_", "bool_", "string_", "literal_", "less_", "greater_")):
         message = f"{message[0].lower()}{message[1:]}; got {first['input']!r}"
     source = f" (options come from the command line and {file})" if file else ""
     return f"{where}: {message}{source}" if where else f"{message}{source}"

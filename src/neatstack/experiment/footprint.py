@@ -46,6 +46,12 @@ class Footprint:
         for process, taken in self.processes.items():
             self.counts |= {f"{process}: {what}": value for what, value in vars(taken).items()}
 
+    @property
+    def held(self) -> tuple[int, ...]:
+        """What changes as long as somebody who has ended is being cleared away."""
+        descriptors = (taken.descriptors for taken in self.processes.values())
+        return self.programs, self.connections, self.memories, *descriptors
+
 
 @dataclass(frozen=True)
 class Tolerance:

@@ -26,7 +26,7 @@ WORKERS = 2
 FRESH, KEPT, SLOW = 6, 6, 2  # clients
 FILES = {"small": 100, "page": 30_000, "large": 1_500_000}  # bytes
 SERVING_LIMIT = 20.0  # seconds until new workers answer
-SETTLE_LIMIT = 15.0  # seconds until old workers are gone, without load
+SETTLE_LIMIT = 60.0  # seconds until old workers are gone, without load, also where each waits for its turn of a core
 SETTLE_LOOK = 0.1
 KILL_DELAY = 0.1  # seconds at most between the signal to reload and a replica's death
 BY_COMMAND = 10  # each tenth reload is `nginx -s reload`; the others send its signal
@@ -189,7 +189,7 @@ class OnStack:
             time.sleep(SETTLE_LOOK)
             before, found = found, self.look()
             at_rest = len(self.nginx.workers()) == WORKERS and found.programs == 1 + WORKERS
-            if at_rest and (found.connections, found.memories) == (before.connections, before.memories):
+            if at_rest and found.held == before.held:
                 break
         found.reloads = done
         self.footprints.append(found)
