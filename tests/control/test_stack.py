@@ -196,9 +196,24 @@ def test_stack_for_one_program(lab: Lab) -> None:
     assert "neat0" not in place.ip("link", "show")
 
 
-def lab_environment(lab: Lab) -> dict[str, str]:
+@pytest.mark.parametrize(("options", "number"), [([], signal.SIGTERM), (["--detach"], signal.SIGINT)])
+def test_interrupted_while_it_starts(lab: Lab, options: list[str], number: int) -> None:
+    """As soon as there is something that could be left behind."""
+    with lab.scope():
+        place = lab.namespace("early")
+        env = {**os.environ, **lab_environment(lab, "early")}
+        argv = [*place.prefix, "env", "--default-signal=INT", *neat("up", "--name", "early", *options)]
+        process = subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL)
+        until((Path(env["NEAT_RUN_DIR"]) / "early/keeper.pid").exists)
+        process.send_signal(number)
+        assert process.wait(10) == (130 if options else 0)
+        assert list(Path(env["NEAT_RUN_DIR"]).iterdir()) == []
+        assert "neat0" not in place.ip("link", "show")
+
+
+def lab_environment(lab: Lab, name: str = "alone") -> dict[str, str]:
     from neatstack.experiment.netns import environment
 
-    directory = lab.directory / "alone"
-    directory.mkdir()
+    directory = lab.directory / name
+    directory.mkdir(exist_ok=True)
     return environment(NEAT_RUN_DIR=str(directory))

@@ -1,6 +1,7 @@
 """`neat up`: start a stack."""
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Annotated, Any
@@ -129,6 +130,7 @@ def up(
 
 def become_keeper(settings: Settings, lock: int) -> None:
     """This process is the keeper from now on; it reports on standard error."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, launch.ENDING)  # until the keeper can clean up
     report = os.dup(2)
     for descriptor in (lock, report):
         os.set_inheritable(descriptor, True)
@@ -140,8 +142,10 @@ def become_keeper(settings: Settings, lock: int) -> None:
 def start_aside(settings: Settings, lock: int, *, ends_with_us: bool = False) -> str:
     """Start the keeper in the background and wait until the stack is ready; what it says then.
 
-    It writes its messages to `log` in the stack's directory. Raises NeatError when the stack cannot start.
+    It writes its messages to `log` in the stack's directory. Raises NeatError when the stack cannot start. Ctrl-C
+    meanwhile ends it.
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, launch.ENDING)  # until the keeper can clean up, and we can tell it to
     reading, report = os.pipe()
     options = ["--end-with-parent"] if ends_with_us else []
     with (rundir.directory(settings.name) / "log").open("wb") as log:
@@ -157,8 +161,14 @@ def start_aside(settings: Settings, lock: int, *, ends_with_us: bool = False) ->
     _sign(lock, keeper.pid)
     os.close(lock)
     os.close(report)
-    with os.fdopen(reading) as lines:
-        said = lines.readline().strip()
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, launch.ENDING)
+        with os.fdopen(reading) as lines:
+            said = lines.readline().strip()
+    except KeyboardInterrupt:
+        keeper.terminate()
+        keeper.wait()
+        raise
     if not said or said.startswith("neat: "):
         keeper.wait()  # until it has cleaned up
     else:

@@ -27,7 +27,6 @@ from neatstack.control import launch, messages
 BACKOFF_LEAST, BACKOFF_MOST = 0.02, 5.0  # seconds between two managers
 STEADY = 5.0  # a manager that has lived so long resets the backoff
 QUICK_ENDS = 4  # in a row, after which another installation's manager is given up
-ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 LAST_WAIT = 2.0  # seconds for killed processes to go
 FATES = 256  # ended processes whose end is remembered
 DESCRIPTORS = 1 << 20  # RLIMIT_NOFILE to ask for
@@ -155,7 +154,7 @@ class Keeper:
             readable = select.select(watched, [], [], wait)[0]
             if self.channel in readable:
                 self.serve()
-            if wakeup in readable and any(number in ENDING for number in os.read(wakeup, 64)):
+            if wakeup in readable and any(number in launch.ENDING for number in os.read(wakeup, 64)):
                 self.status = self.status or 0
             self.reap()
         self.end()
@@ -190,8 +189,10 @@ def main(arguments: list[str]) -> int:
     woken, wakeup = socket.socketpair()
     wakeup.setblocking(False)
     signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
-    for number in (*ENDING, signal.SIGCHLD):
-        signal.signal(number, lambda *_: None)
+    for number in (*launch.ENDING, signal.SIGCHLD):
+        if signal.getsignal(number) != signal.SIG_IGN or number != signal.SIGHUP:  # as nohup has it
+            signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, launch.ENDING)
     for descriptor in (int(lock), int(report)):
         os.set_inheritable(descriptor, False)
     if "--end-with-parent" in options:

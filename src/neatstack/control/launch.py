@@ -11,6 +11,7 @@ PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 KILL_TIME_MS = 5000
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # what ends a stack in order
 
 
 def command(module: str, *arguments: str, python: str = sys.executable, parent: str | None = None) -> list[str]:
