@@ -127,6 +127,7 @@ def test_the_hop_limit_of_the_link(make: Make) -> None:
         assert segment.told[-1]["hops"] == taken
 
 
+@pytest.mark.rfc("4862:5.7-1")
 def test_a_new_link_goes_on_with_what_a_former_one_knew(make: Make) -> None:
     segment = make()
     advertise(segment, mtu(1400), prefix("2001:db8:1::/64"), lifetime=100, hops=31)
@@ -179,6 +180,7 @@ def test_the_mtu_of_the_link(make: Make) -> None:
         assert segment.discovery.to_data()["mtu"] == taken
 
 
+@pytest.mark.rfc("8504:6.6-selection", "8504:6.2-many")
 def test_an_address_of_a_prefix_and_a_stable_identifier(make: Make) -> None:
     segment = make()
     advertise(segment, prefix("2001:db8:1::/64"))
@@ -288,6 +290,22 @@ def test_whoever_is_said_to_be_on_the_link_is_a_neighbour(make: Make) -> None:
     }
 
 
+@pytest.mark.rfc("5942:4-1", "5942:4-2", "5942:4-3")
+def test_neighbours_are_whom_a_router_says_to_be(make: Make) -> None:
+    """Not who has an address like ours; and two prefixes end each for itself."""
+    segment = make()
+    near, far = packed("2001:db8:1::7"), packed("2001:db8:1:8::7")
+    advertise(segment, prefix("2001:db8:1::/64", flags=0x40))
+    segment.pass_time(3)
+    assert len(formed(segment)) == 1 and segment.discovery.next_hop(near) == ROUTER
+    advertise(segment, prefix("2001:db8:1::/48", valid=30, flags=0x80), prefix("2001:db8:1::/64", valid=60, flags=0x80))
+    assert (segment.discovery.next_hop(near), segment.discovery.next_hop(far)) == (near, far)
+    segment.pass_time(31)
+    assert (segment.discovery.next_hop(near), segment.discovery.next_hop(far)) == (near, ROUTER)
+    segment.pass_time(30)
+    assert segment.discovery.next_hop(near) == ROUTER
+
+
 def test_what_is_said_to_be_on_the_link_is_bounded(make: Make) -> None:
     segment = make(slaac=False)
     advertise(segment, prefix("fe80::/64", flags=0x80), prefix("ff02::/16", flags=0x80))
@@ -329,6 +347,7 @@ def test_a_router_cannot_give_more_addresses_than_there_is_room_for(make: Make) 
     assert len(segment.discovery.routers.known) <= 8
 
 
+@pytest.mark.rfc("8504:6.3-identifier")
 def test_identifiers_differ_by_prefix_and_are_never_reserved() -> None:
     found = {interface_id(b"secret", n.to_bytes(8, "big"), "neat0") for n in range(100)}
     assert len(found) == 100

@@ -101,6 +101,7 @@ def test_rejuvenation_as_seconds_and_as_text(tmp_path: Path) -> None:
     assert load(file, {}).rejuvenate_every == 45
 
 
+@pytest.mark.rfc("8200:5-least")
 @pytest.mark.parametrize(("given", "named", "remedy"), [
     ({"rejuvenate_every": "soon"}, "rejuvenate_every", "10m"),
     ({"rejuvenate_every": "0.1s"}, "rejuvenate_every", "1 second"),

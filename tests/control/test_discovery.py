@@ -46,6 +46,7 @@ def segment(clock: list[float]) -> Iterator[Segment]:
     made.close()
 
 
+@pytest.mark.rfc("4862:5.4.3-3", "4862:5.4.3-4", "4862:5.4-2", "6980:5-sent")
 @pytest.mark.rfc("4862:5.4-1", "4862:5.4.2-1", "4861:7.2.1-1", "4862:5.4.3-2", "9777:5.2.14-source")
 def test_an_address_is_used_after_a_second_of_silence(clock: list[float]) -> None:
     made = Segment(clock, "fd77::2/64", "fe80::2/64", gateways=[ROUTER])
@@ -60,6 +61,8 @@ def test_an_address_is_used_after_a_second_of_silence(clock: list[float]) -> Non
     assert all(first[n].source == UNSPECIFIED for n in reports)
     assert made.addresses() == [] and made.link.settling
     assert made.say(frames6.solicitation(OWN, PEER), destination=GROUP) == []  # tentative: does not answer
+    assert made.say(frames6.echo(frames6.ECHO, 1, 1, b"x")) == []
+    made.say(frames6.solicitation(OWN, None), UNSPECIFIED, GROUP, mac=OURS)  # its own
     made.pass_time(0.9)
     assert made.addresses() == []
     made.pass_time(0.2)
@@ -79,6 +82,7 @@ def test_how_many_solicitations_look_for_a_duplicate(clock: list[float], transmi
     assert [packet.message[8:24] for packet in asked].count(OWN) == transmits
 
 
+@pytest.mark.rfc("4862:5.4.2-3")
 @pytest.mark.rfc("4862:5.4.3-1", "4862:5.4.5-1", "4861:7.2.1-2", "4862:5.4.5-2")
 def test_a_duplicate_is_not_used_when_another_asks_for_it(
     clock: list[float], capsys: pytest.CaptureFixture[str]
@@ -186,6 +190,22 @@ def test_neighbours_have_addresses_like_ours(segment: Segment) -> None:
     assert (segment.discovery.next_hop(near), segment.discovery.next_hop(far)) == (near, ROUTER)
 
 
+@pytest.mark.rfc("5942:4-4a", "5942:4-4b", "5942:3-nd")
+def test_without_a_router_nobody_else_is_a_neighbour(clock: list[float]) -> None:
+    """Nor is who sends messages of neighbour discovery."""
+    made = Segment(clock, "fd77::2/64", "fe80::2/64")
+    made.pass_time(1.5)
+    far = packed("2001:db8::7")
+    for _ in range(2):
+        assert made.discovery.next_hop(far) is None
+        made.link.want(far)
+        assert made.of_kind(SOLICITATION) == []
+        made.say(frames6.solicitation(OWN, PEER), far)
+        made.say(frames6.advertisement(far, OVERRIDE | SOLICITED, PEER), far)
+        assert made.mac(far) is None
+    made.close()
+
+
 @pytest.mark.rfc("4861:8.1-1", "4861:8.3-2")
 def test_a_redirect_changes_nothing_and_none_is_sent(segment: Segment) -> None:
     told = bytes((frames6.REDIRECT, 0, 0, 0)) + bytes(4) + LOCAL[:-1] + b"\7" + THIRD + frames6.link_option(2, OTHER)
@@ -286,6 +306,7 @@ def test_messages_of_unknown_kinds_are_dropped(segment: Segment, kind: int) -> N
     assert segment.addresses() == ["fd77::2", "fe80::2"]
 
 
+@pytest.mark.rfc("4443:4.2-passed")
 def test_pings(segment: Segment) -> None:
     answers: list[dict[str, object]] = []
     ask = {"op": "ping", "address": "fd77::1", "size": 8, "sequence": 1, "timeout": 2.0}
@@ -339,22 +360,31 @@ def test_answers_large_pings_in_fragments(segment: Segment, size: int) -> None:
     assert [segment.deliver(part) for part in in_fragments(ask, 10, THIRD)] == [[]] * (len(parts) + 1)
 
 
+def in_one_fragment(packet: bytes) -> bytes:
+    length = frames6.FRAGMENT_HEADER.size + len(packet) - frames6.IP6.size
+    header = packet[:4] + length.to_bytes(2, "big") + bytes([frames6.FRAGMENT]) + packet[7 : frames6.IP6.size]
+    return header + frames6.FRAGMENT_HEADER.pack(frames6.ICMP6, 0, 9) + packet[frames6.IP6.size :]
+
+
 @pytest.mark.rfc("6946:atomic", "6946:others", "8200:4.5-atomic")
 def test_a_ping_in_one_fragment_waits_for_no_other(segment: Segment) -> None:
     first, *rest = in_fragments(frames6.echo(frames6.ECHO, 7, 1, bytes(2000)))
     segment.deliver(first)
     small = frames6.build(HOST, OWN, frames6.echo(frames6.ECHO, 7, 2, b"x"), 64)
-    alone = small[:4] + b"\0\x11\x2c" + small[7:40] + frames6.FRAGMENT_HEADER.pack(58, 0, 9) + small[40:]
-    (answer,) = segment.deliver(frames6.frame(OURS, PEER, alone)[len(frames.VNET) :])
+    (answer,) = segment.deliver(frames6.frame(OURS, PEER, in_one_fragment(small))[len(frames.VNET) :])
     assert answer.message[8:] == b"x"
     assert len(put_together(segment.exchange(rest[0])).message) == 2008
 
 
+@pytest.mark.rfc("6980:5-ignored")
 def test_discovery_in_fragments_is_not_believed(segment: Segment) -> None:
-    """RFC 6980 section 5."""
+    """Not in a single one, either."""
     long = frames6.solicitation(OWN, PEER) + bytes((253, 200)) + bytes(1598)
     assert segment.say(long) != []
     assert [segment.deliver(part) for part in in_fragments(long)] == [[], []]
+    short = frames6.build(HOST, OWN, frames6.solicitation(OWN, PEER))
+    assert segment.deliver(frames6.frame(OURS, PEER, short)[len(frames.VNET) :]) != []
+    assert segment.deliver(frames6.frame(OURS, PEER, in_one_fragment(short))[len(frames.VNET) :]) == []
 
 
 @pytest.mark.rfc("8200:4.5-minute", "4443:2.4-no-error")
@@ -371,6 +401,7 @@ def test_a_ping_whose_fragments_do_not_all_come(segment: Segment, kind: int, tol
     ] * told
 
 
+@pytest.mark.rfc("4443:4.1-client")
 def test_large_pings_leave_in_fragments(segment: Segment) -> None:
     segment.say(frames6.solicitation(OWN, PEER))
     answers: list[dict[str, object]] = []

@@ -53,6 +53,7 @@ def told(sent: list[bytes]) -> list[tuple[IPv4Address, int, list[tuple[int, IPv4
         packet = frames.parse_packet(frame, OURS)
         assert packet is not None and frame[6:12] == OURS
         assert (packet[0], packet[1], packet[8], packet[9]) == (0x46, 0xC0, 1, igmp.PROTOCOL)
+        assert packet[6:8] == b"\x40\0"  # which no identification need tell apart
         assert packet[12:16] == ADDRESS and packet[20:24] == ALERT
         message = packet[24:]
         assert not frames.checksum(message)

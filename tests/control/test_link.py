@@ -219,6 +219,14 @@ def test_does_not_answer_bad_pings(wire: Wire, frame: bytes) -> None:
     assert wire.deliver(frame) == []
 
 
+@pytest.mark.rfc("6864:4.3-unique")
+def test_packets_that_may_be_cut_have_an_identification_each(wire: Wire) -> None:
+    wire.arp(frames.REQUEST, PEER, HOST, bytes(6), ADDRESS)
+    left = [frame for asked in (echo(), echo(), datagram(132)) for frame in wire.deliver(asked)]
+    assert all(frames.checksum(frame[14:34]) == 0 and not frame[20] & 0x40 for frame in left)
+    assert len({frame[18:20] for frame in left}) == len(left) == 3
+
+
 def test_pings_are_bounded(wire: Wire) -> None:
     wire.link.echoes.rate = wire.link.echoes.left = 5
     assert sum(len(wire.deliver(echo())) for _ in range(20)) == 5

@@ -20,7 +20,7 @@ def segment(monkeypatch: pytest.MonkeyPatch) -> Iterator[Segment]:
     """With its addresses in use, and all told."""
     clock = [1000.0]
     monkeypatch.setattr(link_module.time, "monotonic", lambda: clock[0])
-    made = Segment(clock, "fd77::2/64", "fe80::2/64", gateway=ROUTER)
+    made = Segment(clock, "fd77::2/64", "fe80::2/64", gateways=[ROUTER])
     made.pass_time(4)
     yield made
     made.close()
@@ -72,6 +72,7 @@ def test_queries_are_answered_within_their_time(segment: Segment) -> None:
     assert segment.pass_time(2) == []
 
 
+@pytest.mark.rfc("4443:2.1-checksum")
 @pytest.mark.rfc(
     "9777:6.2-valid", "9777:5.1.14-source", "9777:5.1.2-checksum", "9777:8.1-version", "9777:5-unknown",
     "8200:4.2-option", "8200:4.2-skip",
@@ -165,7 +166,7 @@ def test_many_groups_are_told_in_several_reports(segment: Segment) -> None:
 def test_when_there_is_a_link_local_address_all_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr(link_module.time, "monotonic", lambda: clock[0])
-    made = Segment(clock, "fd77::2/64", gateway=ROUTER)
+    made = Segment(clock, "fd77::2/64", gateways=[ROUTER])
     made.link.set_groups([IPv6Address(GROUP)])
     reports = [packet for packet in made.sent() if packet.kind == frames6.REPORT]
     assert {packet.source for packet in reports} == {UNSPECIFIED}

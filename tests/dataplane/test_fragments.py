@@ -51,6 +51,16 @@ def piece(at: int, size: int, *, more: bool = True, number: int = 1, source: str
 # ---- through the stack ----
 
 
+@pytest.mark.rfc("6864:4.1-only", "6864:4.1-ignored")
+def test_the_identification_of_what_is_whole_says_nothing():
+    """Neither that it has come before, nor that it belongs to fragments that wait."""
+    lab = Lab()
+    s = lab.datagram_socket(7)
+    first, last = cut(udp(data(2000)), 1480, identification=1)
+    arrive(lab, first, udp(b"one"), udp(b"one"), last)
+    assert s.recv_all() == [b"one", b"one", data(2000)]
+
+
 @pytest.mark.rfc("791:fragment-key", "1122:reassembly", "791:reassembly-576")
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (1, 0, 2)])
 def test_a_datagram_in_any_order(order):

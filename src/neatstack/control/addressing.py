@@ -35,6 +35,7 @@ class Addressing:
         if len(used) + formed > MOST_ADDRESSES:
             counted = ", the link-local one included" if formed else ""
             raise ValueError(f"address: a stack has at most {MOST_ADDRESSES}{counted}; leave some away")
+        # rfc: 8200:5-least
         if ipv6 and mtu < SMALLEST_MTU:
             raise ValueError(f"mtu: IPv6 needs {SMALLEST_MTU} bytes at least; got {mtu}")
         self._check_gateways(ipv6)

@@ -15,6 +15,7 @@ ARP_IP_ON_ETHERNET = (1, ETHERTYPE_IP, 6, 4)
 REQUEST, REPLY = 1, 2
 IP = struct.Struct("!BBHHHBBH4s4s")
 FRAGMENT, OFFSET, MORE_FRAGMENTS = 0x3FFF, 0x1FFF, 0x2000  # the first: more fragments, or an offset
+DONT_FRAGMENT = 0x4000
 ICMP = 1
 ECHO_REPLY, REDIRECT, ECHO = 0, 5, 8
 MOST_REDIRECT_CODE = 3  # for a network, a host, and each with a type of service
@@ -156,11 +157,12 @@ def error(kind: int, code: int, quoted: bytes) -> bytes:
     return message[:2] + checksum(message).to_bytes(2, "big") + message[4:]
 
 
+# rfc: 6864:4.3-unique
 def cut(packet: bytes, mtu: int, identification: int) -> list[bytes]:
-    """A packet without options, in fragments if it is larger than the MTU (RFC 791 section 3.2)."""
-    if len(packet) <= mtu:
-        return [packet]
-    data, most, made = packet[IP.size :], (mtu - IP.size) & ~7, []
+    """A packet without options that may be cut on its way; in fragments if it is larger than the MTU (RFC 791
+    section 3.2)."""
+    data, made = packet[IP.size :], []
+    most = len(data) if len(packet) <= mtu else (mtu - IP.size) & ~7
     for at in range(0, len(data), most):
         part = data[at : at + most]
         place = at // 8 | (MORE_FRAGMENTS if at + most < len(data) else 0)

@@ -134,7 +134,7 @@ def group_mac(group: bytes) -> bytes:
     return b"\x33\x33" + group[12:]
 
 
-# rfc: 9777:5.1.2-checksum
+# rfc: 9777:5.1.2-checksum, 4443:2.1-checksum
 def parse(frame: bytes, mac: bytes) -> Packet | None:
     """The ICMPv6 message of a frame to us or to a group; also behind a hop-by-hop header, as queries of MLD are."""
     if len(frame) < ETHERNET.size + IP6.size:

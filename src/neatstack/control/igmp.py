@@ -76,6 +76,6 @@ class Igmp(Membership):
     def _put(self, group: bytes, message: bytes) -> None:
         message = message[:2] + frames.checksum(message).to_bytes(2, "big") + message[4:]
         length = frames.IP.size + len(ROUTER_ALERT) + len(message)
-        header = frames.IP.pack(0x46, INTERNETWORK_CONTROL, length, 0, 0, 1, PROTOCOL, 0, self.addresses[0], group)
-        header += ROUTER_ALERT
+        fixed = INTERNETWORK_CONTROL, length, 0, frames.DONT_FRAGMENT, 1, PROTOCOL, 0  # the identification is free then
+        header = frames.IP.pack(0x46, *fixed, self.addresses[0], group) + ROUTER_ALERT
         self._send(group, header[:10] + frames.checksum(header).to_bytes(2, "big") + header[12:] + message)

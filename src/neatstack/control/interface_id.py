@@ -19,6 +19,7 @@ def stable_secret(name: str) -> bytes:
     return hmac.digest(machine or secrets.token_bytes(32), b"neat stack " + name.encode(), "sha256")
 
 
+# rfc: 8504:6.3-identifier
 def interface_id(secret: bytes, prefix: bytes, interface: str, duplicates: int = 0) -> bytes:
     """RFC 7217 section 5: F(Prefix, Net_Iface, DAD_Counter, secret_key); a network has no id here."""
     while True:

@@ -122,7 +122,7 @@ class Discovery:
                 return packet if self._is_to_us(packet) else None
         return None
 
-    # rfc: 8200:4.5-reassembly
+    # rfc: 8200:4.5-reassembly, 6980:5-ignored
     def _put_together(self, frame: bytes, fragment: bytes) -> Packet | None:
         """The message that is complete now. Those of discovery never come in fragments (RFC 6980 section 5)."""
         made = self.fragments.take(fragment)
@@ -141,14 +141,14 @@ class Discovery:
 
     # ---- neighbours ----
 
-    # rfc: 4861:7.2.3-1 7.2.4-1 7.2.3-2 7.2.3-3 7.2.4-2, 4862:5.4.3-2
+    # rfc: 4861:7.2.3-1 7.2.4-1 7.2.3-2 7.2.3-3 7.2.4-2, 4862:5.4.3-2 5.4.3-3 5.4.3-4 5.4-2 5.4.2-3
     def _solicited(self, packet: Packet) -> bool:
         """RFC 4861 sections 7.2.3 and 7.2.4; of tentative addresses RFC 4862 section 5.4.3."""
         asked = frames6.parse_solicitation(packet)
         if asked is None:
             return False
         if not self.own.has(asked.target):
-            if packet.source == frames6.UNSPECIFIED:
+            if packet.source == frames6.UNSPECIFIED and packet.source_mac != self.mac:
                 self.own.found_elsewhere(asked.target, packet.source_mac)
             return True
         source = self.own.link_local if packet.source == frames6.UNSPECIFIED else asked.target
@@ -228,6 +228,7 @@ class Discovery:
             print(f"link: {IPv6Address(address)} is also used by {mac.hex(':')}", file=sys.stderr, flush=True)
             self._answer(address, frames6.ALL_NODES, address, OVERRIDE)
 
+    # rfc: 5942:4-1 4-4a 4-4b 3-nd
     def is_neighbour(self, address: bytes) -> bool:
         """An address of a host on our link, not ourselves (RFC 4861 section 5.2: on-link)."""
         if frames6.is_multicast(address) or self.own.has(address) or address == frames6.UNSPECIFIED:
@@ -276,6 +277,7 @@ class Discovery:
         if mac is not None:
             self._send(mac, frames6.build(source, destination, message, self.routers.hops))
 
+    # rfc: 6980:5-sent
     def _send_to(self, mac: bytes, source: bytes, destination: bytes, message: bytes) -> None:
         self._send(mac, frames6.build(source, destination, message))
 

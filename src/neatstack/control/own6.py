@@ -53,6 +53,7 @@ class Own:
             "preferred_until": None if math.isinf(self.preferred_until) else self.preferred_until,
         }
 
+    # rfc: 4862:5.7-1
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> "Own":
         """One that was in use already: it is not tentative again."""
@@ -132,6 +133,7 @@ class OwnAddresses:
         """The one to speak with to neighbours and routers."""
         return next((own.address for own in self.assigned() if frames6.is_link_local(own.address)), None)
 
+    # rfc: 8504:6.6-selection
     def source_for(self, destination: bytes) -> bytes | None:
         """RFC 6724 section 5: rules 1, 2, 3 and 8."""
         local = frames6.is_link_local(destination) or destination[:2] == b"\xff\x02"

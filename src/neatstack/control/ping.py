@@ -53,7 +53,7 @@ class Pings:
         self.ident = int.from_bytes(os.urandom(2), "big")
         self.under_way: dict[int, Echo] = {}  # by the sequence number on the wire
 
-    # rfc: 1122:echo-client
+    # rfc: 1122:echo-client, 4443:4.1-client
     def start(self, message: dict[str, Any], done: Done) -> None:
         """`done` gets the answer, perhaps at once. Raises ValueError for what cannot be sent."""
         destination = ip_address(message["address"])
@@ -134,6 +134,7 @@ class Pings:
             return self._failed(quoted[header:], frames.ECHO, quoted[16:20], outcome, message[1], source)
         return False
 
+    # rfc: 4443:4.2-passed
     def receive6(self, packet: Packet) -> bool:
         """The same over IPv6."""
         now = time.monotonic_ns()

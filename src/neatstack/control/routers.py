@@ -120,7 +120,7 @@ class Routers:
                 del self.known[router]
         self.default.choose()
 
-    # rfc: 4861:6.3.4-6
+    # rfc: 4861:6.3.4-6, 5942:4-2 4-3
     def _take_on_link(self, prefix: Prefix, now: float) -> None:
         """RFC 4861 section 6.3.4: whose hosts are on the link. Link-local ones always are."""
         network = IPv6Network((prefix.network, prefix.length), strict=False)

@@ -199,6 +199,7 @@ def test_close_while_connecting():
 # ---- what connect() refuses ----
 
 
+@pytest.mark.rfc("5942:4-4c")
 def test_connect_without_a_route():
     lab = Lab()
     socket = lab.program.connect("192.0.2.1", 80)

@@ -74,12 +74,13 @@ def test_a_loss_leaves_seven_tenths_and_one_below_the_last_gives_more_away():
     assert (again["ssthresh"], again["w_max"]) == (49 * MSS, int(70 * 0.85 * MSS))
 
 
-@pytest.mark.rfc("9438:4.8-timeout")
+@pytest.mark.rfc("9438:4.8-timeout", "9438:4.8-reno")
 def test_after_a_timeout_the_window_grows_from_where_it_is():
     """K is 0, and W_max the window at which congestion avoidance begins."""
     steps = [("grow", 90 * MSS, LARGEST), ("timed_out", 100 * MSS), ("grow", 69 * MSS, LARGEST), ("grow", MSS, LARGEST)]
     state = window_after(MSS, steps, srtt=100)
     assert (state["k"], state["w_max"], state["ssthresh"]) == (0, 70 * MSS, 70 * MSS)
+    assert 70 * MSS <= state["w_est"] < 71 * MSS
 
 
 @pytest.mark.rfc("9438:4.2-app-limited")
@@ -113,6 +114,7 @@ def slow_start(*trips: int) -> list:
     return steps
 
 
+@pytest.mark.rfc("9438:4.10-which")
 @pytest.mark.rfc("9406:4.2-round", "9406:4.2-enter-css", "9406:4.2-css-growth", "9406:4.2-css-rounds")
 def test_slow_start_ends_five_rounds_after_the_round_trip_has_grown():
     threshold = 100 + 100 // 8  # within 4 and 16 ms

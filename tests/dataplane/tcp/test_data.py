@@ -63,7 +63,7 @@ def test_segmentation_by_mss(length):
 
 
 @pytest.mark.parametrize("offered,used", [(None, 536), (536, 536), (900, 900), (1460, 1460), (9000, 1460)])
-@pytest.mark.rfc("9293:MUST-14", "9293:MUST-15", "9293:MUST-16", "1191:3.1a")
+@pytest.mark.rfc("9293:MUST-14", "9293:MUST-15", "9293:MUST-16", "1191:3.1a", "1191:3.1c")
 def test_the_peers_mss_is_respected(offered, used):
     """RFC 9293 section 3.7.1: 536 when the option is missing; never more than the MTU allows."""
     lab = Lab()

@@ -85,6 +85,7 @@ def test_what_is_no_error_is_ignored(kind, code):
     assert lab.drops("icmp") == 1
 
 
+@pytest.mark.rfc("4443:5.2-validate")
 @pytest.mark.parametrize(
     "lie",
     [

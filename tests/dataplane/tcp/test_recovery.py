@@ -38,6 +38,7 @@ def test_three_duplicate_acks_retransmit_the_lost_segment():
     assert lab.engine.counters()["retransmits"] == 1
 
 
+@pytest.mark.rfc("9438:4.6-at-once")
 def test_the_windows_after_fast_retransmit():
     """Step 2, ssthresh by CUBIC's 0.7; cwnd lets no more go at once than the segment that is sent again (RFC 9937)."""
     lab = Lab()

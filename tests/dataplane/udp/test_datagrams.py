@@ -210,6 +210,7 @@ def test_a_datagram_larger_than_the_mtu_leaves_in_fragments():
     assert lab.other_frames[-1][18:20] not in ends, "another datagram, another identification"
 
 
+@pytest.mark.rfc("6864:4.2-copies", "6864:4.3-unique", "6864:4.1-any")
 @pytest.mark.rfc("791:fragment-id")
 def test_identifications_come_round_late_and_each_replica_has_its_own():
     page, _, _ = stack_page(4, 1)
@@ -225,7 +226,7 @@ def test_identifications_come_round_late_and_each_replica_has_its_own():
     assert len(set(numbers)) == 8000
 
 
-@pytest.mark.rfc("791:dont-fragment")
+@pytest.mark.rfc("791:dont-fragment", "6864:4.3-cut", "1191:6.1")
 def test_dont_fragment():
     lab = Lab()
     s = lab.datagram_socket(7)

@@ -113,6 +113,7 @@ def reports(lab: Lab, kind: int, code: int, quoted: bytes, *, rest: int = 0, dam
     "1122:parameter",
     "1122:udp-errors",
     "792:unreachable",
+    "1191:6.2a",
 )
 @pytest.mark.parametrize(("kind", "code", "number", "final"), [
     (3, 0, errno.ENETUNREACH, False), (3, 1, errno.EHOSTUNREACH, False), (3, 2, errno.ENOPROTOOPT, True),

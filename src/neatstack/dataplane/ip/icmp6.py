@@ -36,7 +36,7 @@ MOST_QUOTED = cython.declare(uint32_t, 1280 - 40 - 8)  # RFC 4443 section 3: all
 MOST_COPIED = cython.declare(uint32_t, 64)  # of a packet that will not stay where it is until the batch leaves
 
 
-# rfc: 4443:3-told 2.4-unknown
+# rfc: 4443:3-told 2.4-unknown 2.4-whose 2.1-checksum
 def error6_arrives(
     s: cython.pointer[Stack], packet: cython.pointer[cython.const[uint8_t]], header: uint32_t, length: uint32_t
 ) -> cython.void:
@@ -93,7 +93,8 @@ def may_answer(
     return True
 
 
-# rfc: 4443:2.4-quoted 2.4-no-error 2.4-rate 3.1-port 3.4-parameter 2.2-source 3.1-congestion
+# rfc: 4443:2.4-quoted 2.4-no-error 2.4-rate 3.1-port 3.4-parameter 2.2-source 3.1-congestion 3-source
+# rfc: 4443:3.1-unused
 def send_error6(
     s: cython.pointer[Stack],
     packet: cython.pointer[cython.const[uint8_t]],

@@ -32,7 +32,7 @@ from cython.cimports.neatstack.dataplane.wire.headers import (
 )
 
 
-# rfc: 9293:MUST-57, 1122:ethernet link-group broadcast-link counted
+# rfc: 9293:MUST-57, 1122:ethernet link-group broadcast-link counted, 6864:4.1-only 4.1-ignored
 def frame_arrives(s: cython.pointer[Stack], frame: cython.pointer[Frame]) -> cython.void:
     """Take one frame from the device; it is not needed afterwards."""
     s.counters.packets_in += 1

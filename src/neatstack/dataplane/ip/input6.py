@@ -93,7 +93,8 @@ def frame6_arrives(s: cython.pointer[Stack], frame: cython.pointer[Frame]) -> cy
     chain_arrives(s, packet, length, frame.checked, False)
 
 
-# rfc: 8200:4-unknown 4.1-order 4.4-routing 4.4-ignored 4.5-atomic, 5095:type-0, 6946:atomic others
+# rfc: 8200:4-unknown 4-strictly 4.1-order 4.7-nothing 4.4-routing 4.4-ignored 4.5-atomic
+# rfc: 5095:type-0, 6946:atomic others, 4443:3.4-discard 3.4-sent
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -172,7 +173,7 @@ def upper_arrives(
         error6_arrives(s, packet, at, length)
 
 
-# rfc: 8200:4.2-skip 4.2-option 4.2-padding
+# rfc: 8200:4.2-skip 4.2-option 4.2-padding, 8504:5.3-options
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

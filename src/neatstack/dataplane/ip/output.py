@@ -82,7 +82,7 @@ def find_way(s: cython.pointer[Stack], remote_be: Address) -> Address:
     return s.page.gateway6
 
 
-# rfc: 1122:own-source choose-source broadcast-source
+# rfc: 1122:own-source choose-source broadcast-source, 8504:6.6-selection
 def source_for(s: cython.pointer[Stack], remote_be: Address) -> Address:
     """The source address of what goes there (RFC 6724 section 5, rules 1, 2, 3 and 8); no address: there is none."""
     best: Address = no_address()
@@ -185,7 +185,7 @@ def begin(
     return out
 
 
-# rfc: 1191:3a, 791:reserved, 1122:ttl-configured
+# rfc: 1191:3a, 791:reserved, 1122:ttl-configured, 6864:4.1-any
 def headers(
     s: cython.pointer[Stack],
     out: cython.pointer[Outgoing],

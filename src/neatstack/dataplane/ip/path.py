@@ -91,6 +91,7 @@ def learn_path(s: cython.pointer[Stack], remote_be: Address, mtu: uint32_t, leng
     return mtu
 
 
+# rfc: 6864:4.3-unique 4.2-copies
 def own_identification(s: cython.pointer[Stack], count: uint32_t) -> uint16_t:
     """Of `count` packets that may come in fragments. All replicas send from one address: each has its own, which come
     round as late as they can (RFC 6864 section 4.3)."""

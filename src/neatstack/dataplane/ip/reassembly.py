@@ -465,6 +465,7 @@ def gather_packet(
     return result
 
 
+# rfc: 8200:4.5-retained
 def gather_packet6(
     r: cython.pointer[Reassembly],
     now: uint64_t,

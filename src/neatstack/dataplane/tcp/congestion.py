@@ -70,7 +70,7 @@ def grow(t: cython.pointer[Tcb], now: uint64_t, acked: uint32_t, flight: uint32_
             t.cc.cwnd = least(t.cc.cwnd + t.snd.mss, LARGEST)
 
 
-# rfc: 9438:4.6-ssthresh, 3168:6.1.2-3, 5681:3.1-SSTHRESH 3.2-SSTHRESH 3.1-REDUCED, 9406:4.2-loss
+# rfc: 9438:4.6-ssthresh 4.6-at-once, 3168:6.1.2-3, 5681:3.1-SSTHRESH 3.2-SSTHRESH 3.1-REDUCED, 9406:4.2-loss
 def reduce(t: cython.pointer[Tcb], flight: uint32_t) -> cython.void:
     """A segment is lost: ssthresh by RFC 5681 equation 4, or RFC 9438 section 4.6; cwnd is the recovery's business.
 

@@ -36,7 +36,7 @@ def cube_root(of: uint64_t) -> uint32_t:
     return cython.cast(uint32_t, root)
 
 
-# rfc: 9438:4.2-k 4.10-hystart
+# rfc: 9438:4.2-k 4.10-hystart 4.8-reno
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

@@ -46,7 +46,7 @@ ENONET = cython.declare(cython.int, 64)
 
 
 # rfc: 9293:MUST-47 SHLD-25 MUST-54 MUST-56 SHLD-26, 5927:4.1 5.2, 1122:unreachable-told unreachable-hint
-# rfc: 1122:unreachable-port-tcp redirect-sent
+# rfc: 1122:unreachable-port-tcp redirect-sent, 4443:3.2-code 5.2-validate
 def error_told(
     s: cython.pointer[Stack],
     kind: uint8_t,

@@ -274,7 +274,7 @@ def first_room(s: cython.pointer[Stack], listener: cython.pointer[Listener]) -> 
     return HOLD_SIZE
 
 
-# rfc: 7323:2.2b, 1191:3.1a
+# rfc: 7323:2.2b, 1191:3.1a 3.1c
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

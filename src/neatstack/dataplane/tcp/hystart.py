@@ -22,7 +22,7 @@ def begin(t: cython.pointer[Tcb]) -> cython.void:
     t.cc.samples = t.cc.css_rounds = 0
 
 
-# rfc: 9406:4.2-round 4.2-css-growth 4.3-initial-only
+# rfc: 9406:4.2-round 4.2-css-growth 4.3-initial-only, 9438:4.10-which
 def acknowledged(t: cython.pointer[Tcb], acked: uint32_t, round_trip: uint32_t) -> uint32_t:
     """In the first slow start: by how much cwnd grows for so many bytes. It may set ssthresh, which ends that."""
     if round_trip:

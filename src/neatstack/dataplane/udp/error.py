@@ -88,7 +88,7 @@ def is_final6(kind: uint8_t, code: uint8_t) -> cython.bint:
     return kind == 4 or (kind == 1 and code in (1, 4, 5, 6))
 
 
-# rfc: 1122:udp-errors unreachable-hint
+# rfc: 1122:udp-errors unreachable-hint, 1191:6.2a
 def datagram_failed(
     s: cython.pointer[Stack],
     packet: cython.pointer[cython.const[uint8_t]],
@@ -126,7 +126,7 @@ def datagram_failed(
     tell(s, i, cython.address(d), packet + header, final)
 
 
-# rfc: 4861:7.2.2-4
+# rfc: 4861:7.2.2-4, 4443:3.1-own
 def neighbour_failed(
     s: cython.pointer[Stack],
     e: cython.pointer[cython.const[Endpoint]],

@@ -175,7 +175,7 @@ def part_of(route: cython.pointer[cython.const[Route]], most: uint32_t) -> uint3
     return (most if is_v4(route.remote_be) else most - FRAGMENT_HEADER6) & ~cython.cast(uint32_t, 7)
 
 
-# rfc: 791:dont-fragment, 768:send
+# rfc: 791:dont-fragment, 768:send, 6864:4.3-cut, 1191:6.1
 def send_datagram(
     s: cython.pointer[Stack],
     e: cython.pointer[cython.const[Endpoint]],
@@ -307,7 +307,7 @@ def plan(
     fragments(s, route, p, offset, length, fold(pseudo))
 
 
-# rfc: 791:fragment-id, 8200:4.5-identification 4.5-fit, 5722:sent
+# rfc: 791:fragment-id, 8200:4.5-identification 4.5-fit 4.5-chain, 5722:sent, 8504:5.1-atomic 5.1-predictable
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
