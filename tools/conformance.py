@@ -37,6 +37,7 @@ SWITCHES = {
     "timestamps": "1",
     "sack": "1",
     "slow_start_after_idle": "0",
+    "notsent_lowat": "-1",
     "fastopen": "0x70403",
     "fastopen_key": "a1a1a1a1-b2b2b2b2-c3c3c3c3-d4d4d4d4",
 }
@@ -90,6 +91,7 @@ def configuration(script: Path) -> str:
         "ecn": f'"{ECN[asked["ecn"]]}"',
         "fastopen": int(asked["fastopen"], 0) & FASTOPEN,
         "fastopen_key": f'"{asked["fastopen_key"]}"',
+        "notsent_lowat": max(int(asked["notsent_lowat"]), 0),
         "receive_buffer": 8 << 20,
         "send_buffer": 4 << 20,
         "sockets": 1024,

@@ -30,6 +30,7 @@ from neatstack.dataplane.channel.create import channel_size, create_channel
 from tests.client.mirror_datagrams import Datagrams, mapped, v4
 from tests.support.layout import (
     STRUCTURES,
+    Aside,
     ChannelHeader,
     ChannelProgram,
     ChannelReplica,
@@ -132,6 +133,7 @@ class Mirror:
         self.page.address_be, self.page.replicas, self.page.active = be32(ADDRESS), replicas, (1 << replicas) - 1
         self.page.mtu, self.page.tcp_backlog_max, self.page.generation = 1500, 4096, 1
         self.page.fastopen = neat.FASTOPEN_CLIENT | neat.FASTOPEN_SERVER
+        self.page.ttl = self.page.hop_limit = 64
         self.page.hash_key[:] = (3, 5, 7)
         self.page.table[:] = [bucket % replicas for bucket in range(neat.BUCKETS)]
         self.replica_pages = [self._page(ReplicaPage) for _ in range(replicas)]
@@ -371,7 +373,7 @@ class Mirror:
     def _inform(end: End) -> None:
         """Something of which a test can tell whether the library has asked."""
         assert end.channel
-        at = end.channel.header.infos_at + end.slot * ctypes.sizeof(TcpInfo)
+        at = end.channel.header.asides_at + end.slot * ctypes.sizeof(Aside)
         info = TcpInfo.from_buffer(end.channel.memory, at)
         info.tcp_state, info.segs_in = end.lines.tcp_state, end.program.info_asked
         end.lines.info_answered = end.program.info_asked

@@ -15,7 +15,9 @@ from neatstack.experiment.netns import Lab, Side
 from tests.client import (
     cork_table,
     groups_table,
+    listener_table,
     options_table,
+    peek_table,
     rights_table,
     stream_table,
     urgent_table,
@@ -72,6 +74,7 @@ def sides(lab: Lab) -> Iterator[tuple[Side, Side]]:
 
 @pytest.mark.parametrize(("table", "address"), [
     (cork_table, "127.0.0.1"), (waiting_table, "127.0.0.1"), (stream_table, "127.0.0.1"), (groups_table, OWN),
+    (peek_table, "127.0.0.1"), (listener_table, "127.0.0.1"),
     (rights_table, "127.0.0.1"),
 ])  # fmt: skip
 def test_each_step_is_the_kernels(sides: tuple[Side, Side], table: ModuleType, address: str) -> None:

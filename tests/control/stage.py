@@ -28,7 +28,7 @@ from neatstack.control.slots import Slot
 from neatstack.control.store import Entry
 
 OWN = IPv4Address("10.77.0.2")
-NO_OPTIONS = *dataclasses.astuple(ListenOptions()), 0, 0, 0
+NO_OPTIONS = *dataclasses.astuple(ListenOptions())[:-4], 0, 0, 0, bytes(32), 0, 0, 0, 0  # and no key
 CODE = Code("1.0", {"layout": 2, "protocol": 1, "region": 2, "sizes": {}}, 4096, sys.executable, "/")
 SHAPE = ChannelShape(slots=3, sockets=64, receive_buffer=4096, send_buffer=4096)
 PROGRAM = "import socket, sys, time\nm = socket.socket(socket.AF_UNIX); m.connect(sys.argv[2])\n"
@@ -194,7 +194,8 @@ class Client:
         token = self.token if token is None else token
         packed = REQUEST.pack(
             pages.MAGIC, op, channel, binding, token,
-            pages.wide(IPv4Address(address)), port.to_bytes(2, "big"), flags, backlog, *NO_OPTIONS[:-3], *place,
+            pages.wide(IPv4Address(address)), port.to_bytes(2, "big"), flags, backlog,
+            *NO_OPTIONS[:5], *place, *NO_OPTIONS[8:],
         )  # fmt: skip
         (magic, error, channel, binding, token, _, port_be, replicas), descriptors = await self.raw(packed)
         assert magic == pages.MAGIC

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neatstack.dataplane.channel.create import channel_size, create_channel
-from tests.support.layout import ChannelHeader, ChannelProgram, ChannelReplica, Entry, TcpInfo, neat
+from tests.support.layout import Aside, ChannelHeader, ChannelProgram, ChannelReplica, Entry, TcpInfo, neat
 from tests.support.layout import Socket as SocketLines
 from tests.support.layout import address as address_of
 
@@ -239,7 +239,7 @@ class Socket:
     @property
     def info(self) -> Any:
         """What the replica has answered last: a copy of struct neat_tcp_info."""
-        at = self.program.header.infos_at + self.number * ctypes.sizeof(TcpInfo)
+        at = self.program.header.asides_at + self.number * ctypes.sizeof(Aside)
         return TcpInfo.from_buffer_copy(self.program.memory, at)
 
     def set(self, **lines: int) -> None:

@@ -251,6 +251,7 @@ static int accept_now(struct sock *listener, int flags, struct sock **accepted)
         s->options = listener->options;
         s->options.defer = 0;
         s->options.fastopen = s->options.priority = 0;
+        s->options.fastopen_key_count = 0;
         s->nonblocking = flags & SOCK_NONBLOCK;
         s->phase = PHASE_OPEN;
         s->program->flags |= NEAT_FLAG_TAKEN;

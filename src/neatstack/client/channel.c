@@ -268,11 +268,11 @@ void slot_attach(struct sock *s, uint16_t channel, unsigned replica, uint32_t sl
     ch->slots[slot].sock = s;
 }
 
-/* Where the replica tells of its connection. */
-const struct neat_tcp_info *slot_info(const struct sock *s)
+/* Where the replica tells of its connection, and the program of its borders. */
+struct neat_aside *slot_aside(const struct sock *s)
 {
     const struct channel *ch = &neat.known[s->channel]->at[s->replica];
-    return (const struct neat_tcp_info *)(ch->memory + ch->header.infos_at) + s->slot;
+    return (struct neat_aside *)(ch->memory + ch->header.asides_at) + s->slot;
 }
 
 /* Give the socket a free slot of our channel with `replica`. False: there is none. */

@@ -35,6 +35,7 @@
 #include <unistd.h>
 
 #include "neatstack/dataplane/channel/layout.h"
+#include "told.h"
 
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
@@ -49,21 +50,21 @@
 #define MAX_DESCRIPTORS (1u << 20) /* numbers that the table covers: the kernel's default limit */
 #define LOCK_CONTENDED 0x80000000u /* FUTEX_WAITERS, in a lock's word */
 #define SCRATCH_TAKEN 0            /* in the shared lines: the connection's error has been told */
-#define SCRATCH_ERRORS 1           /* of UDP: so many have */
-#define KEPT_OPTIONS 19
+#define SCRATCH_ERRORS 0           /* of UDP: so many have */
 #define MOST_GROUPS 20             /* Linux's igmp_max_memberships */
 #define MOST_SOURCES 10             /* and igmp_max_msf */
 #define MOST_ERRORS 4              /* that a UDP socket keeps apart */
 #define MOST_QUOTED 512
 #define MOST_HELD 65536         /* bytes of a datagram that waits for the rest of it */
-#define SCRATCH_URGENT 2           /* whether an urgent byte was taken apart from the rest, and */
-#define SCRATCH_URGENT_AT 3        /* which: its cursor */
-#define SCRATCH_COPIES 4           /* so many sends were to go without copying, and */
-#define SCRATCH_COPIES_TOLD 5      /* of so many the program knows that they were copied */
+#define SCRATCH_URGENT 1           /* whether an urgent byte was taken apart from the rest, and */
+#define SCRATCH_URGENT_AT 2        /* which: its cursor */
+#define SCRATCH_COPIES 3           /* so many sends were to go without copying, and */
+#define SCRATCH_COPIES_TOLD 4      /* of so many the program knows that they were copied */
 #define PLACE_KERNEL 1             /* place_wait(): the nested epoll has something */
 #define IOCTL_KERNEL 1             /* sock_ioctl(): not for us */
 #define OPTION_COMMON 1            /* of UDP: as for streams */
 #define NO_SLOT UINT32_MAX
+#define FLAGS_OF_CONNECTION (NEAT_FLAG_TAKEN | NEAT_FLAG_URGENT | NEAT_FLAG_BORDERS) /* no options */
 #define INTERFACE 1                /* the index of the only interface that a program on a stack sees */
 #define POSTS_PER_REPLICA 32       /* free slots that an event loop keeps posted for each listener */
 
@@ -94,32 +95,6 @@ struct end { /* of a flow */
     struct neat_address address;
     uint16_t port_be;
 };
-
-struct options { /* what setsockopt() has been told */
-    uint16_t flags; /* enum neat_flag */
-    uint8_t tos, ttl;
-    uint32_t keep_idle_s, keep_interval_s, keep_count, user_timeout_ms;
-    uint32_t receive_buffer, send_buffer, low_water; /* 0: default */
-    uint32_t window_clamp, unsent_most;
-    uint64_t pacing_rate; /* bytes a second, and 1; 0: any */
-    uint16_t mss;
-    uint8_t syn_retries, fin_wait_s, defer, congestion; /* as in layout.h */
-    uint8_t traffic_class;
-    int16_t hops; /* and 1; 0: default */
-    bool v6only, want_info6, want_class, want_hops, want_destination6, want_errors6, whole, no_loop6;
-    uint8_t mtu_discover6;
-    bool reuse_address, reuse_port, linger, broadcast, oob_inline, dont_route, timestamp, slow_ack, fastopen_connect;
-    bool want_inq, error_priority, zerocopy;
-    int kept[KEPT_OPTIONS]; /* see kept_options.c */
-    int linger_s, priority, mark, fastopen;
-    int64_t receive_timeout_ns, send_timeout_ns; /* 0: none */
-};
-
-/* Of IPv6; 0: default. None is told to be one. */
-static inline uint8_t hop_limit(const struct options *o)
-{
-    return (uint8_t)(o->hops > 1 ? o->hops - 1 : o->hops);
-}
 
 struct epoll;
 struct item;
@@ -203,6 +178,7 @@ struct sock {
     /* its name */
     uint32_t binding; /* the manager's number; 0: not bound */
     uint32_t backlog; /* of listen() */
+    bool syn_told;    /* TCP_SAVED_SYN was, which is once */
     bool untold;      /* connect() has returned before its outcome was known */
     bool deferred;    /* TCP_FASTOPEN_CONNECT: connect() was called, and its SYN waits for the first text to go with it */
     struct end deferred_to;
@@ -439,7 +415,7 @@ uint32_t tell_detach(unsigned replica, uint16_t channel, uint32_t slot);
 bool replica_runs(unsigned replica);
 void await_commands(int64_t most_ns);
 bool slot_take(struct sock *s, unsigned replica);
-const struct neat_tcp_info *slot_info(const struct sock *s);
+struct neat_aside *slot_aside(const struct sock *s);
 void slot_attach(struct sock *s, uint16_t channel, unsigned replica, uint32_t slot);
 void slot_retake(struct channel *ch, uint32_t slot);
 void slot_start(struct sock *s, unsigned role);
@@ -505,6 +481,7 @@ void listener_forget(struct sock *listener);
 int sock_accept(struct sock *listener, struct sockaddr *address, socklen_t *length, int flags);
 
 /* ---- io.c, splice.c, message.c ---- */
+int wait_for_more(int64_t deadline);
 uint32_t waiting_bytes(const struct sock *s);
 uint32_t readable_bytes(const struct sock *s);
 uint32_t send_limit(const struct sock *s);
@@ -573,6 +550,7 @@ bool epoll_concerns(const struct epoll *e);
 int epoll_wait_for(struct epoll *e, int epfd, struct epoll_event *events, int most, int64_t deadline, const sigset_t *mask);
 
 /* ---- options.c ---- */
+void option_unsent(struct options *o, uint32_t most);
 int option_set(struct sock *s, int level, int name, const void *value, socklen_t length);
 int option_get(struct sock *s, int level, int name, void *value, socklen_t *length);
 

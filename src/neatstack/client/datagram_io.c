@@ -328,10 +328,12 @@ static struct sock *leg_with_datagram(struct sock *s, struct neat_datagram *d, u
     return NULL;
 }
 
-/* The first record of a leg that is a datagram, or news of an error that was not read yet. */
-static bool find_record(const struct datagrams *u, const struct sock *leg, bool error, struct neat_datagram *d, uint32_t *at)
+/* The first record of a leg, from `skip` bytes behind its tail on, that is a datagram, or news of an error that was not read yet.
+ * `skip` becomes its place. */
+static bool find_record(const struct datagrams *u, const struct sock *leg, bool error, uint32_t *skip, struct neat_datagram *d,
+                        uint32_t *at)
 {
-    for (uint32_t skip = 0; look_at_record(leg, skip, d, at); skip += record_size(d->length))
+    for (; look_at_record(leg, *skip, d, at); *skip += record_size(d->length))
         if (error ? (d->flags & (NEAT_DATAGRAM_ERROR | NEAT_DATAGRAM_TAKEN)) == NEAT_DATAGRAM_ERROR
                   : is_for(u, d))
             return true;
@@ -352,10 +354,41 @@ bool datagram_waits(const struct sock *s, bool error)
         if (likely(!wants_errors(s) && !s->udp->picky))
             return true;
         struct sock copy = *leg; /* which no other thread takes out of its slot */
-        if (copy.program && find_record(s->udp, &copy, error, &d, &at))
+        if (copy.program && find_record(s->udp, &copy, error, &(uint32_t){0}, &d, &at))
             return true;
     }
     return false;
+}
+
+static void mark_taken(struct sock *leg, uint32_t at)
+{
+    ((struct neat_datagram *)(leg->rx + (at & leg->rx_mask)))->flags |= NEAT_DATAGRAM_TAKEN;
+}
+
+/* MSG_PEEK with SO_PEEK_OFF: the datagram with the byte that is *offset bytes behind the first that waits, in the order in which they
+ * will be received; *offset becomes its place in it. One without text is seen once. */
+static struct sock *leg_behind(struct sock *s, uint32_t *offset, struct neat_datagram *d, uint32_t *at)
+{
+    uint32_t skip[NEAT_MAX_REPLICAS] = {0};
+
+    for (bool more = true; s->binding && more;) {
+        more = false;
+        for (unsigned i = 0; i < neat.replicas; i++) {
+            unsigned r = (s->udp->turn + i) % neat.replicas;
+            struct sock *leg = s->udp->leg[r];
+            if (!find_record(s->udp, leg, false, &skip[r], d, at))
+                continue;
+            if (*offset < d->length || (!*offset && !(d->flags & NEAT_DATAGRAM_TAKEN))) {
+                if (!d->length)
+                    mark_taken(leg, *at);
+                return leg;
+            }
+            *offset -= d->length;
+            skip[r] += record_size(d->length);
+            more = true;
+        }
+    }
+    return NULL;
 }
 
 /* News of an error somewhere in the rings: marked as read. NULL: there is none. The payload is at *at. */
@@ -363,9 +396,9 @@ struct sock *datagram_find_error(struct sock *s, struct neat_datagram *d, uint32
 {
     for (unsigned r = 0; s->binding && r < neat.replicas; r++) {
         struct sock *leg = s->udp->leg[r];
-        if (!find_record(s->udp, leg, true, d, at))
+        if (!find_record(s->udp, leg, true, &(uint32_t){0}, d, at))
             continue;
-        ((struct neat_datagram *)(leg->rx + (*at & leg->rx_mask)))->flags |= NEAT_DATAGRAM_TAKEN;
+        mark_taken(leg, *at);
         *at += HEADER;
         return leg;
     }
@@ -421,12 +454,15 @@ static size_t coalesce(const struct sock *leg, const struct neat_datagram *d, co
 static ssize_t receive_now(struct sock *s, struct msghdr *message, int flags)
 {
     struct neat_datagram d;
-    uint32_t at;
+    uint32_t at, passed = 0;
     int error = datagram_error(s);
+    bool behind = unlikely(s->options.peek_off < 0) && (flags & MSG_PEEK);
 
     if (error)
         return -error;
-    struct sock *leg = leg_with_datagram(s, &d, &at);
+    if (behind)
+        passed = (uint32_t)~s->options.peek_off;
+    struct sock *leg = behind ? leg_behind(s, &passed, &d, &at) : leg_with_datagram(s, &d, &at);
     if (!leg) /* as Linux: who does not wait is not told of the end */
         return (s->udp->shut & NEAT_SHUT_READ) && !s->nonblocking && !(flags & MSG_DONTWAIT) ? 0 : -EAGAIN;
     size_t room = iovec_length(message->msg_iov, message->msg_iovlen);
@@ -434,10 +470,10 @@ static ssize_t receive_now(struct sock *s, struct msghdr *message, int flags)
     size_t length = d.length;
     bool lost = vector_nowhere(message->msg_iov, message->msg_iovlen, s->udp->coalesce ? room : d.length);
     if (likely(!lost))
-        scatter_ring(leg, at + HEADER, d.length, message->msg_iov, message->msg_iovlen, 0);
+        scatter_ring(leg, at + HEADER + passed, d.length - passed, message->msg_iov, message->msg_iovlen, 0);
     if (!lost && s->udp->coalesce && d.length && d.length < room && !(flags & MSG_PEEK))
         length = coalesce(leg, &d, message, room, &taken);
-    message->msg_flags = length > room ? MSG_TRUNC : 0;
+    message->msg_flags = room < d.length && room <= d.length - passed ? MSG_TRUNC : 0; /* as Linux */
     put_address(s, message->msg_name, message->msg_name ? &message->msg_namelen : NULL, &(struct end){d.remote, d.remote_port_be});
     if (!message->msg_name)
         message->msg_namelen = 0;
@@ -448,7 +484,11 @@ static ssize_t receive_now(struct sock *s, struct msghdr *message, int flags)
     }
     if (unlikely(lost)) /* and gone, as on Linux */
         return -EFAULT;
-    return (ssize_t)(length > room && !(flags & MSG_TRUNC) ? room : length);
+    if (!(flags & MSG_TRUNC))
+        length = length - passed > room ? room : length - passed;
+    if (unlikely(s->options.peek_off))
+        peek_moves(&s->options, flags & MSG_PEEK, length);
+    return (ssize_t)length;
 }
 
 /* All of the recv() family. Bytes or -errno. */
@@ -471,7 +511,8 @@ ssize_t datagram_receive(struct sock *s, struct msghdr *message, int flags)
             if (!deadline)
                 deadline = deadline_after(timeout ? timeout : -1);
             sock_unlock(s);
-            int error = wait_for(s, EPOLLIN, 0, deadline);
+            bool behind = unlikely(flags & MSG_PEEK) && s->options.peek_off < 0 && datagram_waits(s, false);
+            int error = behind ? wait_for_more(deadline) : wait_for(s, EPOLLIN, 0, deadline);
             if (sock_relock(s, serial))
                 return -EBADF;
             if (error && !(error == -EINTR && restarts(timeout))) {

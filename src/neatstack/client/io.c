@@ -195,9 +195,9 @@ static ssize_t receive_now(struct sock *s, struct cursor *at, size_t most, int f
     uint8_t *piece;
     size_t length, copied = 0;
 
-    if (unlikely(seen & NEAT_SEEN_URGENT) && waiting)
+    if (unlikely(seen & NEAT_SEEN_URGENT) && (int32_t)waiting > 0)
         waiting -= stop_at_urgent(s, flags, peeked, started, &tail, &most);
-    if (waiting == 0)
+    if ((int32_t)waiting <= 0) /* SO_PEEK_OFF may lie beyond what is there */
         return nothing_to_receive(s, state, seen);
     if (most > waiting)
         most = waiting;
@@ -219,8 +219,9 @@ static ssize_t receive_now(struct sock *s, struct cursor *at, size_t most, int f
     return (ssize_t)copied;
 }
 
-/* MSG_PEEK with MSG_WAITALL: readiness cannot tell that there is more than was seen already, so look from time to time. */
-static int wait_for_more(int64_t deadline)
+/* MSG_PEEK with MSG_WAITALL or SO_PEEK_OFF: readiness cannot tell that there is more than was seen already, so look from time to
+ * time. */
+int wait_for_more(int64_t deadline)
 {
     if (deadline != FOREVER && now_ns() >= deadline)
         return -EAGAIN;
@@ -234,6 +235,17 @@ static bool at_mark(const struct sock *s)
     return s->program && urgent_ahead(s, &distance) && distance == 0;
 }
 
+/* What is not part of the stream: news of what was sent, the urgent byte. */
+static ssize_t receive_apart(struct sock *s, struct cursor *at, int flags)
+{
+    if (flags & MSG_ERRQUEUE)
+        return zerocopy_tell(s, NULL);
+    sock_lock(s);
+    ssize_t n = receive_urgent(s, at, flags);
+    sock_unlock(s);
+    return n;
+}
+
 /* All of the recv() family. Bytes or -errno. */
 ssize_t sock_receive(struct sock *s, const struct iovec *iov, int count, int flags)
 {
@@ -244,19 +256,15 @@ ssize_t sock_receive(struct sock *s, const struct iovec *iov, int count, int fla
     int64_t deadline = 0;
     ssize_t n;
 
-    if (flags & MSG_ERRQUEUE)
-        return zerocopy_tell(s, NULL);
+    if (unlikely(flags & (MSG_ERRQUEUE | MSG_OOB)))
+        return receive_apart(s, &at, flags);
     sock_lock(s);
-    if (flags & MSG_OOB) {
-        n = receive_urgent(s, &at, flags);
-        sock_unlock(s);
-        return n;
-    }
     uint32_t serial = s->file.serial, low_water = s->options.low_water;
+    uint32_t passed = unlikely(s->options.peek_off < 0) && (flags & MSG_PEEK) ? (uint32_t)~s->options.peek_off : 0;
     if (!(flags & MSG_WAITALL) && low_water < wanted)
         target = low_water;
     for (;;) {
-        n = receive_now(s, &at, wanted - done, flags, flags & MSG_PEEK ? (uint32_t)done : 0, done != 0);
+        n = receive_now(s, &at, wanted - done, flags, flags & MSG_PEEK ? passed + (uint32_t)done : 0, done != 0);
         if (n > 0)
             done += (size_t)n;
         if (n == 0 || (n < 0 && n != -EAGAIN) || (n > 0 && done == wanted))
@@ -272,7 +280,7 @@ ssize_t sock_receive(struct sock *s, const struct iovec *iov, int count, int fla
             deadline = deadline_after(timeout ? timeout : -1);
         uint32_t least = target - done < low_water ? (uint32_t)(target - done) : low_water;
         sock_unlock(s);
-        int error = done && (flags & MSG_PEEK) ? wait_for_more(deadline) : wait_for(s, EPOLLIN, least, deadline);
+        int error = (passed || done) && (flags & MSG_PEEK) ? wait_for_more(deadline) : wait_for(s, EPOLLIN, least, deadline);
         if (sock_relock(s, serial))
             return done ? (ssize_t)done : -EBADF;
         if (error && !(error == -EINTR && restarts(timeout))) {
@@ -280,6 +288,8 @@ ssize_t sock_receive(struct sock *s, const struct iovec *iov, int count, int fla
             break;
         }
     }
+    if (unlikely(s->options.peek_off))
+        peek_moves(&s->options, flags & MSG_PEEK, done);
     sock_unlock(s);
     return done ? (ssize_t)done : n;
 }
@@ -380,15 +390,34 @@ uint32_t send_room(struct sock *s)
     return room;
 }
 
+/* MSG_OOB, MSG_EOR: what is to be put into the ring will end there, with an urgent byte or as a message. Flags of the socket. */
+static uint16_t mark_end(struct sock *s, uint32_t head, int flags)
+{
+    struct neat_borders *b = &slot_aside(s)->borders;
+    bool first = !(s->program->flags & NEAT_FLAG_BORDERS); /* then the list is of a connection before this one */
+
+    if (flags & MSG_OOB)
+        store_relaxed(&s->program->tx_urgent, head);
+    uint16_t marked = flags & MSG_OOB ? NEAT_FLAG_URGENT : 0;
+    if (!(flags & MSG_EOR))
+        return marked;
+    if (first)
+        store_relaxed(&b->head, 0);
+    uint32_t *oldest = &b->at[b->head % NEAT_BORDERS];
+    if (b->head < NEAT_BORDERS || (int32_t)(load_acquire(&s->remote->tx_tail) - *oldest) >= 0) {
+        store_relaxed(oldest, head);
+        store_release(&b->head, b->head + 1);
+    }
+    return marked | NEAT_FLAG_BORDERS;
+}
+
 /* `length` bytes more are in the ring. MSG_MORE holds back a last small segment as TCP_CORK does. */
 void put_out(struct sock *s, size_t length, int flags)
 {
     uint16_t wanted = (uint16_t)(s->options.flags | (flags & MSG_MORE ? NEAT_FLAG_CORK : 0));
-    wanted |= s->program->flags & (NEAT_FLAG_TAKEN | NEAT_FLAG_URGENT);
-    if (unlikely(flags & MSG_OOB)) {
-        store_relaxed(&s->program->tx_urgent, s->program->tx_head + (uint32_t)length);
-        wanted |= NEAT_FLAG_URGENT;
-    }
+    wanted |= s->program->flags & FLAGS_OF_CONNECTION;
+    if (unlikely(flags & (MSG_OOB | MSG_EOR)))
+        wanted |= mark_end(s, s->program->tx_head + (uint32_t)length, flags);
     if (unlikely(wanted != s->program->flags))
         store_relaxed(&s->program->flags, wanted);
     store_release(&s->program->tx_head, s->program->tx_head + (uint32_t)length);
@@ -408,6 +437,7 @@ static ssize_t send_now(struct sock *s, struct cursor *at, size_t most, int flag
         return -EAGAIN;
     if (most > room) {
         most = room;
+        flags &= ~MSG_EOR;
         s->space_edges++;
     }
     uint32_t start = s->program->tx_head - s->program->tx_base;

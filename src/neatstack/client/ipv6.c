@@ -9,6 +9,12 @@
 #ifndef IPV6_RECVORIGDSTADDR
 #define IPV6_RECVORIGDSTADDR 74
 #endif
+#ifndef IPV6_MINHOPCOUNT
+#define IPV6_MINHOPCOUNT 73
+#endif
+#ifndef IPV6_TRANSPARENT
+#define IPV6_TRANSPARENT 75
+#endif
 
 /* ---- setting ---- */
 
@@ -26,6 +32,12 @@ static int set_common(struct sock *s, struct options *o, int name, int value)
         return within(value, -1, 255);
     case IPV6_MTU:
         return value && value < 1280 ? -EINVAL : 0;
+    case IPV6_MINHOPCOUNT:
+        o->least_hops = (uint8_t)value;
+        option_flag(o, NEAT_FLAG_LEAST_TTL, true);
+        return within(value, 0, 255);
+    case IPV6_TRANSPARENT:
+        return value ? -EPERM : 0;
     case IPV6_ADDRFORM:
         return -ENOTCONN;
     default:
@@ -179,6 +191,12 @@ int ipv6_get_option(struct sock *s, int name, int *value)
         return 0;
     case IPV6_TCLASS:
         *value = s->options.traffic_class;
+        return 0;
+    case IPV6_MINHOPCOUNT:
+        *value = s->options.least_hops;
+        return 0;
+    case IPV6_TRANSPARENT:
+        *value = 0;
         return 0;
     case IPV6_MTU:
         return get_mtu(s, value);

@@ -351,8 +351,14 @@ int manager_listen(struct sock *s, uint32_t backlog)
                                    .defer = o->defer,
                                    .syn_retries = o->syn_retries,
                                    .fastopen = (uint32_t)o->fastopen,
-                                   .congestion = o->congestion};
+                                   .congestion = o->congestion,
+                                   .save_syn = o->save_syn,
+                                   .least_ttl = o->least_ttl,
+                                   .least_hops = o->least_hops,
+                                   .fastopen_key_count = o->fastopen_key_count};
     struct answer answer;
+
+    memcpy(request.fastopen_keys, o->fastopen_keys, sizeof request.fastopen_keys);
     int error = ask(&request, &answer, false);
     if (!error)
         close_passed(&answer);

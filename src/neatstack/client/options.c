@@ -112,6 +112,9 @@ static int set_socket_int(struct options *o, int name, int value)
     case SO_SELECT_ERR_QUEUE:
         o->error_priority = value;
         return 0;
+    case SO_PEEK_OFF:
+        o->peek_off = ~value;
+        return 0;
     case SO_ZEROCOPY:
         o->zerocopy = value;
         return within(value, 0, 1);
@@ -129,6 +132,12 @@ static int set_ip_int(struct options *o, int name, int value)
     case IP_TTL:
         o->ttl = (uint8_t)(value == -1 ? 0 : value);
         return value == -1 ? 0 : within(value, 1, 255);
+    case IP_MINTTL:
+        o->least_ttl = (uint8_t)value;
+        option_flag(o, NEAT_FLAG_LEAST_TTL, true);
+        return within(value, 0, 255);
+    case IP_TRANSPARENT: /* what is for others does not come to a stack */
+        return value ? -EPERM : 0;
     default:
         return -ENOPROTOOPT;
     }
@@ -172,6 +181,8 @@ static int set_option(struct sock *s, struct options *o, int level, int name, co
         return set_pacing(o, value, length);
     if (level == IPPROTO_TCP && name == TCP_CONGESTION)
         return tcp_set_congestion(o, value, length);
+    if (level == IPPROTO_TCP && name == TCP_FASTOPEN_KEY)
+        return tcp_set_fastopen_keys(o, value, length);
     if (level == IPPROTO_IP && length >= 1 && length < sizeof number)
         number = *(const uint8_t *)value;
     else if (length < sizeof number)
@@ -207,7 +218,10 @@ int option_set(struct sock *s, int level, int name, const void *value, socklen_t
     bool listens = s->phase == PHASE_LISTENING &&
                    (changed.mss != s->options.mss || changed.defer != s->options.defer ||
                     changed.syn_retries != s->options.syn_retries || changed.fastopen != s->options.fastopen ||
-                    changed.congestion != s->options.congestion);
+                    changed.congestion != s->options.congestion || changed.save_syn != s->options.save_syn ||
+                    changed.least_ttl != s->options.least_ttl || changed.least_hops != s->options.least_hops ||
+                    changed.fastopen_key_count != s->options.fastopen_key_count ||
+                    memcmp(changed.fastopen_keys, s->options.fastopen_keys, sizeof changed.fastopen_keys));
     if (differs)
         s->options = changed;
     if (s->udp)
@@ -318,6 +332,9 @@ static int get_socket_int(struct sock *s, int name, int *value)
     case SO_SELECT_ERR_QUEUE:
         *value = o->error_priority;
         return 0;
+    case SO_PEEK_OFF:
+        *value = ~o->peek_off;
+        return 0;
     case SO_ZEROCOPY:
         *value = o->zerocopy;
         return 0;
@@ -334,6 +351,12 @@ static int get_ip_int(struct sock *s, int name, int *value)
         return 0;
     case IP_TTL:
         *value = s->options.ttl ? s->options.ttl : neat.page->ttl;
+        return 0;
+    case IP_MINTTL:
+        *value = s->options.least_ttl;
+        return 0;
+    case IP_TRANSPARENT:
+        *value = 0;
         return 0;
     case IP_MTU:
         if (s->phase != PHASE_OPEN)
@@ -368,6 +391,10 @@ static int give_other(struct sock *s, int level, int name, void *value, socklen_
         return tcp_give_congestion(&s->options, value, length);
     if (tcp && name == TCP_INFO)
         return give_tcp_info(s, value, length);
+    if (tcp && name == TCP_SAVED_SYN)
+        return give_saved_syn(s, value, length);
+    if (tcp && name == TCP_FASTOPEN_KEY)
+        return give(value, length, s->options.fastopen_keys, (size_t)s->options.fastopen_key_count * FASTOPEN_KEY);
     /* no device; no options; and neither CUBIC nor Reno has something to tell on Linux */
     if ((socket && name == SO_BINDTODEVICE) || (level == IPPROTO_IP && name == IP_OPTIONS) || (tcp && name == TCP_CC_INFO)) {
         *length = 0;

@@ -25,6 +25,7 @@ int get_option(struct sock *s, int level, int name, void *value, socklen_t *leng
 int tcp_set_option(struct options *o, int name, int value);
 int tcp_get_option(struct sock *s, int name, int *value);
 int tcp_set_congestion(struct options *o, const void *value, socklen_t length);
+int tcp_set_fastopen_keys(struct options *o, const void *value, socklen_t length);
 int tcp_give_congestion(const struct options *o, void *value, socklen_t *length);
 
 /* ---- kept_options.c ---- */
@@ -33,6 +34,7 @@ int kept_get(const struct sock *s, int level, int name, int *value);
 
 /* ---- report.c ---- */
 int give_tcp_info(struct sock *s, void *value, socklen_t *length);
+int give_saved_syn(struct sock *s, void *value, socklen_t *length);
 int give_memory(struct sock *s, void *value, socklen_t *length);
 
 /* ---- datagram_options.c ---- */

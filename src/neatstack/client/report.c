@@ -1,4 +1,4 @@
-/* What a socket tells of itself: TCP_INFO, SO_MEMINFO.
+/* What a socket tells of itself: TCP_INFO, TCP_SAVED_SYN, SO_MEMINFO.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -78,11 +78,29 @@ int give_tcp_info(struct sock *s, void *value, socklen_t *length)
 
     if (s->program && answered(s)) {
         if (ask(s))
-            info = *slot_info(s);
+            info = slot_aside(s)->info;
         else
             info.tcp_state = s->remote->tcp_state;
     }
     return give(value, length, &info, TOLD);
+}
+
+/* TCP_SAVED_SYN: once. Nothing of a connection whose SYN was not saved, or that the replica has forgotten. The socket is locked.
+ * 0 or -errno. */
+int give_saved_syn(struct sock *s, void *value, socklen_t *length)
+{
+    struct neat_syn syn = {0};
+
+    if (s->program && answered(s) && !s->syn_told && ask(s))
+        syn = slot_aside(s)->info.syn;
+    if (syn.length > sizeof syn.headers)
+        syn.length = 0;
+    if (*length < syn.length) {
+        *length = syn.length;
+        return -EINVAL;
+    }
+    s->syn_told |= syn.length != 0;
+    return give(value, length, syn.headers, syn.length);
 }
 
 /* SO_MEMINFO: an array by linux/sock_diag.h. Bytes of text, for what is around it lies elsewhere. */

@@ -80,6 +80,8 @@ int sock_create(int family, int type, int protocol)
         s->family = (uint8_t)family;
         s->local.address = any_of(family);
         s->options.mtu_discover6 = IP_PMTUDISC_WANT;
+        if (stream)
+            option_unsent(&s->options, 0);
         error = table_put(fd, &s->file);
         if (error) {
             syscall(SYS_close, fd);
@@ -204,7 +206,7 @@ void apply_options(struct sock *s)
     struct neat_socket_program *p = s->program;
     const struct options *o = &s->options;
 
-    p->flags = (uint16_t)((p->flags & (NEAT_FLAG_TAKEN | NEAT_FLAG_URGENT)) | o->flags);
+    p->flags = (uint16_t)((p->flags & FLAGS_OF_CONNECTION) | o->flags);
     p->keep_idle_s = (uint16_t)o->keep_idle_s;
     p->keep_interval_s = (uint16_t)o->keep_interval_s;
     p->keep_count = (uint8_t)o->keep_count;
@@ -222,6 +224,7 @@ void apply_options(struct sock *s)
     bool six = is_ipv6(s);
     p->tos = six ? o->traffic_class : o->tos;
     p->ttl = six ? hop_limit(o) : o->ttl;
+    p->least_ttl = six ? o->least_hops : o->least_ttl;
 }
 
 /* ---- ioctl ---- */

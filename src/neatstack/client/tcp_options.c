@@ -46,6 +46,14 @@ static int tries_to_seconds(uint8_t tries)
     return period;
 }
 
+/* TCP_NOTSENT_LOWAT; 0: as the stack has it. */
+void option_unsent(struct options *o, uint32_t most)
+{
+    o->unsent_told = most;
+    o->unsent_most = most ? most : neat.page->unsent_most;
+    option_flag(o, NEAT_FLAG_UNSENT_MOST, o->unsent_most != 0);
+}
+
 /* Most of those that are an int; `o` is a copy of the socket's options, which takes effect if all is well. 0 or -errno. */
 int tcp_set_option(struct options *o, int name, int value)
 {
@@ -91,12 +99,14 @@ int tcp_set_option(struct options *o, int name, int value)
         o->window_clamp = value == 0 ? 0 : value < LEAST_WINDOW ? LEAST_WINDOW : (uint32_t)value;
         return 0;
     case TCP_NOTSENT_LOWAT:
-        o->unsent_most = (uint32_t)value;
-        option_flag(o, NEAT_FLAG_UNSENT_MOST, value);
+        option_unsent(o, (uint32_t)value);
         return 0;
     case TCP_INQ:
         o->want_inq = value;
         return within(value, 0, 1);
+    case TCP_SAVE_SYN:
+        o->save_syn = (uint8_t)value;
+        return within(value, 0, 2);
     case TCP_FASTOPEN_CONNECT: /* only before connect(): see option_set() */
         o->fastopen_connect = value;
         return within(value, 0, 1) ? -EINVAL : neat.page->fastopen & NEAT_FASTOPEN_CLIENT ? 0 : -EOPNOTSUPP;
@@ -121,6 +131,17 @@ int tcp_set_congestion(struct options *o, const void *value, socklen_t length)
             return 0;
         }
     return -ENOENT;
+}
+
+/* TCP_FASTOPEN_KEY: one key, or two of which the second only proves. 0 or -errno. */
+int tcp_set_fastopen_keys(struct options *o, const void *value, socklen_t length)
+{
+    if (length != FASTOPEN_KEY && length != sizeof o->fastopen_keys)
+        return -EINVAL;
+    memset(o->fastopen_keys, 0, sizeof o->fastopen_keys);
+    memcpy(o->fastopen_keys, value, length);
+    o->fastopen_key_count = (uint8_t)(length / FASTOPEN_KEY);
+    return 0;
 }
 
 int tcp_give_congestion(const struct options *o, void *value, socklen_t *length)
@@ -179,10 +200,13 @@ int tcp_get_option(struct sock *s, int name, int *value)
         *value = (int)o->window_clamp;
         return 0;
     case TCP_NOTSENT_LOWAT:
-        *value = (int)o->unsent_most;
+        *value = (int)o->unsent_told;
         return 0;
     case TCP_INQ:
         *value = o->want_inq;
+        return 0;
+    case TCP_SAVE_SYN:
+        *value = o->save_syn;
         return 0;
     case TCP_FASTOPEN_CONNECT:
         *value = o->fastopen_connect;

@@ -72,6 +72,7 @@ class Options(BaseModel):
     sack: bool = True
     window_scaling: bool = True
     slow_start_after_idle: bool = True
+    notsent_lowat: int = Field(0, ge=0, le=2**32 - 1)
     fastopen: int = 3
     fastopen_key: str | None = None
     recovery: Literal["adopt", "reset"] = "adopt"

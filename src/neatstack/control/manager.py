@@ -189,6 +189,7 @@ class Manager:
             ttl=settings.ttl,
             hop_limit=settings.hop_limit,
             icmp_errors=settings.icmp_errors,
+            unsent_most=settings.notsent_lowat,
             keys=choose_keys(settings.replicas),
             table=even_table(list(range(settings.replicas))),
             own=[Own(interface.ip, interface.network.prefixlen) for interface in settings.interfaces4],

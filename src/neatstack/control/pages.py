@@ -13,7 +13,7 @@ BUCKETS = 256  # NEAT_BUCKETS
 MOST_REPLICAS = 16  # NEAT_MAX_REPLICAS
 TABLE_MOVING = 0x40  # NEAT_TABLE_MOVING: any replica that is steered a SYN of this bucket may take it
 TABLE_MOVED = 0x80  # NEAT_TABLE_MOVED, with the next owner in the lower bits: only that one may
-STACK_PAGE = struct.Struct("=8I2BH2I6s2B2I2H3Q16s2I192s2560s256s")  # struct neat_stack_page; padded where C pads
+STACK_PAGE = struct.Struct("=8I2BH2I6s2B2I2H3Q16s3I4x192s2560s256s")  # struct neat_stack_page; padded where C pads
 OWN = struct.Struct("=16s2I")  # struct neat_own
 ROUTE = struct.Struct("=16s16sI4x")  # struct neat_route
 MOST_ADDRESSES = 8  # NEAT_MAX_ADDRESSES
@@ -142,6 +142,7 @@ class StackPage:
     receive_shift: int = 0  # of windows; 0: 7
     without: int = 0
     fastopen: int = 0  # numbered as Linux's tcp_fastopen
+    unsent_most: int = 0  # bytes; 0: no limit
 
     def write(self, page: mmap.mmap) -> None:
         """Write all, then the generation, so that who sees the new generation sees the rest."""
@@ -171,6 +172,7 @@ class StackPage:
             self.gateway6.packed if self.gateway6 else bytes(16),
             len(self.own),
             len(self.routes),
+            self.unsent_most,
             b"".join(own.pack() for own in self.own),
             b"".join(route.pack() for route in self.routes),
             bytes(self.table),
@@ -200,10 +202,10 @@ class StackPage:
             without=values[18],
             fastopen=values[19],
             keys=values[20:23],
-            table=list(values[28]),
+            table=list(values[29]),
             generation=values[2],
-            own=[Own.unpack(values[26][n * OWN.size : (n + 1) * OWN.size]) for n in range(values[24])],
-            routes=[Route.unpack(values[27][n * ROUTE.size : (n + 1) * ROUTE.size]) for n in range(values[25])],
+            own=[Own.unpack(values[27][n * OWN.size : (n + 1) * OWN.size]) for n in range(values[24])],
+            routes=[Route.unpack(values[28][n * ROUTE.size : (n + 1) * ROUTE.size]) for n in range(values[25])],
             gateway6=IPv6Address(values[23]) if any(values[23]) else None,
             mtu6=values[7],
             ttl=values[8],
@@ -211,4 +213,5 @@ class StackPage:
             icmp_errors=values[10],
             ecn=values[14],
             receive_shift=values[15],
+            unsent_most=values[26],
         )

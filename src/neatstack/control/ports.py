@@ -41,6 +41,10 @@ class ListenOptions:
     syn_retries: int = 0
     fastopen: int = 0
     congestion: int = 0
+    save_syn: int = 0
+    least_ttl: int = 0
+    least_hops: int = 0
+    fastopen_keys: str = ""  # hexadecimal, up to two of 16 bytes
 
 
 @dataclass

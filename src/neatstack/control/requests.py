@@ -21,7 +21,7 @@ from neatstack.control.replicas import ReplicaError
 
 log = logging.getLogger("neat.requests")
 
-REQUEST = struct.Struct("=4IQ16s2sHIHBBIBBHI")  # struct neat_request
+REQUEST = struct.Struct("=4IQ16s2sHIHBBIBBHI32s4B4x")  # struct neat_request
 REPLY = struct.Struct("=4IQ16s2s2xI16x")  # struct neat_reply
 CREDENTIALS = struct.Struct("=3i")  # struct ucred
 MOST_CONNECTIONS = 1024
@@ -74,7 +74,9 @@ class Request:
         """Raises Refused for what is not a request."""
         if len(data) != REQUEST.size:
             raise Refused(errno.EINVAL)
-        magic, op, channel, binding, token, address, port, flags, backlog, *options = REQUEST.unpack(data)
+        *fields, keys, key_count, save_syn, least_ttl, least_hops = REQUEST.unpack(data)
+        magic, op, channel, binding, token, address, port, flags, backlog, *options = fields
+        wanted = [*options[:-3], save_syn, least_ttl, least_hops, keys[: 16 * key_count].hex()]
         if magic != pages.MAGIC:
             raise Refused(errno.EINVAL)
         return cls(
@@ -86,7 +88,7 @@ class Request:
             int.from_bytes(port, "big"),
             flags,
             backlog,
-            ListenOptions(*options[:-3]),
+            ListenOptions(*wanted),
             tuple(options[-3:]),
         )
 

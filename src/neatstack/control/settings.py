@@ -46,6 +46,7 @@ class Settings:
     seccomp: bool = True
     ecn: str = "passive"
     without: list[str] = field(default_factory=list)  # options of TCP that are switched off: pages.WITHOUT
+    notsent_lowat: int = 0  # as Linux's tcp_notsent_lowat; 0: no limit
     fastopen: int = 3  # as Linux's tcp_fastopen
     fastopen_keys: str = ""  # hexadecimal, one or two of 16 bytes; none: of the stack's own
     recovery: str = "adopt"

@@ -89,7 +89,9 @@ def guard_of_listeners(s: cython.pointer[Stack]) -> uint64_t:
             total = total * 31 + checksum(cython.address(entry.address_be), cython.sizeof(entry.address_be))
             total = total * 31 + (cython.cast(uint64_t, entry.port_be) << 32 | entry.backlog)
             total = total * 31 + (cython.cast(uint64_t, entry.mss) << 16 | entry.defer << 8 | entry.syn_retries)
-            total = total * 31 + entry.fastopen
+            total = total * 31 + (cython.cast(uint64_t, entry.fastopen) << 24 | entry.save_syn << 16)
+            total = total * 31 + (cython.cast(uint64_t, entry.least_ttl) << 8 | entry.least_hops)
+            total = total * 31 + checksum(cython.address(entry.fast_keys), cython.sizeof(entry.fast_keys))
     return total | 1
 
 

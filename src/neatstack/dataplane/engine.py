@@ -69,12 +69,14 @@ from cython.cimports.neatstack.dataplane.stack import (
     MAX_CHANNELS,
     NEIGHBOURS,
     Board,
+    FastKeys,
     Neighbour,
     Reassembly,
     Stack,
     View,
 )
 from cython.cimports.neatstack.dataplane.tcp import table, timers
+from cython.cimports.neatstack.dataplane.tcp.fastopen import keys_from
 from cython.cimports.neatstack.dataplane.tcp.listen import listen
 from cython.cimports.neatstack.dataplane.udp.endpoint import (
     destroy_datagrams,
@@ -199,9 +201,7 @@ class Engine:
         if secret:
             s.secret[0] = int.from_bytes(secret[:8], "little")
             s.secret[1] = int.from_bytes(secret[8:16], "little")
-        s.fastopen_count = len(fastopen_keys) // 16
-        for n in range(2 * s.fastopen_count):
-            s.fastopen_keys[n] = int.from_bytes(fastopen_keys[8 * n : 8 * n + 8], "little")
+        s.fast_keys = keys_from(fastopen_keys, len(fastopen_keys))
         if stack_page is None:
             stack_page = new_stack_page(address, prefix, gateway, mac, mtu)
             made: cython.pointer[StackPage] = cython.cast(cython.pointer[StackPage], pointer_to(stack_page, 0, True))
@@ -445,25 +445,19 @@ class Engine:
         return [number for number in range(MAX_CHANNELS) if self.s.channels[number].memory != cython.NULL]
 
     def listen(
-        self,
-        number: int,
-        address: str,
-        port: int,
-        backlog: int,
-        *,
-        mss: int = 0,
-        defer: int = 0,
-        syn_retries: int = 0,
-        fastopen: int = 0,
-        v6only: bool = False,
-        congestion: int = 0,
-    ) -> None:
+        self, number: int, address: str, port: int, backlog: int, *, mss: int = 0, defer: int = 0,
+        syn_retries: int = 0, fastopen: int = 0, v6only: bool = False, congestion: int = 0, save_syn: int = 0,
+        least_ttl: int = 0, least_hops: int = 0, fastopen_keys: bytes = b"",
+    ) -> None:  # fmt: skip
         """Accept connections, or change backlog and options. OSError: no room, or the address is taken."""
         self.s.listeners_guard = 0
         be: Address = address_of(address)
         port_be: uint16_t = int.from_bytes(port.to_bytes(2, "big"), "little")
-        only: uint8_t = bool(v6only)
-        failed = listen(self.s, number, be, port_be, backlog, mss, defer, syn_retries, fastopen, only, congestion)
+        keys: FastKeys = keys_from(fastopen_keys, len(fastopen_keys))
+        failed = listen(
+            self.s, number, be, port_be, backlog, mss, defer, syn_retries, fastopen, v6only, congestion,
+            save_syn, least_ttl, least_hops, keys,
+        )  # fmt: skip
         check(failed, f"listener {number}")
 
     def unlisten(self, number: int) -> None:

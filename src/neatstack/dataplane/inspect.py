@@ -50,6 +50,7 @@ DROP_NAMES = (
     "fragment_again",
     "reassembly_time",
     "reassembly_room",
+    "ttl",
 )
 STATE_NAMES = {int(state): state.name for state in State}
 

@@ -49,7 +49,9 @@ from neatstack.dataplane.mapping import Mapping
 from neatstack.dataplane.sandbox import enter_isolation, filter_calls, name_process
 from neatstack.dataplane.version import VERSION, state
 
-LISTEN_OPTIONS = ("mss", "defer", "syn_retries", "fastopen", "congestion", "v6only")
+LISTEN_OPTIONS = (
+    *("mss", "defer", "syn_retries", "fastopen", "congestion", "v6only", "save_syn", "least_ttl", "least_hops"),
+)  # fmt: skip
 OF_REPLICAS = frozenset((
     *("channel", "drop", "listen", "unlisten", "grant", "revoke", "bind", "release", "unbind", "join", "leave"),
     *("run", "settle", "fault", "capture", "uncapture", "hold", "let_go"),
@@ -354,6 +356,7 @@ class Replica:
                 return self._drop(message["channel"])
             case "listen":
                 options = {name: message.get(name, 0) for name in LISTEN_OPTIONS}
+                options["fastopen_keys"] = bytes.fromhex(message.get("fastopen_keys", ""))
                 engine.listen(message["listener"], message["address"], message["port"], message["backlog"], **options)
             case "unlisten":
                 engine.unlisten(message["listener"])

@@ -7,8 +7,8 @@ the incarnation and rebuilt by the next one.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from neatstack.dataplane.channel.address cimport Address
-from neatstack.dataplane.channel.layout cimport (ChannelHeader, ChannelProgram, ChannelReplica, Datagram, Entry, ReplicaPage, Socket,
-                                                 SocketProgram, SocketReplica, StackPage, TcpInfo)
+from neatstack.dataplane.channel.layout cimport (Aside, ChannelHeader, ChannelProgram, ChannelReplica, Datagram, Entry, ReplicaPage, Socket,
+                                                 SocketProgram, SocketReplica, StackPage, Syn)
 from neatstack.dataplane.driver.device cimport OUTBOX, Device, Inbox, Outgoing
 from neatstack.dataplane.driver.maps cimport SteerFlow
 from neatstack.dataplane.tcp.tcb cimport Range, Tcb
@@ -79,6 +79,7 @@ cdef enum Drop:              # reasons for counting a frame and forgetting it
     DROP_FRAGMENT_AGAIN      # the same bytes once more
     DROP_REASSEMBLY_TIME     # datagrams of which some fragment has not come in time
     DROP_REASSEMBLY_ROOM     # datagrams given up for room
+    DROP_TTL                 # fewer hops left than the socket asks for (RFC 5082)
     DROPS
 
 cdef struct Counters:        # R; in the order in which inspect.py names them
@@ -106,6 +107,10 @@ cdef struct Counters:        # R; in the order in which inspect.py names them
     uint64_t reassembled     # IP datagrams put together from fragments
     uint64_t drops[DROPS]
 
+cdef struct FastKeys:        # of cookies (RFC 7413): one of two words, or two, the second of which only proves
+    uint64_t key[4]
+    uint32_t count
+
 cdef struct Listener:        # R
     uint32_t number          # the manager's binding number; 0: unused entry
     Address address_be      # 0: any
@@ -116,6 +121,10 @@ cdef struct Listener:        # R
     uint8_t syn_retries      # TCP_SYNCNT; 0: default
     uint8_t v6only           # IPV6_V6ONLY, of ::
     uint8_t congestion       # enum neat_congestion
+    uint8_t save_syn         # TCP_SAVE_SYN; 0: not set
+    uint8_t least_ttl        # IP_MINTTL; 0: any
+    uint8_t least_hops       # IPV6_MINHOPCOUNT
+    FastKeys fast_keys       # TCP_FASTOPEN_KEY; none: those of the stack
     uint32_t fastopen        # TCP_FASTOPEN: most of fast_pending; 0: not allowed
     uint32_t fast_pending    # connections in SYN-RECEIVED that have brought text (TCB_FASTOPEN)
     uint32_t half_open       # connections in SYN-RECEIVED
@@ -160,6 +169,7 @@ cdef struct RegionHeader:    # R, at offset 0
     uint64_t counters_at
     uint64_t listeners_at
     uint64_t tcbs_at
+    uint64_t syns_at
     uint64_t holds_at
     uint64_t frames_at
     uint64_t isn_key[2]      # RFC 6528: outlives the incarnation, so that sequence numbers go on; 0 0: not drawn yet
@@ -223,6 +233,10 @@ cdef enum Probe:             # View.probe: tail loss probes (RFC 8985 section 7)
     PROBE_AGAIN = 2          # TLP.is_retrans
     PROBE_UNMEASURED = 4     # no round trip was measured since the last one
 
+cdef enum Limit:             # View.limits: what output has to look at
+    LIMIT_PACING = 1         # pacing_rate is not 0
+    LIMIT_BORDERS = 2        # MSG_EOR was used
+
 cdef struct View:            # where a TCB's socket and rings are, and the last checked copy of what the program wrote
     SocketProgram *program   # C; NULL: no socket
     SocketReplica *replica   # C
@@ -263,6 +277,7 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
     uint64_t paced_until     # ns: what has been sent takes so long at pacing_rate
     uint32_t pacing_rate     # bytes a second, checked copy; 0: any
     uint32_t used_end        # see `used`
+    uint8_t limits           # enum Limit
     uint64_t challenged_at   # ns: the last challenge ACK; 0: none yet
     uint64_t tuned_at        # ns: when rx_limit was last thought about, and
     uint32_t tuned_tail      # rx_tail then
@@ -304,7 +319,7 @@ cdef struct Channel:         # private; what is known of one program's channel. 
     Entry *commands          # C
     Entry *events            # C
     Socket *sockets          # C
-    TcpInfo *infos           # C
+    Aside *asides            # C
     uint8_t *buffers         # C
     uint32_t *tcb_of         # socket -> TCB index, 0 none
     Post *posts              # by socket
@@ -450,6 +465,7 @@ cdef struct Stack:
     Counters *counters       # R
     Listener *listeners      # R, MAX_LISTENERS
     Tcb *tcbs                # R; tcbs[0] is never used
+    Syn *syns                # R, max_tcbs; headers of the SYNs that have opened them, where Tcb.syn_saved says so
     uint8_t *holds           # R, HOLD_BUFFERS of HOLD_SIZE
     uint8_t *frames          # R, FRAME_BYTES + FRAME_ROOM
     View *views              # max_tcbs
@@ -466,8 +482,7 @@ cdef struct Stack:
     ReplicaPage *replica_page
     uint64_t isn_key[2]      # RFC 6528; from the region, so that it outlives the incarnation
     uint64_t secret[2]       # of the stack, the same for all replicas; of a replica that was told none: its isn_key
-    uint64_t fastopen_keys[4] # of cookies (RFC 7413), of the stack: one of two words, or two, the second of which only proves
-    uint32_t fastopen_count
+    FastKeys fast_keys       # of listeners that have none of their own
     uint8_t *loop            # loopback: frames to ourselves, copied
     uint32_t loop_size
     uint32_t replica         # our number

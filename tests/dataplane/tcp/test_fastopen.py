@@ -221,6 +221,24 @@ def test_the_second_key_proves_and_the_first_is_given():
     assert 34 not in read_options(again.expects("SA", ack=5).options)
 
 
+def test_a_listener_may_have_keys_of_its_own():
+    """TCP_FASTOPEN_KEY, before its connections or while they come: the first key makes cookies, both prove."""
+    lab = Lab(fastopen_keys=KEYS[:16])
+    listener = lab.listening(80, fastopen=8)
+    of_stack = cookie_of(lab, address=PEER)
+    given = {}
+    for name, keys in {"own": KEYS[16:], "both": KEYS[16:] + KEYS[:16], "none": b""}.items():
+        lab.engine.listen(listener, "0.0.0.0", 80, 128, fastopen=8, fastopen_keys=keys)
+        given[name] = cookie_of(lab, address=PEER)
+        c = lab.connection(80)
+        c.sends("S", data=b"text", options=mss(1460) + carrying(of_stack))
+        answer = c.expects("SA", ack=1 if name == "own" else 5)
+        assert read_options(answer.options).get(34) == (None if name == "none" else given[name])
+    of = bytes([10, 0, 0, 1, 10, 0, 0, 2])
+    assert given["own"] == given["both"] == siphash_bytes(KEYS[16:], of).to_bytes(8, "little")
+    assert given["none"] == of_stack
+
+
 EXPERIMENT = bytes.fromhex("f989")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.dataplane.tcp.test_fastopen import asking, carrying, serving, taught
 from tests.dataplane.tcp.test_icmp import UNREACHABLE, error
 from tests.support.crash import CrashWire
 from tests.support.lab import Connection, Lab
-from tests.support.layout import neat
+from tests.support.layout import TcpInfo, neat
 from tests.support.packet import NOP, SACK_PERMITTED, option
 
 MSS = 1460
@@ -413,7 +414,7 @@ def test_nothing_is_written_unless_it_is_asked_for() -> None:
     lab = Lab()
     c = lab.accepted()
     c.sends(data=bytes(100))
-    assert bytes(c.socket.info) == bytes(320)
+    assert bytes(c.socket.info) == bytes(ctypes.sizeof(TcpInfo))
     info = told(c)
     c.sends(data=bytes(100))
     assert c.socket.info == info

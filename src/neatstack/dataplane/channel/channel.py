@@ -14,12 +14,12 @@ from cython.cimports.neatstack.dataplane.channel.channel import clear_bit, set_b
 from cython.cimports.neatstack.dataplane.channel.layout import (
     NEAT_LAYOUT_VERSION,
     NEAT_MAGIC,
+    Aside,
     ChannelHeader,
     ChannelProgram,
     ChannelReplica,
     Entry,
     Socket,
-    TcpInfo,
 )
 from cython.cimports.neatstack.dataplane.stack import MAX_CHANNELS, Channel, Post, Stack
 from cython.cimports.neatstack.dataplane.wire.crc import checksum
@@ -59,14 +59,14 @@ def acceptable(
         return False
     ring: uint64_t = cython.cast(uint64_t, h.entries) * cython.sizeof(Entry)
     slots: uint64_t = cython.cast(uint64_t, h.sockets) * cython.sizeof(Socket)
-    infos: uint64_t = cython.cast(uint64_t, h.sockets) * cython.sizeof(TcpInfo)
+    asides: uint64_t = cython.cast(uint64_t, h.sockets) * cython.sizeof(Aside)
     rings: uint64_t = cython.cast(uint64_t, h.sockets) * (cython.cast(uint64_t, h.rx_size) + h.tx_size)
     return (
         inside(h.commands_at, ring, 4096, h.events_at)
         and inside(h.events_at, ring, h.commands_at, h.sockets_at)
-        and inside(h.sockets_at, slots, h.events_at, h.infos_at)
-        and inside(h.infos_at, infos, h.sockets_at, h.buffers_at)
-        and inside(h.buffers_at, rings, h.infos_at, h.size)
+        and inside(h.sockets_at, slots, h.events_at, h.asides_at)
+        and inside(h.asides_at, asides, h.sockets_at, h.buffers_at)
+        and inside(h.buffers_at, rings, h.asides_at, h.size)
     )
 
 
@@ -108,7 +108,7 @@ def attach(
     ch.commands = cython.cast(cython.pointer[Entry], base + header.commands_at)
     ch.events = cython.cast(cython.pointer[Entry], base + header.events_at)
     ch.sockets = cython.cast(cython.pointer[Socket], base + header.sockets_at)
-    ch.infos = cython.cast(cython.pointer[TcpInfo], base + header.infos_at)
+    ch.asides = cython.cast(cython.pointer[Aside], base + header.asides_at)
     ch.buffers = base + header.buffers_at
     ch.guard = guard_of(ch)
     ch.commands_tail = load32(cython.address(ch.replica.commands_tail))

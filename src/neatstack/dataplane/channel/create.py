@@ -19,7 +19,7 @@ PAGE = 4096
 _HEADER = struct.Struct("=IIII Q IIII QQQQQ 48x")  # struct neat_channel_header
 _LINES = _HEADER.size + 128 + 128  # header, the program's line, the replica's line
 _SOCKET = 256  # bytes of struct neat_socket
-_INFO = 320  # bytes of struct neat_tcp_info
+_ASIDE = 640  # bytes of struct neat_aside
 _ENTRY = 8  # bytes of struct neat_entry
 
 
@@ -32,7 +32,7 @@ def _pages(size: int) -> int:
 
 
 def _layout(sockets: int, rx_size: int, tx_size: int) -> tuple[int, int, int, int, int, int, int]:
-    """Entries of each ring, offsets of commands, events, sockets, buffers and infos, and the whole size."""
+    """Entries of each ring, offsets of commands, events, sockets, buffers and asides, and the whole size."""
     if not _is_power_of_two(sockets) or sockets > 1 << 20:
         raise ValueError(f"sockets must be a power of two up to 2**20, not {sockets}")
     for name, size in (("rx_size", rx_size), ("tx_size", tx_size)):
@@ -42,9 +42,10 @@ def _layout(sockets: int, rx_size: int, tx_size: int) -> tuple[int, int, int, in
     commands_at = _pages(_LINES)
     events_at = commands_at + _pages(entries * _ENTRY)
     sockets_at = events_at + _pages(entries * _ENTRY)
-    infos_at = sockets_at + _pages(sockets * _SOCKET)
-    buffers_at = infos_at + _pages(sockets * _INFO)
-    return entries, commands_at, events_at, sockets_at, buffers_at, infos_at, buffers_at + sockets * (rx_size + tx_size)
+    asides_at = sockets_at + _pages(sockets * _SOCKET)
+    buffers_at = asides_at + _pages(sockets * _ASIDE)
+    size = buffers_at + sockets * (rx_size + tx_size)
+    return entries, commands_at, events_at, sockets_at, buffers_at, asides_at, size
 
 
 def channel_size(sockets: int = SOCKETS, rx_size: int = RING_SIZE, tx_size: int = RING_SIZE) -> int:

@@ -91,6 +91,8 @@ struct neat_stack_page {
     uint64_t hash_key[3]; /* of neat_flow_hash(): random, odd */
     struct neat_address gateway6; /* IPv6; all zero: none */
     uint32_t own_count, route_count;
+    uint32_t unsent_most; /* bytes, TCP_NOTSENT_LOWAT of sockets that are told none; 0: no limit */
+    uint32_t pad;
     struct neat_own own[NEAT_MAX_ADDRESSES]; /* all addresses, of both families */
     struct neat_route routes[NEAT_MAX_ROUTES];
     uint8_t table[NEAT_BUCKETS]; /* indirection table: bucket -> replica, or in motion, see NEAT_TABLE_MOVING */
@@ -145,7 +147,7 @@ NEAT_INLINE uint32_t neat_path_place(struct neat_address remote)
  *   commands_at       entries      writer: the program   (ring: program -> replica)
  *   events_at         entries      writer: the replica   (ring: replica -> program)
  *   sockets_at        sockets      each socket: two lines by the program, two by the replica
- *   infos_at          neat_tcp_info   [sockets] (writer: the replica)
+ *   asides_at         neat_aside   [sockets] (what is seldom of use; writers: see there)
  *   buffers_at        byte rings   socket i: receive ring of rx_size bytes (writer: the replica), then
  *                                  send ring of tx_size bytes (writer: the program)
  */
@@ -157,7 +159,7 @@ struct neat_channel_header {
     uint32_t sockets; /* slots, a power of two */
     uint32_t entries; /* of each ring, a power of two, at least `sockets` */
     uint32_t rx_size, tx_size; /* powers of two, at least 4096 */
-    uint64_t commands_at, events_at, sockets_at, buffers_at, infos_at; /* byte offsets, page aligned */
+    uint64_t commands_at, events_at, sockets_at, buffers_at, asides_at; /* byte offsets, page aligned */
     uint8_t pad[48];
 };
 NEAT_SIZE(struct neat_channel_header, 128);
@@ -231,6 +233,8 @@ enum neat_flag {
     NEAT_FLAG_UNSENT_MOST = 128, /* see unsent_most */
     NEAT_FLAG_URGENT = 256, /* urgent data was sent: see tx_urgent */
     NEAT_FLAG_SEND_BUFFER = 512, /* see send_buffer */
+    NEAT_FLAG_LEAST_TTL = 1024, /* see least_ttl */
+    NEAT_FLAG_BORDERS = 2048, /* MSG_EOR was used: see neat_borders */
 };
 
 enum neat_state {
@@ -303,7 +307,9 @@ struct neat_socket_program { /* writer: the program (processes that share a sock
     uint32_t listener;   /* NEAT_ROLE_ACCEPT; NEAT_ROLE_DATAGRAM: the cookie */
     uint32_t send_buffer; /* NEAT_FLAG_SEND_BUFFER: bytes, SO_SNDBUF; the program keeps to it, and is told of room by it */
     uint32_t pacing_rate; /* bytes a second at most, SO_MAX_PACING_RATE; 0: any */
-    uint32_t scratch[6]; /* the library's own, shared by the processes that share the socket */
+    uint8_t least_ttl;   /* NEAT_FLAG_LEAST_TTL: of packets that are taken (RFC 5082), IP_MINTTL or IPV6_MINHOPCOUNT */
+    uint8_t pad0[3];
+    uint32_t scratch[5]; /* the library's own, shared by the processes that share the socket */
     uint32_t info_asked; /* changes when the socket's neat_tcp_info shall be written: see there */
     /* second line: seldom changed */
     struct neat_address local_be, remote_be;
@@ -360,6 +366,12 @@ NEAT_SIZE(struct neat_socket, 256);
  * replica writes this, then info_answered. It is laid out as Linux's struct tcp_info (include/uapi/linux/tcp.h): times are
  * microseconds but where a name says ms, rates bytes a second, cwnd and ssthresh segments.
  */
+struct neat_syn { /* TCP_SAVED_SYN: the headers of the SYN that has opened a connection */
+    uint16_t length; /* bytes; 0: it was not saved */
+    uint8_t headers[158]; /* Ethernet's, if it was wanted; IP's, TCP's. Longer ones, of many extension headers, are not saved */
+};
+NEAT_SIZE(struct neat_syn, 160);
+
 struct neat_tcp_info {
     uint8_t tcp_state, ca_state, retransmits, probes, backoff, options, wscales, app_limited;
     uint32_t rto, ato, snd_mss, rcv_mss;
@@ -379,9 +391,31 @@ struct neat_tcp_info {
     uint32_t received_ce; /* segments */
     uint32_t delivered_e1_bytes, delivered_e0_bytes, delivered_ce_bytes;
     uint32_t received_e1_bytes, received_e0_bytes, received_ce_bytes, ecn_mode;
-    uint64_t pad1[5];
+    struct neat_syn syn; /* here Linux's structure has ended */
+    uint64_t pad1;
 };
-NEAT_SIZE(struct neat_tcp_info, 320);
+NEAT_SIZE(struct neat_tcp_info, 448);
+
+/* ---- MSG_EOR ----
+ *
+ * Where the program has ended messages: cursors of the send ring, after the last byte of each. No segment has text from both sides
+ * of one, also when it is sent again. The last NEAT_BORDERS are known; one is overwritten when its byte was acknowledged, and as
+ * long as none was, no other is put down: that message may then share a segment with the next.
+ */
+#define NEAT_BORDERS 32
+
+struct neat_borders { /* writer: the program; means nothing without NEAT_FLAG_BORDERS */
+    uint32_t head; /* ever put; number n is in at[n % NEAT_BORDERS] */
+    uint32_t at[NEAT_BORDERS];
+    uint32_t pad[15];
+};
+NEAT_SIZE(struct neat_borders, 192);
+
+struct neat_aside {
+    struct neat_tcp_info info; /* writer: the replica */
+    struct neat_borders borders;
+};
+NEAT_SIZE(struct neat_aside, 640);
 
 /* ---- requests of programs to the manager: SOCK_SEQPACKET on <stack directory>/manager.sock, one reply each ---- */
 
@@ -427,8 +461,13 @@ struct neat_request {
     uint8_t replica;      /* PASS: where the connection is; NEAT_MAX_REPLICAS: there is none */
     uint16_t memory;      /* the channel whose memory it lives in */
     uint32_t socket;      /* its slot there */
+    uint8_t fastopen_keys[32]; /* TCP_FASTOPEN_KEY: two of 16 bytes; the second only proves */
+    uint8_t fastopen_key_count; /* so many of them; 0: those of the stack */
+    uint8_t save_syn;     /* TCP_SAVE_SYN: 0: no; 1: from the IP header on; 2: from that of Ethernet on */
+    uint8_t least_ttl, least_hops; /* IP_MINTTL, IPV6_MINHOPCOUNT */
+    uint32_t pad;
 };
-NEAT_SIZE(struct neat_request, 64);
+NEAT_SIZE(struct neat_request, 104);
 
 struct neat_reply {
     uint32_t magic;

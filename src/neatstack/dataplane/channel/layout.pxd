@@ -59,6 +59,9 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         NEAT_FLAG_UNSENT_MOST
         NEAT_FLAG_FASTOPEN
         NEAT_FLAG_SEND_BUFFER
+        NEAT_FLAG_LEAST_TTL
+        NEAT_FLAG_BORDERS
+        NEAT_BORDERS
     enum:
         NEAT_WITHOUT_TIMESTAMPS
         NEAT_WITHOUT_SACK
@@ -130,7 +133,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         uint32_t magic, version, replica, channel
         uint64_t size
         uint32_t sockets, entries, rx_size, tx_size
-        uint64_t commands_at, events_at, sockets_at, buffers_at, infos_at
+        uint64_t commands_at, events_at, sockets_at, buffers_at, asides_at
 
     ctypedef struct ChannelProgram "struct neat_channel_program":
         uint32_t commands_head, events_tail, sleep_seq, slots_used
@@ -164,7 +167,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         uint32_t user_timeout_ms, receive_buffer
         uint16_t keep_idle_s, keep_interval_s, mss
         uint8_t keep_count
-        uint8_t tos, ttl, syn_retries, fin_wait_s, congestion
+        uint8_t tos, ttl, syn_retries, fin_wait_s, congestion, least_ttl
         uint32_t unsent_most, tx_urgent
 
     ctypedef struct SocketReplica "struct neat_socket_replica":
@@ -178,6 +181,10 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
     ctypedef struct Socket "struct neat_socket":
         SocketProgram program
         SocketReplica replica
+
+    ctypedef struct Syn "struct neat_syn":
+        uint16_t length
+        uint8_t headers[158]
 
     ctypedef struct TcpInfo "struct neat_tcp_info":
         uint8_t tcp_state, ca_state, retransmits, probes, backoff, options, wscales, app_limited
@@ -194,3 +201,12 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         uint16_t total_rto, total_rto_recoveries
         uint32_t total_rto_time_ms, received_ce
         uint32_t received_e1_bytes, received_e0_bytes, received_ce_bytes, ecn_mode
+        Syn syn
+
+    ctypedef struct Borders "struct neat_borders":
+        uint32_t head
+        uint32_t at[32]
+
+    ctypedef struct Aside "struct neat_aside":
+        TcpInfo info
+        Borders borders

@@ -1,13 +1,14 @@
 """Lay out, check and map a state region.
 
-Header, counters, listeners, TCBs, hold buffers and received frames, each on pages of its own. A new region is zero
-bytes, of which nothing but the header is touched: TCBs and buffers cost memory when they are first used.
+Header, counters, listeners, TCBs, saved SYNs, hold buffers and received frames, each on pages of its own. A new
+region is zero bytes, of which nothing but the header is touched: all else costs memory when it is first used.
 """
 
 import cython
 from cython.cimports.libc.errno import EINVAL, ENOSPC
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memset
+from cython.cimports.neatstack.dataplane.channel.layout import Syn
 from cython.cimports.neatstack.dataplane.channel.region import REGION_MAGIC, REGION_VERSION
 from cython.cimports.neatstack.dataplane.driver.device import FRAME_BYTES, FRAME_ROOM
 from cython.cimports.neatstack.dataplane.stack import (
@@ -42,6 +43,8 @@ def layout(header: cython.pointer[RegionHeader], max_tcbs: uint32_t) -> uint64_t
     at += pages(MAX_LISTENERS * cython.sizeof(Listener))
     header.tcbs_at = at
     at += pages(cython.cast(uint64_t, max_tcbs) * cython.sizeof(Tcb))
+    header.syns_at = at
+    at += pages(cython.cast(uint64_t, max_tcbs) * cython.sizeof(Syn))
     header.holds_at = at
     at += cython.cast(uint64_t, HOLD_BUFFERS) * HOLD_SIZE
     header.frames_at = at
@@ -64,6 +67,7 @@ def valid(header: cython.pointer[cython.const[RegionHeader]], size: uint64_t) ->
         and header.counters_at == expected.counters_at
         and header.listeners_at == expected.listeners_at
         and header.tcbs_at == expected.tcbs_at
+        and header.syns_at == expected.syns_at
         and header.holds_at == expected.holds_at
         and header.frames_at == expected.frames_at
     )
@@ -95,6 +99,7 @@ def map_region(
     s.counters = cython.cast(cython.pointer[Counters], base + header.counters_at)
     s.listeners = cython.cast(cython.pointer[Listener], base + header.listeners_at)
     s.tcbs = cython.cast(cython.pointer[Tcb], base + header.tcbs_at)
+    s.syns = cython.cast(cython.pointer[Syn], base + header.syns_at)
     s.holds = base + header.holds_at
     s.frames = base + header.frames_at
     s.tcbs_used = header.tcbs_used = header.tcbs_used_again = used(header)

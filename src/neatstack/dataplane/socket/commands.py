@@ -26,7 +26,9 @@ from cython.cimports.neatstack.dataplane.channel.atomic import (
 from cython.cimports.neatstack.dataplane.channel.buffers import refresh_rx, refresh_tx
 from cython.cimports.neatstack.dataplane.channel.channel import any_bit, clear_bit, holds_bit, set_bit
 from cython.cimports.neatstack.dataplane.channel.layout import (
+    NEAT_FLAG_BORDERS,
     NEAT_FLAG_FASTOPEN,
+    NEAT_FLAG_LEAST_TTL,
     NEAT_FLAG_TAKEN,
     NEAT_FLAG_URGENT,
     NEAT_OP_DETACH,
@@ -54,6 +56,8 @@ from cython.cimports.neatstack.dataplane.socket.info import tell_info
 from cython.cimports.neatstack.dataplane.socket.slots import bind_slot, put_event
 from cython.cimports.neatstack.dataplane.stack import (
     DROP_COMMAND,
+    LIMIT_BORDERS,
+    LIMIT_PACING,
     MAX_CHANNELS,
     NEWS_GONE,
     NEWS_LINES,
@@ -67,6 +71,7 @@ from cython.cimports.neatstack.dataplane.tcp.output import output
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_FIN_QUEUED,
+    TCB_LEAST_TTL,
     TCB_READ_SHUT,
     State,
     Tcb,
@@ -321,6 +326,9 @@ def copy_options(v: cython.pointer[View]) -> cython.bint:
     if limit != v.rx_limit:
         set_limit(v, limit)
     v.pacing_rate = pacing
+    v.limits = LIMIT_PACING if pacing else 0
+    if flags & NEAT_FLAG_BORDERS:
+        v.limits |= LIMIT_BORDERS
     v.keep_idle_s = idle
     return True
 
@@ -368,11 +376,26 @@ def heed(
         impossible(s)
     elif v.tx_head != tx_head:
         sent(s, i)
-    if cython.unlikely(v.options & NEAT_FLAG_URGENT):
-        urge(s, i, load32(cython.address(p.tx_urgent)))
+    if cython.unlikely(v.options & (NEAT_FLAG_URGENT | NEAT_FLAG_LEAST_TTL)):
+        heed_seldom(s, i, v.options, p)
     shut: uint32_t = load8(cython.address(p.shut))
     if shut:
         look_at_shutdown(s, i, shut)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def heed_seldom(
+    s: cython.pointer[Stack], i: uint32_t, options: uint16_t, p: cython.pointer[SocketProgram]
+) -> cython.void:
+    """Urgent data; IP_MINTTL or IPV6_MINHOPCOUNT, which 0 switches off again."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    if options & NEAT_FLAG_URGENT:
+        urge(s, i, load32(cython.address(p.tx_urgent)))
+    if options & NEAT_FLAG_LEAST_TTL:
+        t.least_ttl = load8(cython.address(p.least_ttl))
+        t.flags = t.flags | TCB_LEAST_TTL if t.least_ttl else t.flags & ~cython.cast(uint32_t, TCB_LEAST_TTL)
 
 
 @cython.cfunc

@@ -1,4 +1,7 @@
-"""TCP_INFO: what a connection tells of itself when its program asks, in the fields of Linux's struct tcp_info."""
+"""What a connection tells of itself when its program asks.
+
+TCP_INFO, in the fields of Linux's struct tcp_info; TCP_SAVED_SYN.
+"""
 
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
@@ -66,13 +69,15 @@ def tell_info(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     """Answer the program that asks about the connection of TCB i."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     v: cython.pointer[View] = cython.address(s.views[i])
-    info: cython.pointer[TcpInfo] = cython.address(s.channels[t.channel].infos[t.socket])
+    info: cython.pointer[TcpInfo] = cython.address(s.channels[t.channel].asides[t.socket].info)
     asked: uint32_t = load32(cython.address(v.program.info_asked))
     memset(info, 0, cython.sizeof(TcpInfo))
     tell_state(s, i, info)
     tell_sending(s, i, info)
     tell_times(s, i, info)
     tell_counts(t, info)
+    if t.syn_saved:
+        info.syn = s.syns[i]
     store_release(cython.address(v.replica.info_answered), asked)
 
 

@@ -8,7 +8,7 @@ programs of whom it has one.
 
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
-from cython.cimports.libc.string import memcmp, memcpy
+from cython.cimports.libc.string import memcmp, memcpy, memset
 from cython.cimports.neatstack.dataplane.channel.address import Address, is_v4, same
 from cython.cimports.neatstack.dataplane.channel.atomic import store32
 from cython.cimports.neatstack.dataplane.channel.buffers import tx_span
@@ -21,9 +21,10 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
 )
 from cython.cimports.neatstack.dataplane.driver.device import Outgoing
 from cython.cimports.neatstack.dataplane.ip.output import default_mss
-from cython.cimports.neatstack.dataplane.stack import FAST_PEERS, FastPeer, Listener, Stack, View
+from cython.cimports.neatstack.dataplane.stack import FAST_PEERS, FastKeys, FastPeer, Listener, Stack, View
 from cython.cimports.neatstack.dataplane.tcp import congestion
 from cython.cimports.neatstack.dataplane.tcp.isn import flow_words, siphash
+from cython.cimports.neatstack.dataplane.tcp.listen import listener_numbered
 from cython.cimports.neatstack.dataplane.tcp.options import parse, write_cookie
 from cython.cimports.neatstack.dataplane.tcp.receive import text
 from cython.cimports.neatstack.dataplane.tcp.seq import least
@@ -37,17 +38,41 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
 from cython.cimports.neatstack.dataplane.wire.headers import SYN, TCP_HEADER, Options, Segment
 
 COOKIE = cython.declare(uint32_t, 8)  # bytes of those that we give
+KEY = cython.declare(uint32_t, 16)  # bytes of one
 LONGEST_COOKIE = cython.declare(uint32_t, 16)  # RFC 7413 section 4.1.1
 
 
 # ---- server ----
 
 
+def keys_from(text: cython.pointer[cython.const[uint8_t]], length: uint32_t) -> FastKeys:
+    """None, one or two, of 16 bytes each."""
+    keys: FastKeys
+    memset(cython.address(keys), 0, cython.sizeof(keys))
+    memcpy(keys.key, text, least(length, cython.sizeof(keys.key)))
+    keys.count = least(length, cython.sizeof(keys.key)) // KEY
+    return keys
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def keys_of(
+    s: cython.pointer[Stack], listener: cython.pointer[cython.const[Listener]]
+) -> cython.pointer[cython.const[FastKeys]]:
+    """The listener's own (TCP_FASTOPEN_KEY), or those of the stack; also when it (NULL) is gone."""
+    if listener != cython.NULL and listener.fast_keys.count:
+        return cython.address(listener.fast_keys)
+    return cython.address(s.fast_keys)
+
+
 # rfc: 7413:4.1.2a
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def cookie_for(s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]], key: uint32_t) -> uint64_t:
+def cookie_for(
+    keys: cython.pointer[cython.const[FastKeys]], t: cython.pointer[cython.const[Tcb]], key: uint32_t
+) -> uint64_t:
     """RFC 7413 section 4.1.2: of the peer's address, and ours, whatever the ports, with the first key or the second.
 
     The same as Linux makes with that key, so that servers of both kinds can share a name.
@@ -58,14 +83,14 @@ def cookie_for(s: cython.pointer[Stack], t: cython.pointer[cython.const[Tcb]], k
         count = flow_words(words, t.local_be, t.remote_be)
     else:
         count = flow_words(words, t.remote_be, t.local_be)
-    return siphash(s.fastopen_keys + 2 * key, words, count, cython.cast(uint64_t, 8 * count) << 56)
+    return siphash(keys.key + 2 * key, words, count, cython.cast(uint64_t, 8 * count) << 56)
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def proven(
-    s: cython.pointer[Stack],
+    keys: cython.pointer[cython.const[FastKeys]],
     t: cython.pointer[cython.const[Tcb]],
     cookie: cython.pointer[cython.const[uint8_t]],
     length: uint32_t,
@@ -74,8 +99,8 @@ def proven(
     key: uint32_t
     good: uint64_t
     if length == COOKIE:
-        for key in range(s.fastopen_count):
-            good = cookie_for(s, t, key)
+        for key in range(keys.count):
+            good = cookie_for(keys, t, key)
             if not memcmp(cython.address(good), cookie, COOKIE):
                 return cython.cast(cython.int, key)
     return -1
@@ -102,7 +127,7 @@ def open_fast(
     if not s.page.fastopen & NEAT_FASTOPEN_SERVER_BARE:
         if not options.has_fastopen:
             return
-        key = proven(s, t, seg.options + options.cookie_at, options.cookie_length)
+        key = proven(keys_of(s, listener), t, seg.options + options.cookie_at, options.cookie_length)
     if key >= 0 and listener.fast_pending < most:
         t.flags |= TCB_FASTOPEN
         congestion.start(t)
@@ -158,7 +183,7 @@ def write_fast(
     peer: cython.pointer[FastPeer]
     mss: uint32_t = t.rcv.mss
     if t.flags & TCB_COOKIE_OWED:
-        cookie = cookie_for(s, t, 0)
+        cookie = cookie_for(keys_of(s, listener_numbered(s, t.listener)), t, 0)
         return length + write_cookie(
             to,
             cython.cast(cython.pointer[uint8_t], cython.address(cookie)),

@@ -2,8 +2,9 @@
 
 import cython
 from cython.cimports.libc.errno import ECONNREFUSED
-from cython.cimports.libc.stdint import int32_t, uint16_t, uint32_t
-from cython.cimports.neatstack.dataplane.channel.address import Address
+from cython.cimports.libc.stdint import int32_t, int64_t, uint8_t, uint16_t, uint32_t
+from cython.cimports.libc.string import memcpy
+from cython.cimports.neatstack.dataplane.channel.address import Address, is_v4
 from cython.cimports.neatstack.dataplane.channel.atomic import load32, store64
 from cython.cimports.neatstack.dataplane.channel.layout import (
     NEAT_FASTOPEN_LISTENERS,
@@ -20,6 +21,7 @@ from cython.cimports.neatstack.dataplane.stack import (
     DROP_MOVED,
     DROP_NO_PORT,
     DROP_TCP_HEADER,
+    DROP_TTL,
     HOLD_SIZE,
     NEWS_EVENT,
     NEWS_LINES,
@@ -54,6 +56,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_DEFERRED,
     TCB_FASTOPEN,
     TCB_FIN_QUEUED,
+    TCB_LEAST_TTL,
     TCB_LOOPBACK,
     TCB_PASSIVE,
     TCB_SACK,
@@ -72,6 +75,7 @@ from cython.cimports.neatstack.dataplane.wire.headers import (
     ACK,
     CWR,
     ECE,
+    ETHERNET_HEADER,
     FIN,
     IP_LONGEST,
     PROTOCOL_TCP,
@@ -80,6 +84,7 @@ from cython.cimports.neatstack.dataplane.wire.headers import (
     TCP_HEADER,
     Options,
     Segment,
+    hops_left,
 )
 
 LEAST_MSS = cython.declare(uint32_t, 48)  # below it a peer only wants us to send many headers; Linux's floor
@@ -106,6 +111,9 @@ def no_connection(s: cython.pointer[Stack], seg: cython.pointer[cython.const[Seg
         s.counters.drops[cython.cast(cython.int, DROP_NO_PORT)] += 1
         if not seg.flags & RST:
             refuse(s, seg, seg.flags & ACK)
+        return 0
+    if (listener.least_ttl or listener.least_hops) and hops_left(seg.packet) < least_hops(listener, seg.local_be):
+        s.counters.drops[cython.cast(cython.int, DROP_TTL)] += 1
         return 0
     if seg.flags & RST:  # First
         return 0
@@ -210,6 +218,8 @@ def passive_open(
     t.snd.iss = beyond(least_iss, initial_sequence(s, t.local_be, t.local_port_be, t.remote_be, t.remote_port_be))
     t.snd.una = t.snd.nxt = t.snd.max = t.snd.small = t.cc.recover = t.snd.iss
     take_syn(s, t, seg)
+    if listener.save_syn:
+        save_syn(s, i, seg, listener.save_syn)
     if offered(s, seg):
         t.ecn = ECN_OK
     rtt.start(t)
@@ -220,6 +230,26 @@ def passive_open(
     mark(s, i, NEWS_OUTPUT)
     if t.flags & TCB_FASTOPEN:
         take_text_of_syn(s, i, seg)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def save_syn(
+    s: cython.pointer[Stack], i: uint32_t, seg: cython.pointer[cython.const[Segment]], how: uint8_t
+) -> cython.void:
+    """TCP_SAVE_SYN: keep the headers of the SYN, from IP's on (1) or from Ethernet's (2).
+
+    What was put together from fragments has none of Ethernet.
+    """
+    start: cython.pointer[cython.const[uint8_t]] = seg.packet
+    if how > 1 and start != s.reassembly.whole:
+        start -= ETHERNET_HEADER
+    length: int64_t = seg.options + seg.options_length - start
+    if length <= cython.cast(int64_t, cython.sizeof(s.syns[i].headers)):
+        memcpy(s.syns[i].headers, start, length)
+        s.syns[i].length = cython.cast(uint16_t, length)
+        s.tcbs[i].syn_saved = 1
 
 
 # rfc: 1122:reply-source
@@ -244,6 +274,17 @@ def new_connection(
     congestion.choose(t, listener.congestion)
     limit_mss(t, listener.mss)
     t.rcv.wnd = first_room(s, listener)
+    t.least_ttl = least_hops(listener, t.local_be)
+    if t.least_ttl:
+        t.flags |= TCB_LEAST_TTL
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def least_hops(listener: cython.pointer[cython.const[Listener]], local_be: Address) -> uint8_t:
+    return listener.least_ttl if is_v4(local_be) else listener.least_hops
 
 
 # rfc: 9293:MUST-67, 8200:8.3-mss

@@ -25,10 +25,10 @@ def draw_secrets(s: cython.pointer[Stack]) -> cython.void:
     if not (s.secret[0] | s.secret[1]):
         s.secret[0] = s.isn_key[0]
         s.secret[1] = s.isn_key[1]
-    if not s.fastopen_count:
-        s.fastopen_count = 1
-        s.fastopen_keys[0] = siphash(s.secret, s.secret, 0, cython.cast(uint64_t, 16) << 56)
-        s.fastopen_keys[1] = siphash(s.secret, s.secret, 0, cython.cast(uint64_t, 17) << 56)
+    if not s.fast_keys.count:
+        s.fast_keys.count = 1
+        s.fast_keys.key[0] = siphash(s.secret, s.secret, 0, cython.cast(uint64_t, 16) << 56)
+        s.fast_keys.key[1] = siphash(s.secret, s.secret, 0, cython.cast(uint64_t, 17) << 56)
     fill_random(s.flows_key, cython.sizeof(s.flows_key))
     fill_random(s.random_key, cython.sizeof(s.random_key))
 

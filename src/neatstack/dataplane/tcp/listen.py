@@ -5,7 +5,14 @@ from cython.cimports.libc.errno import ECONNABORTED, ENOBUFS
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.libc.string import memset
 from cython.cimports.neatstack.dataplane.channel.address import Address, is_v4, mapped, no_address, same, v4
-from cython.cimports.neatstack.dataplane.stack import LISTENER_SLOTS, MAX_LISTENERS, NEWS_GONE, Listener, Stack
+from cython.cimports.neatstack.dataplane.stack import (
+    LISTENER_SLOTS,
+    MAX_LISTENERS,
+    NEWS_GONE,
+    FastKeys,
+    Listener,
+    Stack,
+)
 from cython.cimports.neatstack.dataplane.tcp.state import mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import TCB_ACCEPTED, TCB_PASSIVE, State, Tcb
 from cython.cimports.neatstack.dataplane.tcp.user import abort
@@ -25,6 +32,10 @@ def listen(
     fastopen: uint32_t,
     v6only: uint8_t,
     congestion: uint8_t,
+    save_syn: uint8_t,
+    least_ttl: uint8_t,
+    least_hops: uint8_t,
+    fast_keys: FastKeys,
 ) -> cython.int:
     """Accept connections as listener `number`, or change its backlog and options. 0; -ENOBUFS: too many listeners."""
     listener: cython.pointer[Listener] = listener_numbered(s, number)
@@ -39,6 +50,10 @@ def listen(
     listener.fastopen = fastopen
     listener.v6only = v6only
     listener.congestion = congestion
+    listener.save_syn = save_syn
+    listener.least_ttl = least_ttl
+    listener.least_hops = least_hops
+    listener.fast_keys = fast_keys
     return 0
 
 

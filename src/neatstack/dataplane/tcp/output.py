@@ -7,9 +7,17 @@ nxt is max except after a retransmission timeout, when it steps back to una and 
 
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
-from cython.cimports.neatstack.dataplane.channel.layout import NEAT_FLAG_CORK, NEAT_FLAG_NODELAY, NEAT_WITHOUT_RESTART
+from cython.cimports.neatstack.dataplane.channel.atomic import load32, load_acquire
+from cython.cimports.neatstack.dataplane.channel.layout import (
+    NEAT_BORDERS,
+    NEAT_FLAG_BORDERS,
+    NEAT_FLAG_CORK,
+    NEAT_FLAG_NODELAY,
+    NEAT_WITHOUT_RESTART,
+    Borders,
+)
 from cython.cimports.neatstack.dataplane.ip.output import outbox_full
-from cython.cimports.neatstack.dataplane.stack import FRTO_NEW, NEWS_OUTPUT, Stack, View
+from cython.cimports.neatstack.dataplane.stack import FRTO_NEW, LIMIT_BORDERS, LIMIT_PACING, NEWS_OUTPUT, Stack, View
 from cython.cimports.neatstack.dataplane.tcp import congestion
 from cython.cimports.neatstack.dataplane.tcp.congestion import LARGEST
 from cython.cimports.neatstack.dataplane.tcp.emit import emit, emit_ack, emit_reset, emit_syn
@@ -125,6 +133,7 @@ def output_text(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     v: cython.pointer[View] = cython.address(s.views[i])
     end: uint32_t = end_of_text(v, t)
     length: uint32_t
+    piece: uint32_t
     at: uint32_t
     fin: uint8_t
     if t.flags & TCB_RETRANSMIT and not resend_first(s, i, end):
@@ -142,12 +151,18 @@ def output_text(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         if outbox_full(s):
             mark(s, i, NEWS_OUTPUT)
             return
-        if cython.unlikely(v.pacing_rate != 0):
-            if waits(s, i):
-                return
-            if length > burst(v, t):
-                length = burst(v, t)
-                fin = 0
+        if cython.unlikely(v.limits != 0):
+            if v.limits & LIMIT_PACING:
+                if waits(s, i):
+                    return
+                if length > burst(v, t):
+                    length = burst(v, t)
+                    fin = 0
+            piece = up_to_border(s, i, t.snd.nxt, length, end)
+            if piece:
+                t.snd.nxt += piece
+                send(s, i, t.snd.nxt - piece, piece, 0, t.snd.nxt)
+                continue
         at = t.snd.nxt
         t.snd.nxt += length + fin
         send(s, i, at, length, fin, end)
@@ -189,7 +204,6 @@ def sendable(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> uint32_t:
     overdue.
     """
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
-    v: cython.pointer[View] = cython.address(s.views[i])
     waiting: uint32_t = end - t.snd.nxt if before(t.snd.nxt, end) else 0
     window: uint32_t = usable(s, i)
     length: uint32_t = least(waiting, window)
@@ -203,11 +217,11 @@ def sendable(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> uint32_t:
             return t.snd.mss
         length = least(length, LONGEST_TEXT)
         tail = length % t.snd.mss
-        return length - tail if length < waiting or held(v, t) else length
+        return length - tail if length < waiting or held(s, i, end) else length
     if length == t.snd.mss or before(t.snd.nxt, t.snd.max) or t.flags & TCB_FORCE:
         return length
     if length == waiting:
-        return 0 if held(v, t) else length
+        return 0 if held(s, i, end) else length
     if 2 * length >= t.snd.max_wnd:
         return length
     if t.snd.wnd < t.cc.cwnd:
@@ -220,16 +234,22 @@ def sendable(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> uint32_t:
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def held(v: cython.pointer[cython.const[View]], t: cython.pointer[cython.const[Tcb]]) -> cython.bint:
+def held(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython.bint:
     """Whether a last piece shorter than a segment has to wait.
 
     TCP_CORK holds it; Nagle's algorithm does while an earlier short one is not acknowledged (Minshall's form, as Linux
-    has it: full segments on their way do not count). A FIN takes it along; an overdue, repeated or urgent one goes.
+    has it: full segments on their way do not count). A FIN takes it along; an overdue, repeated or urgent one goes, and
+    one that ends a message (MSG_EOR) and has more behind it.
     """
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
     if t.flags & (TCB_FIN_QUEUED | TCB_FORCE | TCB_URGENT_OUT) or before(t.snd.nxt, t.snd.max):
         return False
-    if v.options & NEAT_FLAG_CORK:
-        return True
+    if v.options & (NEAT_FLAG_CORK | NEAT_FLAG_BORDERS):
+        if up_to_border(s, i, t.snd.nxt, end - t.snd.nxt, end):
+            return False
+        if v.options & NEAT_FLAG_CORK:
+            return True
     if v.options & NEAT_FLAG_NODELAY:
         return False
     return after(t.snd.small, t.snd.una) and not after(t.snd.small, t.snd.nxt)
@@ -305,6 +325,7 @@ def resend_first(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython
     """Fast retransmit: the segment at snd.una. False: the outbox is full."""
     t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
     length: uint32_t = least(least(end - t.snd.una, t.snd.mss), t.snd.max - t.snd.una)
+    piece: uint32_t
     fin: uint8_t = 0
     if outbox_full(s):
         mark(s, i, NEWS_OUTPUT)
@@ -313,7 +334,11 @@ def resend_first(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython
     if t.flags & TCB_FIN_SENT and t.snd.una + length == end:
         fin = FIN
     if length or fin:
-        send(s, i, t.snd.una, length, fin, end)
+        piece = up_to_border(s, i, t.snd.una, length, end)
+        if piece:
+            send(s, i, t.snd.una, piece, 0, t.snd.una + piece)
+        else:
+            send(s, i, t.snd.una, length, fin, end)
     return True
 
 
@@ -330,6 +355,7 @@ def mend(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython.bint:
     hole: Range
     under_way: uint32_t = pipe(s, i)
     length: uint32_t
+    piece: uint32_t
     fin: uint8_t
     while t.cc.cwnd >= under_way + t.snd.mss:
         if not next_lost(s, i, cython.address(hole)):
@@ -337,12 +363,18 @@ def mend(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython.bint:
         if outbox_full(s):
             mark(s, i, NEWS_OUTPUT)
             return False
-        if cython.unlikely(s.views[i].pacing_rate != 0 and waits(s, i)):
+        if cython.unlikely(s.views[i].limits & LIMIT_PACING != 0 and waits(s, i)):
             return False
         length = least(t.cc.cwnd - under_way, LONGEST_TEXT)
         length = least(hole.right - hole.left, length - length % t.snd.mss)
         if t.flags & TCB_URGENT_OUT:
             length = least(length, t.snd.mss)
+        if cython.unlikely(s.views[i].limits != 0):
+            piece = up_to_border(s, i, hole.left, length, end)
+            if piece:
+                send(s, i, hole.left, piece, 0, hole.left + piece)
+                under_way += piece
+                continue
         fin = 0
         if t.flags & TCB_FIN_SENT and hole.left + length == t.snd.fin + 1:
             length -= 1
@@ -350,6 +382,31 @@ def mend(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython.bint:
         send(s, i, hole.left, length, fin, end)
         under_way += length + fin
     return True
+
+
+# ---- MSG_EOR ----
+
+
+def up_to_border(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: uint32_t, end: uint32_t) -> uint32_t:
+    """Bytes of [seq, seq + length) up to where the program has ended a message; 0: that is nowhere, or only at `end`.
+
+    What the program has written there is only compared: at worst it cuts its own segments short.
+    """
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    first: uint32_t = 0
+    borders: cython.pointer[Borders]
+    head: uint32_t
+    at: uint32_t
+    k: uint32_t
+    if not s.views[i].limits & LIMIT_BORDERS:
+        return 0
+    borders = cython.address(s.channels[t.channel].asides[t.socket].borders)
+    head = load_acquire(cython.address(borders.head))
+    for k in range(least(head, NEAT_BORDERS)):
+        at = t.snd.iss + 1 + load32(cython.address(borders.at[(head - 1 - k) & (NEAT_BORDERS - 1)]))
+        if at != end and 0 < at - seq <= length:
+            length = first = at - seq
+    return first
 
 
 # ---- SO_MAX_PACING_RATE ----

@@ -13,6 +13,7 @@ from cython.cimports.neatstack.dataplane.stack import (
     DROP_SEQUENCE,
     DROP_TCP_CHECKSUM,
     DROP_TCP_HEADER,
+    DROP_TTL,
     NEWS_EVENT,
     NEWS_LINES,
     NEWS_OUTPUT,
@@ -39,6 +40,7 @@ from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_DETACHED,
     TCB_FASTOPEN,
     TCB_FIN_SEEN,
+    TCB_LEAST_TTL,
     TCB_PASSIVE,
     TCB_READ_SHUT,
     TCB_TIMESTAMPS,
@@ -65,6 +67,7 @@ from cython.cimports.neatstack.dataplane.wire.headers import (
     TCP_HEADER,
     URG,
     Segment,
+    hops_left,
 )
 
 
@@ -87,6 +90,7 @@ def segment_arrives(
     seg.loopback = loopback
     i = table.find(s, seg.local_be, seg.local_port_be, seg.remote_be, seg.remote_port_be)
     if cython.unlikely(not i):
+        seg.packet = packet
         i = no_connection(s, cython.address(seg))
         if not i:
             return
@@ -99,6 +103,10 @@ def segment_arrives(
             if seg.len:
                 text(s, i, cython.address(seg))
     else:
+        seg.packet = packet
+        if cython.unlikely(s.tcbs[i].flags & TCB_LEAST_TTL and hops_left(packet) < s.tcbs[i].least_ttl):
+            s.counters.drops[cython.cast(cython.int, DROP_TTL)] += 1
+            return
         in_its_order(s, i, cython.address(seg))
 
 
@@ -171,7 +179,7 @@ def predicted(t: cython.pointer[cython.const[Tcb]], seg: cython.pointer[cython.c
         and seg.flags == ACK
         and seg.seq == t.rcv.nxt
         and seg.len <= t.rcv.adv - t.rcv.nxt
-        and not t.flags & TCB_FIN_SEEN
+        and not t.flags & (TCB_FIN_SEEN | TCB_LEAST_TTL)
         and (not t.flags & TCB_TIMESTAMPS or (seg.stamped and not before(seg.tsval, t.stamps.recent)))
     )
 

@@ -67,6 +67,7 @@ cdef enum TcbFlag:
     TCB_PROBE_TIMER = 67108864  # what TIMER_RETRANSMIT waits for is a tail loss probe (RFC 8985 section 7.2)
     TCB_REORDER_TIMER = 134217728  # or reordered segments (section 6.2, step 5)
     TCB_PACED = 268435456    # TIMER_PERSIST waits until SO_MAX_PACING_RATE lets more go
+    TCB_LEAST_TTL = 2147483648  # RFC 5082: what comes from further away is dropped
     TCB_DEFERRED = 8388608   # SYN-RECEIVED: our SYN-ACK was acknowledged, but the listener wants text, too
 
 cdef enum EcnFlag:           # RFC 3168
@@ -215,7 +216,8 @@ cdef struct Tcb:
     uint32_t held            # TCB_HELD: checksum of the hold buffer
     uint8_t fin_wait_s       # TCP_LINGER2 when the last program has closed, see layout.h
     uint8_t ecn              # enum EcnFlag
-    uint8_t pad[2]
+    uint8_t syn_saved        # TCP_SAVE_SYN: see Stack.syns
+    uint8_t least_ttl        # TCB_LEAST_TTL: of packets that are taken
     uint32_t cwr_end         # ECN_REDUCED: snd.max then
     uint64_t holders[4]      # bit n: the program with channel n holds this socket
     uint64_t bytes_in

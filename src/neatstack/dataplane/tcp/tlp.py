@@ -16,7 +16,7 @@ from cython.cimports.neatstack.dataplane.stack import (
     View,
 )
 from cython.cimports.neatstack.dataplane.tcp import congestion, rtt
-from cython.cimports.neatstack.dataplane.tcp.output import end_of_text, send
+from cython.cimports.neatstack.dataplane.tcp.output import end_of_text, send, up_to_border
 from cython.cimports.neatstack.dataplane.tcp.seq import after, before, least
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
     TCB_FIN_SENT,
@@ -103,6 +103,7 @@ def probe(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     v: cython.pointer[View] = cython.address(s.views[i])
     end: uint32_t = end_of_text(v, t)
     length: uint32_t = 0
+    piece: uint32_t
     seq: uint32_t = t.snd.max
     fin: uint8_t = 0
     if t.snd.una == t.snd.max:
@@ -117,6 +118,10 @@ def probe(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     v.probe = PROBE_OUT | PROBE_UNMEASURED
     if before(seq, end) and t.snd.wnd > seq - t.snd.una:
         length = least(least(end - seq, t.snd.mss), t.snd.wnd - (seq - t.snd.una))
+        piece = up_to_border(s, i, seq, length, end)
+        if piece:
+            length = piece
+            end = seq + length
         t.snd.nxt += length
     else:
         v.probe |= PROBE_AGAIN
@@ -124,6 +129,11 @@ def probe(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         fin = FIN if t.flags & TCB_FIN_SENT else 0
         length = least(seq - t.snd.una - (1 if fin else 0), t.snd.mss)
         seq -= length + (1 if fin else 0)
+        piece = up_to_border(s, i, seq, length - 1, end) if length else 0
+        while piece:
+            seq += piece
+            length -= piece
+            piece = up_to_border(s, i, seq, length - 1, end)
     send(s, i, seq, length, fin, end)
     s.boards[i].probe_end = t.snd.max
     restart(s, i)

@@ -54,6 +54,10 @@ cdef struct Options:                   # RFC 9293 section 3.2, RFC 7323
     uint8_t cookie_at                  # offset of the cookie
     uint8_t cookie_length              # 0: it asks for one
 
+cdef inline uint8_t hops_left(const uint8_t *packet) noexcept nogil:
+    """TTL, or hop limit."""
+    return packet[8] if packet[0] >> 4 == 4 else packet[7]
+
 cdef struct Segment:                   # seg.* of RFC 9293 section 3.3.1
     Address local_be                  # our side of the flow: the destination
     Address remote_be
@@ -71,5 +75,6 @@ cdef struct Segment:                   # seg.* of RFC 9293 section 3.3.1
     uint32_t tsval
     uint32_t tsecr
     const uint8_t *text
+    const uint8_t *packet              # its IP header; of one that may open a connection
     const uint8_t *options
     uint32_t options_length
