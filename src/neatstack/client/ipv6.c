@@ -112,7 +112,7 @@ int ipv6_set_option(struct sock *s, struct options *o, int name, const void *val
     if (joined != OPTION_COMMON)
         return joined;
     if (!s->udp && (name == IPV6_JOIN_GROUP || name == IPV6_LEAVE_GROUP))
-        return -EPROTO;
+        return length < sizeof(struct ipv6_mreq) ? -EINVAL : -EPROTO;
     bool whole = length >= sizeof number;
     if (whole)
         memcpy(&number, value, sizeof number);

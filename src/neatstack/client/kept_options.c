@@ -20,6 +20,12 @@
 #ifndef IPV6_FREEBIND
 #define IPV6_FREEBIND 78
 #endif
+#ifndef SO_BINDTOIFINDEX
+#define SO_BINDTOIFINDEX 62
+#endif
+#ifndef IPV6_UNICAST_IF
+#define IPV6_UNICAST_IF 76
+#endif
 #define FLAG 0, 0 /* set by any number but 0 */
 
 static const struct kept {
@@ -31,6 +37,9 @@ static const struct kept {
     {SOL_SOCKET, SO_BUSY_POLL, 0, INT_MAX, 0},
     {SOL_SOCKET, SO_PREFER_BUSY_POLL, FLAG, 0},
     {SOL_SOCKET, SO_INCOMING_CPU, INT_MIN, INT_MAX, -1},
+    {SOL_SOCKET, SO_BINDTOIFINDEX, 0, INT_MAX, 0},
+    {IPPROTO_IP, IP_UNICAST_IF, 0, 0, 0}, /* of numbers in network byte order: see below */
+    {IPPROTO_IPV6, IPV6_UNICAST_IF, 0, 0, 0},
     {IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, 0, 1, 0},
     {IPPROTO_UDP, UDP_NO_CHECK6_TX, FLAG, 0},
     {IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, FLAG, 0},
@@ -67,7 +76,10 @@ int kept_set(const struct sock *s, struct options *o, int level, int name, int v
     int i = place(s, level, name);
     if (i < 0)
         return -ENOPROTOOPT;
-    if (kept[i].least == kept[i].most)
+    if ((level == IPPROTO_IP && name == IP_UNICAST_IF) || (level == IPPROTO_IPV6 && name == IPV6_UNICAST_IF)) {
+        if (value && ntohl((uint32_t)value) != INTERFACE)
+            return -EADDRNOTAVAIL;
+    } else if (kept[i].least == kept[i].most)
         value = !!value;
     else if (within(value, kept[i].least, kept[i].most))
         return -EINVAL;

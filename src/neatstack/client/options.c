@@ -112,6 +112,8 @@ static int set_socket_int(struct options *o, int name, int value)
     case SO_SELECT_ERR_QUEUE:
         o->error_priority = value;
         return 0;
+    case SO_BSDCOMPAT: /* what it was for is so, as on Linux */
+        return 0;
     case SO_PEEK_OFF:
         o->peek_off = ~value;
         return 0;
@@ -181,9 +183,11 @@ static int set_option(struct sock *s, struct options *o, int level, int name, co
         return set_pacing(o, value, length);
     if (level == IPPROTO_TCP && name == TCP_CONGESTION)
         return tcp_set_congestion(o, value, length);
+    if (level == IPPROTO_TCP && name == TCP_ULP) /* as Linux without its module */
+        return length ? -ENOENT : -EINVAL;
     if (level == IPPROTO_TCP && name == TCP_FASTOPEN_KEY)
         return tcp_set_fastopen_keys(o, value, length);
-    if (level == IPPROTO_IP && length >= 1 && length < sizeof number)
+    if (level == IPPROTO_IP && name != IP_UNICAST_IF && length >= 1 && length < sizeof number)
         number = *(const uint8_t *)value;
     else if (length < sizeof number)
         return -EINVAL;
@@ -332,6 +336,10 @@ static int get_socket_int(struct sock *s, int name, int *value)
     case SO_SELECT_ERR_QUEUE:
         *value = o->error_priority;
         return 0;
+    case SO_BSDCOMPAT:
+    case SO_INCOMING_NAPI_ID:
+        *value = 0;
+        return 0;
     case SO_PEEK_OFF:
         *value = ~o->peek_off;
         return 0;
@@ -395,8 +403,8 @@ static int give_other(struct sock *s, int level, int name, void *value, socklen_
         return give_saved_syn(s, value, length);
     if (tcp && name == TCP_FASTOPEN_KEY)
         return give(value, length, s->options.fastopen_keys, (size_t)s->options.fastopen_key_count * FASTOPEN_KEY);
-    /* no device; no options; and neither CUBIC nor Reno has something to tell on Linux */
-    if ((socket && name == SO_BINDTODEVICE) || (level == IPPROTO_IP && name == IP_OPTIONS) || (tcp && name == TCP_CC_INFO)) {
+    /* no device; no options; no protocol above; and neither CUBIC nor Reno has something to tell on Linux */
+    if ((socket && name == SO_BINDTODEVICE) || (level == IPPROTO_IP && name == IP_OPTIONS) || (tcp && (name == TCP_CC_INFO || name == TCP_ULP))) {
         *length = 0;
         return 0;
     }

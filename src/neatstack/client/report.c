@@ -103,7 +103,20 @@ int give_saved_syn(struct sock *s, void *value, socklen_t *length)
     return give(value, length, syn.headers, syn.length);
 }
 
-/* SO_MEMINFO: an array by linux/sock_diag.h. Bytes of text, for what is around it lies elsewhere. */
+/* What lies in a UDP socket's rings, those to send or those received. */
+static uint32_t records_bytes(const struct sock *s, bool sending)
+{
+    uint32_t sum = 0;
+
+    for (unsigned r = 0; s->binding && r < neat.replicas; r++) {
+        const struct sock *leg = s->udp->leg[r];
+        sum += sending ? load_relaxed(&leg->program->tx_head) - load_acquire(&leg->remote->tx_tail)
+                       : load_acquire(&leg->remote->rx_head) - load_relaxed(&leg->program->rx_tail);
+    }
+    return sum;
+}
+
+/* SO_MEMINFO: an array by linux/sock_diag.h. Of streams bytes of text, for what is around it lies elsewhere. */
 int give_memory(struct sock *s, void *value, socklen_t *length)
 {
     enum { RECEIVE_USED, RECEIVE_BUFFER, SEND_USED, SEND_BUFFER, FORWARD, SEND_QUEUED, OPTIONS, BACKLOG, DROPS, VALUES };
@@ -111,8 +124,8 @@ int give_memory(struct sock *s, void *value, socklen_t *length)
     int size = 0;
     socklen_t room = sizeof size;
 
-    told[RECEIVE_USED] = s->udp ? 0 : readable_bytes(s);
-    told[SEND_QUEUED] = s->udp ? 0 : unsent_bytes(s);
+    told[RECEIVE_USED] = s->udp ? records_bytes(s, false) : readable_bytes(s);
+    told[SEND_QUEUED] = s->udp ? records_bytes(s, true) : unsent_bytes(s);
     if (!get_option(s, SOL_SOCKET, SO_RCVBUF, &size, &room))
         told[RECEIVE_BUFFER] = (uint32_t)size;
     if (!get_option(s, SOL_SOCKET, SO_SNDBUF, &size, &room))

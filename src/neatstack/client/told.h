@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KEPT_OPTIONS 19
+#define KEPT_OPTIONS 22
 #define FASTOPEN_KEY 16 /* bytes */
 
 struct options {
