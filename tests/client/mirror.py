@@ -132,6 +132,7 @@ class Mirror:
         self.page.magic, self.page.version = neat.MAGIC, neat.LAYOUT_VERSION
         self.page.address_be, self.page.replicas, self.page.active = be32(ADDRESS), replicas, (1 << replicas) - 1
         self.page.mtu, self.page.tcp_backlog_max, self.page.generation = 1500, 4096, 1
+        self.page.ttl = self.page.hop_limit = 64
         self.page.fastopen = neat.FASTOPEN_CLIENT | neat.FASTOPEN_SERVER
         self.page.ttl = self.page.hop_limit = 64
         self.page.hash_key[:] = (3, 5, 7)
