@@ -1,5 +1,6 @@
 """Routers and what they advertise: default router, addresses, MTU, and how long each lasts. In virtual time."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
@@ -41,12 +42,33 @@ def formed(segment: Segment) -> list[str]:
 
 
 @pytest.mark.rfc("4861:6.3.7-1")
-def test_routers_are_looked_for_three_times(make: Make) -> None:
+def test_routers_are_looked_for(make: Make) -> None:
     segment = make()
     asked = [packet for packet in segment.early + segment.pass_time(20) if packet.kind == ROUTER_SOLICITATION]
     assert len(asked) == 3
     assert all((p.source, p.destination, p.hops) == (LOCAL, frames6.ALL_ROUTERS, 255) for p in asked)
     assert asked[0].message[8:] == bytes((1, 1)) + OURS
+
+
+@pytest.mark.rfc("8504:5.4-resilient")
+def test_routers_are_looked_for_less_and_less_often(make: Make) -> None:
+    """RFC 7559: from 4 seconds to an hour, a tenth more or less; the first answer of a router ends it."""
+    segment = make()
+    times: list[float] = []
+    while len(times) < 14:
+        if segment.of_kind(ROUTER_SOLICITATION):
+            times.append(segment.clock[0])
+        wait = segment.link.run_timers()
+        assert wait is not None
+        segment.clock[0] += max(wait, 0.01)
+        segment.link.run_timers()
+    expected = [*(4.0 * 2**n for n in range(10)), 3600, 3600, 3600, 3600][solicitations(segment.early) :]
+    for (before, after), wait in zip(itertools.pairwise(times), expected, strict=False):
+        assert 0.89 * wait < after - before < 1.11 * wait
+    advertise(segment)
+    segment.clock[0] += 4000
+    segment.link.run_timers()
+    assert segment.of_kind(ROUTER_SOLICITATION) == []
 
 
 def solicitations(packets: list[frames6.Packet]) -> int:

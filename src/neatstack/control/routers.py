@@ -15,8 +15,7 @@ from neatstack.control.neighbourhood import Neighbourhood
 from neatstack.control.own6 import HOST, Own, OwnAddresses
 from neatstack.control.pages import MOST_PREFIXES, Route
 
-SOLICITATIONS = 3  # RFC 4861 section 10: MAX_RTR_SOLICITATIONS
-SOLICIT_EVERY = 4.0  # RTR_SOLICITATION_INTERVAL, seconds
+SOLICIT_AFTER, SOLICIT_EVERY = 4.0, 3600.0  # RFC 7559 section 2: IRT and MRT, seconds
 MOST_ROUTERS = 8
 TWO_HOURS = 7200.0
 INFINITE = 0xFFFFFFFF
@@ -49,6 +48,7 @@ class Routers:
         self._changed, self._solicit = changed, solicit
         self.solicitations = 0
         self.solicit_at: float | None = None
+        self.solicit_after = SOLICIT_AFTER
         self.answered = False  # a default router has spoken since we have begun to ask
 
     def _candidates(self) -> list[bytes]:
@@ -63,6 +63,7 @@ class Routers:
     def start(self) -> None:
         """Ask who is there, after a moment, so that hosts that start together do not ask together (6.3.7)."""
         self.solicitations = 0
+        self.solicit_after = SOLICIT_AFTER
         self.answered = False
         self.solicit_at = time.monotonic() + secrets.randbelow(1000) / 1000
 
@@ -170,15 +171,16 @@ class Routers:
         if was_preferred != (own.preferred_until > now):
             self._changed()
 
-    # rfc: 4861:6.3.7-2
+    # rfc: 4861:6.3.7-2, 8504:5.4-resilient
     def run_timers(self, now: float) -> float | None:
         """Ask for routers, once also if one has spoken already (6.3.7), forget those whose time is over; when the next
         is due."""
         if self.solicit_at is not None and self.solicit_at <= now:
             self._solicit()
             self.solicitations += 1
-            more = self.solicitations < SOLICITATIONS and not self.answered
-            self.solicit_at = now + SOLICIT_EVERY if more else None
+            after = self.solicit_after * (900 + secrets.randbelow(201)) / 1000
+            self.solicit_after = min(2 * self.solicit_after, SOLICIT_EVERY)  # as long as nobody answers: RFC 7559
+            self.solicit_at = None if self.answered else now + after
         if any(until <= now for until in self.known.values()):
             self.choose(now)
         over = [network for network, until in self.on_link.items() if until <= now]
