@@ -203,6 +203,7 @@ def test_overlaps(second):
     assert lab.engine.next_deadline() is None
 
 
+@pytest.mark.rfc("8200:4.5-duplicate")
 def test_the_same_bytes_once_more():
     lab = Lab()
     s = lab.datagram_socket(7)

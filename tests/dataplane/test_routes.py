@@ -126,7 +126,7 @@ def test_a_stray_segment_of_another_replicas_flow_is_not_answered(flags):
     assert engine.counters()["drop_moved"] == 100 - answers[True]
 
 
-@pytest.mark.rfc("1122:reply-source")
+@pytest.mark.rfc("1122:reply-source", "791:several")
 def test_who_is_answered_hears_from_the_address_that_he_has_spoken_to():
     """RFC 1122 section 3.3.4.2: of two addresses of ours, by TCP, and by an error about a datagram."""
     second = "10.0.0.9"

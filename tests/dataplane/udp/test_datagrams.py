@@ -272,7 +272,7 @@ def test_to_ourselves(where):
     assert not lab.datagrams and not lab.other_frames
 
 
-@pytest.mark.rfc("1122:own-source", "1122:choose-source", "1122:broadcast-source", "1122:udp-source-told")
+@pytest.mark.rfc("1122:own-source", "1122:choose-source", "1122:broadcast-source", "1122:udp-source-told", "791:source")
 def test_the_source_that_was_asked_for_must_be_ours():
     lab = Lab()
     s = lab.datagram_socket(7)

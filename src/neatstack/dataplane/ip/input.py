@@ -140,6 +140,7 @@ def refuse_header(packet: cython.pointer[cython.const[uint8_t]], length: uint32_
 
 
 # rfc: 9293:MUST-57 MUST-63, 1122:destination bad-source no-error-nobody udp-bad-source broadcast-formats
+# rfc: 791:several
 @cython.cfunc
 @cython.inline
 @cython.nogil

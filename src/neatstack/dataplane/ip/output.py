@@ -82,7 +82,7 @@ def find_way(s: cython.pointer[Stack], remote_be: Address) -> Address:
     return s.page.gateway6
 
 
-# rfc: 1122:own-source choose-source broadcast-source, 8504:6.6-selection
+# rfc: 1122:own-source choose-source broadcast-source, 8504:6.6-selection, 791:source
 def source_for(s: cython.pointer[Stack], remote_be: Address) -> Address:
     """The source address of what goes there (RFC 6724 section 5, rules 1, 2, 3 and 8); no address: there is none."""
     best: Address = no_address()

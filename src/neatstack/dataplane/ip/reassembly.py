@@ -355,7 +355,7 @@ def refuse(r: cython.pointer[Reassembly], p: cython.pointer[Partial]) -> cython.
     return cython.cast(cython.int, Drop.DROP_OVERLAP)
 
 
-# rfc: 791:fragment-blocks longest reassembly-576, 1122:reassembly, 5722:overlap
+# rfc: 791:fragment-blocks longest reassembly-576, 1122:reassembly, 5722:overlap, 8200:4.5-duplicate
 def gather(r: cython.pointer[Reassembly], now: uint64_t, f: cython.pointer[cython.const[Fragment]]) -> cython.int:
     """Take a fragment: RFC 791 section 3.2, RFC 5722 section 4."""
     stop: uint32_t = f.offset + f.length
