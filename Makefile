@@ -44,7 +44,7 @@ test: root setup
 
 fuzz: setup
 	@echo "fuzz: $(SECONDS) seconds of guided inputs; what is found is put into build/fuzz/crashes, new inputs into tests/fuzz/corpus"
-	MERGE=1 SECONDS_EACH=$$(( $(SECONDS) / 6 )) tests/fuzz/fuzz.sh $(RUN) </dev/null
+	MERGE=1 SECONDS_ALL=$(SECONDS) tests/fuzz/fuzz.sh $(RUN) </dev/null
 
 conformance: root setup
 	@echo "conformance: packetdrill's scripts, on the kernel's stack and on this one"

@@ -120,7 +120,7 @@ async def test_all_die_at_once(stage: Stage) -> None:
 
 @staged
 async def test_no_descriptor_is_left_of_the_dead(stage: Stage) -> None:
-    counts = []
+    counts, earlier = [], zombies()  # which other tests have left
     for incarnation in range(2, 8):
         kill(stage.slots[0], signal.SIGKILL if incarnation & 1 else signal.SIGSEGV)  # adopts, suspects and resets
         await stage.serves(0, incarnation)
@@ -128,8 +128,13 @@ async def test_no_descriptor_is_left_of_the_dead(stage: Stage) -> None:
         gc.collect()  # other tests' descriptors
         counts.append(len(os.listdir("/proc/self/fd")))
     assert len(set(counts)) == 1
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    await stage.until(lambda: not any(is_zombie(int(pid)) for pid in children.read_text().split()))
+    await stage.until(lambda: zombies() <= earlier)
+
+
+def zombies() -> set[int]:
+    """Children of this process that have ended and are not waited for."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return {int(pid) for pid in children if is_zombie(int(pid))}
 
 
 def test_spares_that_die_at_once_are_held_back(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 # AddressSanitizer, UndefinedBehaviorSanitizer and libFuzzer's coverage counters, and the environment to run it in.
 tree=build/asan/lib
 
+[ -d $tree ] || echo "building the sanitised data plane (some minutes the first time)"
 NEAT_BUILD=asan "$python" setup.py -q build_py --build-lib "$tree" build_ext --build-lib "$tree" --build-temp build/asan/temp
 
 export PYTHONPATH="$tree:." PYTHONMALLOC=malloc PYTHONDONTWRITEBYTECODE=1

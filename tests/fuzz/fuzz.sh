@@ -1,7 +1,7 @@
 #!/bin/bash
 # Fuzzing with coverage guidance: each target of targets.py, on the sanitised build, from its corpus. What is found goes to
 # build/fuzz/crashes/TARGET; each such file belongs to tests/fuzz/crashes/TARGET once it is mended.
-# usage: SECONDS_EACH=5 tests/fuzz/fuzz.sh [PYTHON [TARGET...]]
+# usage: SECONDS_ALL=60 tests/fuzz/fuzz.sh [PYTHON [TARGET...]]; the targets share the time
 # MERGE=1: afterwards the corpus has what is new, in as few files as reach the same code
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -19,13 +19,14 @@ fi
 PYTHONPATH=$PYTHONPATH:$(path purelib)
 home=$("$python" -c 'import sys; print(sys.base_prefix)')
 [ $# -gt 0 ] || set -- $(grep -oP "for each in \(\K[^)]*" tests/fuzz/targets.py | tr -d ,)
+each=$((${SECONDS_ALL:-35} / $#))
 failed=0
 for target; do
     corpus=tests/fuzz/corpus/$target found=build/fuzz/found/$target crashes=build/fuzz/crashes/$target
     mkdir -p "$corpus" "$found" "$crashes"
     export NEAT_FUZZ_TARGET=$target
     options=(-max_len=1024 -timeout=30 -rss_limit_mb=0 -artifact_prefix="$crashes/" -print_final_stats=1)
-    options+=(-max_total_time="${SECONDS_EACH:-5}" -seed="${SEED:-0}")
+    options+=(-max_total_time="$((each > 0 ? each : 1))" -seed="${SEED:-0}")
     if ! PYTHONHOME=$home $harness "${options[@]}" "$found" "$corpus" >"$found.log" 2>&1; then
         tail -n 60 "$found.log" >&2
         failed=1
