@@ -74,6 +74,13 @@ def test_interrupted_while_it_starts() -> None:
     assert (answer.returncode, answer.stderr) == (130, "")
 
 
+@pytest.mark.parametrize("arguments", [("metrics", "--grafana"), ("--help",), ("status", "--json")])
+def test_output_on_a_full_disk(neat: Neat, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    full = ("sh", "-c", 'exec "$@" > /dev/full', "sh")
+    with answering(tmp_path / "run", {}):
+        assert_one_line(neat(*arguments, prefix=full), 1, "No space left")
+
+
 def test_light_start() -> None:
     """What takes long to import is imported by the command that needs it."""
     script = "import sys, neatstack.cli.app; print(*sys.modules)"
