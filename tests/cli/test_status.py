@@ -87,6 +87,12 @@ def test_recovery(capsys: pytest.CaptureFixture[str], more: dict[str, Any], line
     assert line in shown(capsys, status.show, {**ANSWER, **more}).splitlines()
 
 
+def test_full_queues_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "refused by full queues of the device, replicas' or link's: 7"
+    assert line in shown(capsys, status.show, {**ANSWER, "device": {**ANSWER["device"], "queue_drops": 7}})
+    assert "refused" not in shown(capsys, status.show, {**ANSWER, "device": {**ANSWER["device"], "queue_drops": 0}})
+
+
 def test_after_recoveries(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys, status.show, {**ANSWER, "replicas": [{**REPLICA, "recoveries": 4095, "last_recovery": LAST}]})
     assert "4095" in next(line for line in text.splitlines() if "4194301" in line).split()

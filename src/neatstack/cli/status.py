@@ -70,6 +70,8 @@ def show(answer: dict[str, Any]) -> None:
     for reason in sorted(drops):
         counts = (f"replica {r['id']}: {r['drops'][reason]}" for r in answer["replicas"] if reason in r["drops"])
         console.print(f"dropped, {reason}: {', '.join(counts)}")
+    if refused := device.get("queue_drops"):
+        console.print(f"refused by full queues of the device, replicas' or link's: {refused}")
     if said := versions(answer["replicas"]):
         console.print(f"version: {plain(said)}")
     for replica in answer["replicas"]:

@@ -24,7 +24,7 @@ class Activity:
 
     @property
     def queue_drops(self) -> int:
-        """Frames that found the queue of their replica full, ever."""
+        """Frames that found the queue of their replica, or link's, full, ever."""
         return self._drops.read()
 
     def run(self) -> None:

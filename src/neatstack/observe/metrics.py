@@ -172,7 +172,7 @@ ROWS = (
         (), one(lambda view: view.wrong_replica),
     ),
     Row(
-        "neat_device_queue_drops", "counter", "Frames that found a replica's queue full.", (),
+        "neat_device_queue_drops", "counter", "Frames that found a replica's queue, or link's, full.", (),
         one(lambda view: view.queue_drops),
     ),
     Row("neat_manager_restarts", "counter", "Managers that followed another since this endpoint was started.", (),
