@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from html import unescape
@@ -104,6 +105,18 @@ def on_screen(feed: FakeFeed, scene: Callable[[Stage], Awaitable[None]], size: t
             await scene(stage)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_it_as_a_key_does(number: int) -> None:
+    """The terminal is not left as it was while the view was there."""
+
+    async def scene(stage: Stage) -> None:
+        signal.raise_signal(number)
+        await stage.until(lambda: not stage.top.is_running)
+        assert stage.top.return_code == 128 + number
+
+    on_screen(FakeFeed(status(1)), scene)
 
 
 def busy_stack() -> list[dict[str, Any] | None]:

@@ -28,4 +28,6 @@ def top(
     from neatstack.observe.top import Top
 
     check_right(name)
-    Top(Feed(name, HISTORY), interval).run()
+    shown = Top(Feed(name, HISTORY), interval)
+    shown.run()
+    raise typer.Exit(shown.return_code or 0)

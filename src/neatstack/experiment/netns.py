@@ -5,7 +5,7 @@
         stack.programs.spawn("lighttpd", "-D", "-f", conf)    # on the stack
         stack.host.run("curl", f"http://{stack.address}/")    # on the kernel, at the other end of the TAP interface
 
-Everything is removed when the block is left, also by an exception, Ctrl-C or SIGTERM. Needs root.
+Everything is removed when the block is left, also by an exception, Ctrl-C, SIGTERM or SIGHUP. Needs root.
 """
 
 from __future__ import annotations
@@ -232,8 +232,10 @@ class Lab:
         self.directory.chmod(0o755)  # servers that give up root read their files here
         self.cleanup.callback(shutil.rmtree, self.directory, ignore_errors=True)
         with contextlib.suppress(ValueError):  # not the main thread: no signal to care for
-            before = signal.signal(signal.SIGTERM, terminated)
-            self.cleanup.callback(signal.signal, signal.SIGTERM, before)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if (before := signal.getsignal(number)) != signal.SIG_IGN:  # as nohup has it
+                    signal.signal(number, terminated)
+                    self.cleanup.callback(signal.signal, number, before)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import signal
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -62,6 +64,8 @@ class Top(App[None]):
     def on_mount(self) -> None:
         self.query_one(Heading).stack = self.feed.name
         self.query_one(ReplicaTable).focus()
+        for number in (signal.SIGTERM, signal.SIGHUP):  # the terminal is to be as it was
+            asyncio.get_running_loop().add_signal_handler(number, self.exit, None, 128 + number)
         self.set_interval(SILENT_CLOCK, self._show_silence)
         self.run_worker(self._watch(), name="watch")
 
