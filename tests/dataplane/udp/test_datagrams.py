@@ -287,13 +287,14 @@ def test_the_source_that_was_asked_for_must_be_ours():
 
 @pytest.mark.rfc("1122:multicast", "1122:broadcast-formats")
 def test_broadcast_and_multicast():
-    lab = Lab()
+    lab = Lab(addresses=["10.1.0.2/16", "10.2.0.2/31"])
     first, second = lab.datagram_socket(5353), lab.datagram_socket(5353, flags=neat.BIND_REUSEADDR)
     elsewhere = lab.datagram_socket(5353, STACK)
     lab.engine.join("224.0.0.251")
     for group, mac in (
         ("255.255.255.255", b"\xff" * 6),
         ("10.0.0.255", b"\xff" * 6),
+        ("10.1.255.255", b"\xff" * 6),
         ("224.0.0.251", b"\1\0\x5e\0\0\xfb"),
     ):
         d = Datagram(source=PEER, destination=group, source_port=9, destination_port=5353, payload=b"all")
@@ -307,6 +308,11 @@ def test_broadcast_and_multicast():
         frame = lab.other_frames.pop()
         assert frame[:6] == mac and frame[30:34] == address(group) and frame[22] == 1
         assert first.recv_all() == second.recv_all() == [b"to all"]
+    for host in ("10.1.0.255", "10.2.0.3"):
+        lab.engine.neighbour(host, PEER_MAC)
+        first.send(b"one", host, 5353, flags=neat.DATAGRAM_LOOP)
+        lab.run()
+        assert lab.datagrams.pop().destination == host and not first.waiting
     first.send(b"not to us", "239.255.1.2", 5353)
     lab.run()
     assert lab.other_frames.pop()[:6] == b"\1\0\x5e\x7f\1\2" and not first.waiting

@@ -29,15 +29,19 @@ cdef inline bint is_local(Stack *s, Address address_be) noexcept nogil:
         return True
     return is_own(s, address_be) or is_loopback(address_be)
 
+cdef bint is_broadcast_elsewhere(Stack *s, Address address_be) noexcept nogil
+
 cdef inline bint is_broadcast(Stack *s, Address address_be) noexcept nogil:
-    """255.255.255.255, or all hosts of our network, unless that is too small to have such an address (RFC 3021)."""
+    """255.255.255.255, or all hosts of a network of ours, unless that is too small to have such an address (RFC 3021)."""
     cdef uint32_t mask = s.page.netmask_be
     cdef uint32_t last = v4(address_be)
-    if not is_v4(address_be):
+    if not is_v4(address_be) or (last >> 24 & 3) != 3:  # mostly that is all that has to be looked at
         return False
     if not ~last:
         return True
-    return not (last ^ s.page.address_be) & mask and not ~(last | mask) and (mask >> 24) < 0xFE
+    if not (last ^ s.page.address_be) & mask:
+        return not ~(last | mask) and (mask >> 24) < 0xFE
+    return s.page.own_count > 1 and is_broadcast_elsewhere(s, address_be)
 
 cdef inline bint is_group(Stack *s, Address address_be) noexcept nogil:
     """More than one host: broadcast or multicast."""

@@ -110,6 +110,20 @@ def source_for(s: cython.pointer[Stack], remote_be: Address) -> Address:
     return best
 
 
+# rfc: 1122:broadcast-formats
+def is_broadcast_elsewhere(s: cython.pointer[Stack], address_be: Address) -> cython.bint:
+    """All hosts of a network of ours that is not the first one."""
+    host: uint32_t
+    last: uint32_t = v4(address_be)
+    k: uint32_t
+    for k in range(s.page.own_count):
+        if is_v4(s.page.own[k].address) and matches(address_be, s.page.own[k].address, s.page.own[k].prefix):
+            host = cython.cast(uint32_t, 0xFFFFFFFF) >> (s.page.own[k].prefix - 96)
+            if host > 1 and get32(cython.address(last)) & host == host:
+                return True
+    return False
+
+
 def routable(s: cython.pointer[Stack], remote_be: Address) -> cython.bint:
     """Whether a connection to `remote_be` can be tried: a unicast address that we have a way to."""
     if is_local(s, remote_be):
