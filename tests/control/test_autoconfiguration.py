@@ -328,6 +328,15 @@ def test_neighbours_are_whom_a_router_says_to_be(make: Make) -> None:
     assert segment.discovery.next_hop(near) == ROUTER
 
 
+@pytest.mark.parametrize("text", ["::/0", "::/64", "::/80", "::ffff:0:0/96", "::ffff:192.0.2.0/120"])
+def test_nobody_says_by_ipv6_where_hosts_of_ipv4_are(make: Make, text: str) -> None:
+    """Replicas have mapped addresses in the same tables."""
+    segment = make()
+    advertise(segment, prefix(text))
+    segment.pass_time(2)
+    assert on_link(segment) == {} and segment.addresses() == ["fe80::2"]
+
+
 def test_what_is_said_to_be_on_the_link_is_bounded(make: Make) -> None:
     segment = make(slaac=False)
     advertise(segment, prefix("fe80::/64", flags=0x80), prefix("ff02::/16", flags=0x80))

@@ -6,6 +6,7 @@ Parsers return None for whatever is not exactly right; nothing here keeps state.
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from ipaddress import IPv6Network
 
 from neatstack.control.frames import ETHERNET, VNET, checksum, is_unicast_mac
 
@@ -30,6 +31,7 @@ ALL_NODES = b"\xff\x02" + bytes(13) + b"\1"
 ALL_ROUTERS = b"\xff\x02" + bytes(13) + b"\2"
 REPORTS = b"\xff\x02" + bytes(13) + b"\x16"  # RFC 9777 section 5.2.15
 MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
+IPV4 = IPv6Network((MAPPED + bytes(4), 96))
 LINK_LOCAL = b"\xfe\x80" + bytes(6)
 ALERT = bytes((5, 2, 0, 0))  # option: RFC 2711's, of MLD
 ROUTER_ALERT = bytes((ICMP6, 0)) + ALERT + bytes((1, 0))  # a hop-by-hop header with that, and padding
@@ -65,6 +67,15 @@ class Prefix:
     autonomous: bool
     valid: int  # seconds; 2**32 - 1: for ever
     preferred: int
+
+    @property
+    def hosts(self) -> IPv6Network:
+        return IPv6Network((self.network, self.length), strict=False)
+
+    @property
+    def covers_ipv4(self) -> bool:
+        """Are there addresses of it that mean such of IPv4?"""
+        return self.hosts.overlaps(IPV4)
 
 
 @dataclass

@@ -95,6 +95,8 @@ class Routers:
             self.mtu = told.options.mtu
         self._note(packet.source, told.lifetime, now)
         for prefix in told.options.prefixes:
+            if prefix.covers_ipv4:
+                continue  # replicas have both families in one table of routes
             self._take_on_link(prefix, now)
             if self.slaac:
                 self._take_prefix(prefix, now)
@@ -124,7 +126,7 @@ class Routers:
     # rfc: 4861:6.3.4-6, 5942:4-2 4-3
     def _take_on_link(self, prefix: Prefix, now: float) -> None:
         """RFC 4861 section 6.3.4: whose hosts are on the link. Link-local ones always are."""
-        network = IPv6Network((prefix.network, prefix.length), strict=False)
+        network = prefix.hosts
         if not prefix.on_link or frames6.is_link_local(prefix.network) or frames6.is_multicast(prefix.network):
             return
         was = network in self.on_link
