@@ -15,7 +15,7 @@ ICMP_NAMES = {
         1: "unreachable", 2: "packet too big", 3: "time exceeded", 128: "echo request", 129: "echo reply",
         130: "multicast listener query", 131: "multicast listener report", 132: "multicast listener done",
         133: "router solicitation", 134: "router advertisement", 135: "neighbor solicitation",
-        136: "neighbor advertisement", 143: "multicast listener report",
+        136: "neighbor advertisement", 137: "redirect", 143: "multicast listener report",
     },
 }  # fmt: skip
 FLOWS = 65536  # whose first sequence numbers are remembered
