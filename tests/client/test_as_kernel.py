@@ -20,6 +20,7 @@ from tests.client import (
     peek_table,
     rights_table,
     stream_table,
+    times_table,
     urgent_table,
     waiting_table,
 )
@@ -75,7 +76,7 @@ def sides(lab: Lab) -> Iterator[tuple[Side, Side]]:
 @pytest.mark.parametrize(("table", "address"), [
     (cork_table, "127.0.0.1"), (waiting_table, "127.0.0.1"), (stream_table, "127.0.0.1"), (groups_table, OWN),
     (peek_table, "127.0.0.1"), (listener_table, "127.0.0.1"),
-    (rights_table, "127.0.0.1"),
+    (rights_table, "127.0.0.1"), (times_table, "127.0.0.1"),
 ])  # fmt: skip
 def test_each_step_is_the_kernels(sides: tuple[Side, Side], table: ModuleType, address: str) -> None:
     found, expected = (json.loads(side.run(sys.executable, "-m", table.__name__, address)) for side in sides)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neatstack.dataplane.channel.create import channel_size, create_channel
-from tests.support.layout import Aside, ChannelHeader, ChannelProgram, ChannelReplica, Entry, TcpInfo, neat
+from tests.support.layout import Aside, ChannelHeader, ChannelProgram, ChannelReplica, Datagram, Entry, TcpInfo, neat
 from tests.support.layout import Socket as SocketLines
 from tests.support.layout import address as address_of
 
@@ -241,6 +241,20 @@ class Socket:
         """What the replica has answered last: a copy of struct neat_tcp_info."""
         at = self.program.header.asides_at + self.number * ctypes.sizeof(Aside)
         return TcpInfo.from_buffer_copy(self.program.memory, at)
+
+    @property
+    def times(self) -> Any:
+        """struct neat_times, to read and to write."""
+        at = self.program.header.asides_at + self.number * ctypes.sizeof(Aside)
+        return Aside.from_buffer(self.program.memory, at).times
+
+    @property
+    def story(self) -> tuple[Any, bytes]:
+        """Why it was never opened, if `soft_story` says so; and what was quoted."""
+        at, _ = self._ring(sending=False)
+        about = Datagram.from_buffer_copy(self.program.memory, at)
+        at += ctypes.sizeof(about)
+        return about, bytes(self.program.memory[at : at + about.length])
 
     def set(self, **lines: int) -> None:
         """setsockopt: fields of neat_socket_program."""

@@ -285,6 +285,7 @@ bool slot_take(struct sock *s, unsigned replica)
     slot_attach(s, (uint16_t)neat.own->number, replica, slot);
     memset(s->program->scratch, 0, sizeof s->program->scratch);
     s->program->lock = 0;
+    s->program->soft_told = 0;
     s->program->shut = 0;
     s->program->flags = 0;
     s->program->tx_head = s->program->tx_base = s->program->rx_tail = 0;

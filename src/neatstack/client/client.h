@@ -125,7 +125,7 @@ struct datagrams { /* what only UDP sockets have */
     uint8_t shut; /* enum neat_shut */
     uint8_t turn; /* the leg to receive from next */
     /* what setsockopt() has been told */
-    bool want_info, want_tos, want_ttl, want_destination, want_errors, timestamp_ns, coalesce;
+    bool want_info, want_tos, want_ttl, want_destination, coalesce;
     bool multicast_ttl_set, no_loop, joined_only, joined_only6;
     bool picky; /* not all that comes to its port is wanted: see datagram_wants() */
     uint8_t multicast_ttl, multicast_hops, mtu_discover;
@@ -147,6 +147,7 @@ struct sending { /* how a datagram is to be sent */
     uint16_t segment;
     uint8_t tos, ttl;
     bool whole; /* not in fragments */
+    uint32_t times; /* as sock.times_once */
 };
 
 struct writer { /* of ancillary data */
@@ -178,6 +179,9 @@ struct sock {
     /* its name */
     uint32_t binding; /* the manager's number; 0: not bound */
     uint32_t backlog; /* of listen() */
+    bool failed;      /* the last connect() did */
+    struct failure *story; /* of its failure, with IP_RECVERR; NULL: none, or it was read */
+    uint32_t times_once; /* what this send is to report whatever SO_TIMESTAMPING says, by its ancillary data; 0: as that says */
     bool syn_told;    /* TCP_SAVED_SYN was, which is once */
     bool untold;      /* connect() has returned before its outcome was known */
     bool deferred;    /* TCP_FASTOPEN_CONNECT: connect() was called, and its SYN waits for the first text to go with it */
@@ -507,11 +511,6 @@ ssize_t sock_send_message(struct sock *s, const struct msghdr *message, int flag
 int sock_receive_messages(struct sock *s, struct mmsghdr *messages, unsigned count, int flags, const struct timespec *timeout);
 int sock_send_messages(struct sock *s, struct mmsghdr *messages, unsigned count, int flags);
 
-/* ---- zerocopy.c ---- */
-void zerocopy_count(struct sock *s);
-bool zerocopy_untold(const struct sock *s);
-ssize_t zerocopy_tell(struct sock *s, struct msghdr *message);
-
 /* ---- ipv6.c ---- */
 int ipv6_read_control(const struct cmsghdr *c, bool four, struct sending *how);
 void ipv6_write_control(const struct sock *s, struct writer *w, const struct neat_datagram *d);
@@ -568,5 +567,6 @@ char **exec_prepare(char *const *environment, struct exec_state *state);
 void exec_failed(struct exec_state *state);
 
 #include "datagram.h"
+#include "error_queue.h"
 
 #endif

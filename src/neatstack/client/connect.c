@@ -102,6 +102,8 @@ void settle_connect(struct sock *s)
         s->phase = PHASE_OPEN;
     } else if (state == NEAT_STATE_CLOSED) {
         s->error = take_error(s);
+        s->failed = true;
+        story_keep(s);
         s->phase = PHASE_FRESH;
         sock_leave_slot(s);
     }
@@ -125,6 +127,7 @@ static int start_connect(struct sock *s, const struct flow *f, const struct text
     if (text)
         put_first(s, text);
     s->error = 0;
+    s->failed = false;
     s->phase = PHASE_CONNECTING;
     slot_start(s, NEAT_ROLE_CONNECT);
     fence();
@@ -154,7 +157,7 @@ static int disconnect(struct sock *s)
         sock_leave_slot(s);
     }
     s->phase = PHASE_FRESH;
-    s->deferred = false;
+    s->deferred = s->failed = false;
     return 0;
 }
 

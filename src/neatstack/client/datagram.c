@@ -241,13 +241,13 @@ static bool roomy(const struct sock *s)
     return true;
 }
 
-/* As datagram_poll() and udp_poll() of Linux compute it. Takes no lock. */
-uint32_t datagram_readiness(const struct sock *s)
+/* As datagram_poll() and udp_poll() of Linux compute it; `queue`: with what only MSG_ERRQUEUE takes. Takes no lock. */
+uint32_t datagram_readiness(const struct sock *s, bool queue)
 {
     uint8_t shut = s->udp->shut;
     uint32_t events = 0;
 
-    if (s->error || datagram_failing(s) || (wants_errors(s) && (s->udp->failure_count || datagram_waits(s, true))))
+    if (s->error || datagram_failing(s) || (queue && unlikely(s->options.reports) && (s->udp->failure_count || datagram_waits(s, true))))
         events |= EPOLLERR | (s->options.error_priority ? EPOLLPRI : 0);
     if (shut & NEAT_SHUT_READ)
         events |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;

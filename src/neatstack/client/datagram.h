@@ -6,10 +6,6 @@
 #define NEAT_DATAGRAM_H
 
 /* ---- datagram.c, datagram_io.c, datagram_control.c, datagram_errors.c, datagram_options.c ---- */
-static inline bool wants_errors(const struct sock *s)
-{
-    return s->udp->want_errors || s->options.want_errors6;
-}
 int datagram_bind(struct sock *s, struct end local);
 int datagram_bound(struct sock *s);
 bool datagram_peer(const struct sock *s, struct end *peer);
@@ -17,7 +13,7 @@ struct neat_address datagram_source(const struct sock *s, struct neat_address re
 int datagram_connect(struct sock *s, const struct sockaddr *address, socklen_t length);
 int datagram_name(const struct sock *s, bool peer, struct end *name);
 bool datagram_waits(const struct sock *s, bool error);
-uint32_t datagram_readiness(const struct sock *s);
+uint32_t datagram_readiness(const struct sock *s, bool queue);
 uint32_t datagram_arrivals(const struct sock *s);
 void datagram_apply_options(struct sock *s);
 int datagram_shutdown(struct sock *s, uint8_t bits);
@@ -39,6 +35,7 @@ bool datagram_wants(const struct datagrams *u, const struct neat_datagram *d);
 void take_bytes(uint8_t *to, const struct sock *leg, uint32_t offset, size_t length);
 size_t scatter(const uint8_t *from, size_t length, const struct iovec *iov, size_t count);
 void add_control(struct writer *w, int level, int type, const void *data, size_t length);
+ssize_t failure_tell(const struct sock *s, struct msghdr *message, const struct failure *f);
 ssize_t datagram_receive_error(struct sock *s, struct msghdr *message);
 
 #endif

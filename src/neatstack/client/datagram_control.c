@@ -29,6 +29,8 @@ static int read_one(const struct cmsghdr *c, struct sending *how)
     }
     if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TXTIME)
         return -EINVAL; /* there is no SO_TXTIME */
+    if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SO_TIMESTAMPING)
+        return times_read_one(c, &how->times);
     if (c->cmsg_level != IPPROTO_IP || (c->cmsg_type != IP_TOS && c->cmsg_type != IP_TTL))
         return c->cmsg_level == IPPROTO_IP ? -EINVAL : 0;
     if (length == sizeof number)
@@ -88,34 +90,14 @@ void add_control(struct writer *w, int level, int type, const void *data, size_t
     w->used += CMSG_SPACE(length) < room ? CMSG_SPACE(length) : room;
 }
 
-/* Arrival by the clock that programs want, from CLOCK_MONOTONIC. */
-static struct timespec arrival(uint64_t monotonic_ns)
-{
-    struct timespec real;
-    clock_gettime(CLOCK_REALTIME, &real);
-    int64_t ns = real.tv_sec * INT64_C(1000000000) + real.tv_nsec - (now_ns() - (int64_t)monotonic_ns);
-    return (struct timespec){ns / 1000000000, ns % 1000000000};
-}
-
-static void add_time(struct writer *w, const struct sock *s, uint64_t monotonic_ns)
-{
-    struct timespec time = arrival(monotonic_ns);
-    struct timeval micro = {time.tv_sec, time.tv_nsec / 1000};
-
-    if (s->udp->timestamp_ns)
-        add_control(w, SOL_SOCKET, SO_TIMESTAMPNS, &time, sizeof time);
-    else
-        add_control(w, SOL_SOCKET, SO_TIMESTAMP, &micro, sizeof micro);
-}
-
 /* In the order in which Linux tells these. `segment`: the size of those that were put together, 0: it is one. */
 void datagram_write_control(const struct sock *s, struct msghdr *message, const struct neat_datagram *d, uint32_t segment)
 {
     const struct datagrams *u = s->udp;
     struct writer w = {message, 0};
 
-    if (s->options.timestamp || u->timestamp_ns)
-        add_time(&w, s, d->time_ns);
+    if (unlikely(s->options.reports) && wants_times(&s->options))
+        times_write_control(&w, s, d->time_ns);
     if (segment)
         add_control(&w, IPPROTO_UDP, UDP_GRO, &(int){(int)segment}, sizeof(int));
     if (s->family == AF_INET6)

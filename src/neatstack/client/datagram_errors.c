@@ -62,7 +62,7 @@ static struct failure *keep(struct sock *s, const struct neat_datagram *about)
 /* News of an error had its turn among the datagrams: it is kept until somebody asks, or newer ones need its place. */
 void datagram_keep_error(struct sock *s, const struct sock *leg, const struct neat_datagram *d, uint32_t at)
 {
-    if (!wants_errors(s))
+    if (!wants_errors(s) && !(d->flags & NEAT_DATAGRAM_TIME))
         return;
     struct failure *f = keep(s, d);
     take_bytes(f->quoted, leg, at, f->about.length);
@@ -104,39 +104,56 @@ static bool next_failure(struct sock *s, struct failure *f)
     return true;
 }
 
-/* recvmsg() with MSG_ERRQUEUE: what was sent, to whom, and what became of it. */
-ssize_t datagram_receive_error(struct sock *s, struct msghdr *message)
+/* What was sent, to whom, and what became of it. Bytes of what was quoted of it that had room. */
+ssize_t failure_tell(const struct sock *s, struct msghdr *message, const struct failure *f)
 {
-    struct datagrams *u = s->udp;
-    struct failure f;
+    const struct neat_datagram *d = &f->about;
+    bool six = s->family == AF_INET6;
     struct {
         struct sock_extended_err error;
         struct sockaddr_in6 offender;
     } told = {.error = {.ee_origin = SO_EE_ORIGIN_ICMP}};
     socklen_t offender = sizeof told.offender;
 
-    if (!next_failure(s, &f))
-        return -EAGAIN;
-    told.error.ee_errno = f.about.error;
-    told.error.ee_type = f.about.icmp_type;
-    told.error.ee_code = f.about.icmp_code;
-    told.error.ee_info = f.about.mtu;
-    if (!neat_is_v4(f.about.remote))
+    told.error.ee_errno = d->error;
+    told.error.ee_type = d->icmp_type;
+    told.error.ee_code = d->icmp_code;
+    told.error.ee_info = d->mtu;
+    if (!neat_is_v4(d->remote))
         told.error.ee_origin = SO_EE_ORIGIN_ICMP6;
-    put_address(s, (struct sockaddr *)&told.offender, &offender, &(struct end){f.about.local, 0});
-    if (!(f.about.flags & NEAT_DATAGRAM_ERROR)) {
+    put_address(s, (struct sockaddr *)&told.offender, &offender, &(struct end){d->local, 0});
+    if (!(d->flags & NEAT_DATAGRAM_ERROR)) {
         told.error.ee_origin = SO_EE_ORIGIN_LOCAL;
         memset(&told.offender, 0, sizeof told.offender);
     }
-    size_t copied = scatter(f.quoted, f.about.length, message->msg_iov, message->msg_iovlen);
-    message->msg_flags = MSG_ERRQUEUE | (copied < f.about.length ? MSG_TRUNC : 0);
+    size_t copied = scatter(f->quoted, d->length, message->msg_iov, message->msg_iovlen);
+    message->msg_flags = MSG_ERRQUEUE | (copied < d->length ? MSG_TRUNC : 0);
     if (message->msg_name)
-        put_address(s, message->msg_name, &message->msg_namelen, &(struct end){f.about.remote, f.about.remote_port_be});
+        put_address(s, message->msg_name, &message->msg_namelen, &(struct end){d->remote, d->remote_port_be});
     struct writer w = {message, 0};
-    datagram_error(s); /* this one has been told */
-    s->error = u->failure_count ? u->failures[0].about.error : 0;
-    bool six = s->family == AF_INET6;
     add_control(&w, six ? IPPROTO_IPV6 : IPPROTO_IP, six ? IPV6_RECVERR : IP_RECVERR, &told, sizeof told.error + offender);
     message->msg_controllen = w.used;
     return (ssize_t)copied;
+}
+
+/* recvmsg() with MSG_ERRQUEUE. Bytes, or -EAGAIN when there is nothing to tell. */
+ssize_t datagram_receive_error(struct sock *s, struct msghdr *message)
+{
+    struct datagrams *u = s->udp;
+    struct failure f;
+
+    if (!next_failure(s, &f))
+        return -EAGAIN;
+    if (f.about.flags & NEAT_DATAGRAM_TIME) {
+        bool planned = f.about.icmp_type & TIMES_PLANNED;
+        if (f.about.icmp_type == (TIMES_PLANNED | TIMES_LEFT)) { /* first one, then the other; its place has become free */
+            memmove(u->failures + 1, u->failures, u->failure_count++ * sizeof *u->failures);
+            u->failures[0] = f;
+            u->failures[0].about.icmp_type = TIMES_LEFT;
+        }
+        return times_tell_datagram(s, message, &f, planned);
+    }
+    datagram_error(s); /* this one has been told */
+    s->error = u->failure_count ? u->failures[0].about.error : 0;
+    return failure_tell(s, message, &f);
 }

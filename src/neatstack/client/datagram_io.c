@@ -103,8 +103,11 @@ static int fill_in(struct sock *s, struct neat_datagram *d, const struct msghdr 
     uint8_t ttl = four ? o->ttl : hop_limit(o);
     how.tos = four ? o->tos : o->traffic_class;
     how.ttl = ttl;
-    if (!error && message->msg_controllen)
+    if (!error && message->msg_controllen) {
         error = datagram_read_control(s, message, four, &how);
+        s->times_once = how.times;
+        s->options.reports |= how.times ? REPORT_TIMES : 0;
+    }
     if (!error)
         error = datagram_reach(s, remote.address);
     if (error)
@@ -158,7 +161,7 @@ static int await_room(struct sock *s, uint32_t serial, int flags, int64_t *deadl
         return -EAGAIN;
     if (!*deadline)
         *deadline = deadline_after(timeout ? timeout : -1);
-    bool ready = datagram_readiness(s) & EPOLLOUT; /* but this one is too large */
+    bool ready = datagram_readiness(s, false) & EPOLLOUT; /* but this one is too large */
     sock_unlock(s);
     int error = ready ? 0 : wait_for(s, EPOLLOUT, 0, *deadline);
     if (ready)
@@ -179,7 +182,11 @@ static int prepare(struct sock *s, struct neat_datagram *d, const struct msghdr 
         error = -datagram_error(s);
     if (!error)
         error = fill_in(s, d, message);
-    return error ? error : datagram_bound(s);
+    if (!error)
+        error = datagram_bound(s);
+    if (unlikely(s->options.reports) && !error)
+        times_mark(s, d);
+    return error;
 }
 
 /* What was held back goes, as one datagram. The socket is locked. 0 or -errno. */
@@ -220,8 +227,11 @@ static int hold_back(struct sock *s, const struct msghdr *message, size_t length
         error = -EAGAIN;
     if (!error && vector_nowhere(message->msg_iov, message->msg_iovlen, length))
         error = -EFAULT;
-    if (error)
+    if (error) {
+        if (!u->held)
+            times_unmark(s, &d);
         return error;
+    }
     for (size_t i = 0; i < message->msg_iovlen; d.length += (uint32_t)message->msg_iov[i++].iov_len)
         memcpy(u->text + d.length, message->msg_iov[i].iov_base, message->msg_iov[i].iov_len);
     u->first = d;
@@ -234,16 +244,19 @@ static int send_alone(struct sock *s, const struct msghdr *message, size_t lengt
     struct neat_datagram d = {0};
     int error = prepare(s, &d, message);
 
-    if (!error)
-        error = fits(s, &d, length);
     if (error)
         return error;
-    if (vector_nowhere(message->msg_iov, message->msg_iovlen, length))
-        return -EFAULT;
+    error = fits(s, &d, length);
+    if (!error && vector_nowhere(message->msg_iov, message->msg_iovlen, length))
+        error = -EFAULT;
     d.length = (uint32_t)length;
     struct sock *leg = leg_to(s, &d);
-    if (unlikely(!put_record(leg, &d, message->msg_iov, message->msg_iovlen)))
-        return -EAGAIN;
+    if (!error && unlikely(!put_record(leg, &d, message->msg_iov, message->msg_iovlen)))
+        error = -EAGAIN;
+    if (unlikely(error)) {
+        times_unmark(s, &d);
+        return error;
+    }
     tell(leg);
     return 0;
 }
@@ -351,7 +364,7 @@ bool datagram_waits(const struct sock *s, bool error)
         const struct neat_socket_program *p = leg ? load_relaxed(&leg->program) : NULL;
         if (!p || load_acquire(&leg->remote->rx_head) == load_relaxed(&p->rx_tail))
             continue;
-        if (likely(!wants_errors(s) && !s->udp->picky))
+        if (likely(!s->options.reports && !s->udp->picky))
             return true;
         struct sock copy = *leg; /* which no other thread takes out of its slot */
         if (copy.program && find_record(s->udp, &copy, error, &(uint32_t){0}, &d, &at))

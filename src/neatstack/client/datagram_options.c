@@ -23,9 +23,6 @@ static int set_ip(struct datagrams *u, int name, int value)
     case IP_RECVORIGDSTADDR:
         u->want_destination = value;
         return 0;
-    case IP_RECVERR:
-        u->want_errors = value;
-        return 0;
     case IP_MTU_DISCOVER:
         if (within(value, IP_PMTUDISC_DONT, IP_PMTUDISC_OMIT))
             return -EINVAL;
@@ -116,10 +113,6 @@ int datagram_set_option(struct sock *s, int level, int name, const void *value, 
             datagram_uncork(s);
         return error == -ENOPROTOOPT ? OPTION_COMMON : error;
     }
-    if (level == SOL_SOCKET && name == SO_TIMESTAMPNS) {
-        u->timestamp_ns = number;
-        return 0;
-    }
     if (level != IPPROTO_IP)
         return OPTION_COMMON;
     int error = set_ip(u, name, number);
@@ -140,9 +133,6 @@ static int get_ip(const struct datagrams *u, int name, int *value)
         return 0;
     case IP_RECVORIGDSTADDR:
         *value = u->want_destination;
-        return 0;
-    case IP_RECVERR:
-        *value = u->want_errors;
         return 0;
     case IP_MTU_DISCOVER:
         *value = u->mtu_discover;
@@ -192,9 +182,6 @@ int datagram_get_option(struct sock *s, int level, int name, int *value)
         return 0;
     case SO_ERROR:
         *value = datagram_error(s);
-        return 0;
-    case SO_TIMESTAMPNS:
-        *value = s->udp->timestamp_ns;
         return 0;
     case SO_RCVBUF:
         *value = s->options.receive_buffer ? (int)s->options.receive_buffer : DEFAULT_BUFFER;

@@ -70,9 +70,12 @@ static bool edge(struct item *item, uint32_t events)
 
     changed |= (events & EPOLLIN) && in != item->edge_in;
     changed |= (events & EPOLLOUT) && s->space_edges != item->edge_space;
-    changed |= (events & EPOLLERR) && s->error_edges != item->edge_error;
+    if (unlikely(events & EPOLLERR)) {
+        uint32_t errors = s->error_edges + (s->udp ? in : connected ? queue_edges(s) : 0);
+        changed |= errors != item->edge_error;
+        item->edge_error = errors;
+    }
     item->edge_fresh = false;
-    item->edge_error = s->error_edges;
     item->edge_state = state;
     item->edge_seen = seen;
     item->edge_in = in;

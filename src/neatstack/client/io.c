@@ -69,7 +69,11 @@ ssize_t nothing_to_receive(struct sock *s, uint8_t state, uint8_t seen)
         return 0;
     if (state == NEAT_STATE_CLOSED || (seen & NEAT_SEEN_RESET))
         return -take_error(s);
-    return s->program->shut & NEAT_SHUT_READ ? 0 : -EAGAIN;
+    uint8_t shut = load_relaxed(&s->program->shut);
+    if (likely(!(shut & (NEAT_SHUT_READ | NEAT_SHUT_HEARS))))
+        return -EAGAIN;
+    int error = take_soft_error(s);
+    return error ? -error : shut & NEAT_SHUT_READ ? 0 : -EAGAIN;
 }
 
 /* What recv() says when the socket is not connected. */
@@ -78,7 +82,7 @@ ssize_t receive_unconnected(struct sock *s)
     if (s->phase == PHASE_CONNECTING || s->deferred)
         return -EAGAIN;
     int error = take_error(s);
-    return error ? -error : -ENOTCONN;
+    return error ? -error : s->failed ? 0 : -ENOTCONN;
 }
 
 /* ---- urgent data (RFC 9293 section 3.8.5, RFC 6093; as Linux, one byte of it at most) ---- */
@@ -239,7 +243,7 @@ static bool at_mark(const struct sock *s)
 static ssize_t receive_apart(struct sock *s, struct cursor *at, int flags)
 {
     if (flags & MSG_ERRQUEUE)
-        return zerocopy_tell(s, NULL);
+        return queue_receive(s, &(struct msghdr){.msg_iov = (struct iovec *)at->iov, .msg_iovlen = (size_t)at->left});
     sock_lock(s);
     ssize_t n = receive_urgent(s, at, flags);
     sock_unlock(s);
@@ -365,7 +369,11 @@ ssize_t may_send(struct sock *s)
         int error = take_error(s);
         return error ? -error : -EPIPE;
     }
-    return s->program->shut & NEAT_SHUT_WRITE ? -EPIPE : 0;
+    uint8_t shut = load_relaxed(&s->program->shut);
+    if (likely(!(shut & (NEAT_SHUT_WRITE | NEAT_SHUT_HEARS))))
+        return 0;
+    int error = take_soft_error(s);
+    return error ? -error : shut & NEAT_SHUT_WRITE ? -EPIPE : 0;
 }
 
 /* Room in the send ring; an empty ring starts again at its beginning, so that small answers stay in one page. */
@@ -418,8 +426,12 @@ void put_out(struct sock *s, size_t length, int flags)
     wanted |= s->program->flags & FLAGS_OF_CONNECTION;
     if (unlikely(flags & (MSG_OOB | MSG_EOR)))
         wanted |= mark_end(s, s->program->tx_head + (uint32_t)length, flags);
-    if (unlikely(wanted != s->program->flags))
+    if (unlikely(wanted != s->program->flags)) { /* always with NEAT_FLAG_TIMES */
+        wanted |= s->program->flags & NEAT_FLAG_TIMES;
         store_relaxed(&s->program->flags, wanted);
+        if (wanted & NEAT_FLAG_TIMES)
+            times_put(s, s->program->tx_head + (uint32_t)length, flags);
+    }
     store_release(&s->program->tx_head, s->program->tx_head + (uint32_t)length);
     tell(s);
 }
@@ -439,6 +451,7 @@ static ssize_t send_now(struct sock *s, struct cursor *at, size_t most, int flag
         most = room;
         flags &= ~MSG_EOR;
         s->space_edges++;
+        flags |= s->nonblocking || (flags & MSG_DONTWAIT) ? 0 : SEND_GOES_ON;
     }
     uint32_t start = s->program->tx_head - s->program->tx_base;
     uint8_t *piece;

@@ -33,7 +33,6 @@ static const struct kept {
 } kept[] = {
     {SOL_SOCKET, SO_DEBUG, FLAG, 0},
     {SOL_SOCKET, SO_NO_CHECK, FLAG, 0},
-    {SOL_SOCKET, SO_TIMESTAMPNS, FLAG, 0}, /* of streams */
     {SOL_SOCKET, SO_BUSY_POLL, 0, INT_MAX, 0},
     {SOL_SOCKET, SO_PREFER_BUSY_POLL, FLAG, 0},
     {SOL_SOCKET, SO_INCOMING_CPU, INT_MIN, INT_MAX, -1},
@@ -45,7 +44,6 @@ static const struct kept {
     {IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, FLAG, 0},
     {IPPROTO_IP, IP_FREEBIND, FLAG, 0},
     {IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT, IP_PMTUDISC_OMIT, IP_PMTUDISC_WANT}, /* of streams, as what follows */
-    {IPPROTO_IP, IP_RECVERR, FLAG, 0},
     {IPPROTO_IP, IP_PKTINFO, FLAG, 0},
     {IPPROTO_IP, IP_RECVTTL, FLAG, 0},
     {IPPROTO_IP, IP_RECVTOS, FLAG, 0},

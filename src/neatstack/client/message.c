@@ -15,18 +15,25 @@ ssize_t sent_result(ssize_t result, int flags)
     return result;
 }
 
-/* Of a stream: how much waits (TCP_INQ), the end as a byte. */
+/* Of a stream: when it came, how much waits (TCP_INQ), the end as a byte. */
+static void write_wanted(struct sock *s, struct writer *w)
+{
+    sock_lock(s);
+    bool connected = s->program && answered(s);
+    if (wants_times(&s->options) && connected && slot_times(s)->generation_seen == s->generation && s->remote->rx_time_ns)
+        times_write_control(w, s, load_relaxed(&s->remote->rx_time_ns));
+    int waiting = (int)waiting_bytes(s) + (connected && (load_acquire(&s->remote->seen) & NEAT_SEEN_EOF));
+    if (s->options.want_inq)
+        add_control(w, IPPROTO_TCP, TCP_CM_INQ, &waiting, sizeof waiting);
+    sock_unlock(s);
+}
+
 static void write_control(struct sock *s, struct msghdr *message)
 {
     struct writer w = {message, 0};
 
-    if (unlikely(s->options.want_inq)) {
-        sock_lock(s);
-        bool ended = s->program && answered(s) && (load_acquire(&s->remote->seen) & NEAT_SEEN_EOF);
-        int waiting = (int)waiting_bytes(s) + ended;
-        sock_unlock(s);
-        add_control(&w, IPPROTO_TCP, TCP_CM_INQ, &waiting, sizeof waiting);
-    }
+    if (unlikely(s->options.reports))
+        write_wanted(s, &w);
     message->msg_controllen = w.used;
 }
 
@@ -43,13 +50,37 @@ ssize_t sock_receive_message(struct sock *s, struct msghdr *message, int flags)
     if (s->udp)
         return datagram_receive(s, message, flags);
     if (flags & MSG_ERRQUEUE)
-        return zerocopy_tell(s, message);
+        return queue_receive(s, message);
     ssize_t n = sock_receive(s, message->msg_iov, (int)message->msg_iovlen, flags);
     if (n >= 0) {
         message->msg_namelen = 0;
         message->msg_flags = flags & MSG_OOB;
         write_control(s, message);
     }
+    return n;
+}
+
+static ssize_t send_stream(struct sock *s, const struct msghdr *message, int flags)
+{
+    return sock_send_to(s, message->msg_iov, (int)message->msg_iovlen, flags, message->msg_name, message->msg_namelen);
+}
+
+/* Ancillary data may say what shall be told of this send (SO_TIMESTAMPING). */
+static ssize_t send_reported(struct sock *s, const struct msghdr *message, int flags)
+{
+    uint32_t times = 0;
+    int error = times_read_control(message, &times);
+
+    if (error)
+        return error;
+    sock_lock(s);
+    s->times_once = times;
+    s->options.reports |= times ? REPORT_TIMES : 0;
+    if (times && s->program)
+        apply_options(s);
+    sock_unlock(s);
+    ssize_t n = send_stream(s, message, flags);
+    s->times_once = 0;
     return n;
 }
 
@@ -60,8 +91,9 @@ ssize_t sock_send_message(struct sock *s, const struct msghdr *message, int flag
         return error;
     if (s->udp)
         return sent_result(datagram_send(s, message, flags), flags);
-    return sent_result(sock_send_to(s, message->msg_iov, (int)message->msg_iovlen, flags, message->msg_name,
-                                    message->msg_namelen), flags);
+    if (likely(!message->msg_controllen))
+        return sent_result(send_stream(s, message, flags), flags);
+    return sent_result(send_reported(s, message, flags), flags);
 }
 
 /* recvmmsg(): the timeout is only looked at between messages, as on Linux. */

@@ -4,8 +4,11 @@
  */
 #include "options.h"
 
+#include <linux/net_tstamp.h>
 #include <netinet/tcp.h>
 
+#define KNOWN_TIMES ((1u << 19) - 1)
+#define TIMES_ID_TCP (1u << 16) /* SOF_TIMESTAMPING_OPT_ID_TCP */
 #define DEFAULT_RECEIVE_BUFFER 131072 /* Linux's tcp_rmem */
 #define MOST_LOW_WATER (1 << 24) /* half of the largest that Linux's tcp_rmem allows */
 
@@ -69,6 +72,30 @@ static int set_pacing(struct options *o, const void *value, socklen_t length)
     return 0;
 }
 
+/* SO_TIMESTAMPING: an int, or what has one first. Of a stream the numbers begin with what is not acknowledged yet, or not sent. */
+static int set_times(const struct sock *s, struct options *o, const void *value, socklen_t length)
+{
+    uint32_t times;
+
+    if (length < sizeof times)
+        return -EINVAL;
+    memcpy(&times, value, sizeof times);
+    if ((times & ~KNOWN_TIMES) || ((times & TIMES_ID_TCP) && !(times & SOF_TIMESTAMPING_OPT_ID)) ||
+        ((times & SOF_TIMESTAMPING_OPT_STATS) && !(times & SOF_TIMESTAMPING_OPT_TSONLY)))
+        return -EINVAL;
+    if (times & SOF_TIMESTAMPING_BIND_PHC) /* there is no clock in a device */
+        return -EOPNOTSUPP;
+    if (times & ~o->times & SOF_TIMESTAMPING_OPT_ID) {
+        if (!s->udp && (!s->program || s->phase == PHASE_LISTENING))
+            return -EINVAL;
+        o->times_first = s->udp || !answered(s)    ? 0
+                         : times & TIMES_ID_TCP ? load_relaxed(&s->program->tx_head)
+                                                : load_acquire(&s->remote->tx_tail);
+    }
+    o->times = times;
+    return 0;
+}
+
 static int set_socket_int(struct options *o, int name, int value)
 {
     switch (name) {
@@ -101,7 +128,9 @@ static int set_socket_int(struct options *o, int name, int value)
         o->dont_route = value;
         return 0;
     case SO_TIMESTAMP:
-        o->timestamp = value;
+    case SO_TIMESTAMPNS: /* one of them at a time, as on Linux */
+        o->timestamp = value && name == SO_TIMESTAMP;
+        o->timestamp_ns = value && name == SO_TIMESTAMPNS;
         return 0;
     case SO_PRIORITY:
         o->priority = value;
@@ -134,6 +163,9 @@ static int set_ip_int(struct options *o, int name, int value)
     case IP_TTL:
         o->ttl = (uint8_t)(value == -1 ? 0 : value);
         return value == -1 ? 0 : within(value, 1, 255);
+    case IP_RECVERR:
+        o->want_errors = value;
+        return 0;
     case IP_MINTTL:
         o->least_ttl = (uint8_t)value;
         option_flag(o, NEAT_FLAG_LEAST_TTL, true);
@@ -181,6 +213,8 @@ static int set_option(struct sock *s, struct options *o, int level, int name, co
         return set_linger(o, value, length);
     if (level == SOL_SOCKET && name == SO_MAX_PACING_RATE)
         return set_pacing(o, value, length);
+    if (level == SOL_SOCKET && name == SO_TIMESTAMPING)
+        return set_times(s, o, value, length);
     if (level == IPPROTO_TCP && name == TCP_CONGESTION)
         return tcp_set_congestion(o, value, length);
     if (level == IPPROTO_TCP && name == TCP_ULP) /* as Linux without its module */
@@ -217,6 +251,9 @@ int option_set(struct sock *s, int level, int name, const void *value, socklen_t
         changed.tos &= (uint8_t)~3; /* the last two bits are TCP's own (RFC 3168) */
     if (!s->udp && level == SOL_SOCKET && name == SO_RCVLOWAT && changed.low_water > most_low_water(&changed))
         changed.low_water = most_low_water(&changed);
+    changed.reports |= (uint8_t)((changed.zerocopy ? REPORT_COPIES : 0) | (wants_times(&changed) ? REPORT_TIMES : 0) |
+                                 (changed.want_inq ? REPORT_WAITING : 0) |
+                                 (changed.want_errors || changed.want_errors6 ? REPORT_ERRORS : 0));
     bool differs = !error && memcmp(&changed, &s->options, sizeof changed);
     bool flushes = !error && level == IPPROTO_TCP && name == TCP_NODELAY && (changed.flags & NEAT_FLAG_NODELAY);
     bool listens = s->phase == PHASE_LISTENING &&
@@ -281,6 +318,8 @@ static int get_socket_int(struct sock *s, int name, int *value)
     case SO_ERROR:
         settle_connect(s);
         *value = take_error(s);
+        if (!*value)
+            *value = soft_error_told(s);
         return 0;
     case SO_TYPE:
         *value = SOCK_STREAM;
@@ -327,6 +366,9 @@ static int get_socket_int(struct sock *s, int name, int *value)
     case SO_TIMESTAMP:
         *value = o->timestamp;
         return 0;
+    case SO_TIMESTAMPNS:
+        *value = o->timestamp_ns;
+        return 0;
     case SO_PRIORITY:
         *value = o->priority;
         return 0;
@@ -360,6 +402,9 @@ static int get_ip_int(struct sock *s, int name, int *value)
     case IP_TTL:
         *value = s->options.ttl ? s->options.ttl : neat.page->ttl;
         return 0;
+    case IP_RECVERR:
+        *value = s->options.want_errors;
+        return 0;
     case IP_MINTTL:
         *value = s->options.least_ttl;
         return 0;
@@ -389,6 +434,10 @@ static int give_other(struct sock *s, int level, int name, void *value, socklen_
         return give_timeout(value, length, name == SO_RCVTIMEO ? s->options.receive_timeout_ns : s->options.send_timeout_ns);
     if (socket && name == SO_MAX_PACING_RATE)
         return give_pacing(&s->options, value, length);
+    if (socket && name == SO_TIMESTAMPING) {
+        uint32_t times[2] = {s->options.times, 0};
+        return give(value, length, times, sizeof times);
+    }
     if (socket && name == SO_MEMINFO)
         return give_memory(s, value, length);
     if (socket && name == SO_PEERCRED) { /* only of AF_UNIX it is known */

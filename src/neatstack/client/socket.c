@@ -185,7 +185,7 @@ int take_error(struct sock *s)
         return error;
     uint8_t state = load_acquire(&s->remote->state);
     if (state != NEAT_STATE_CLOSED && !(load_acquire(&s->remote->seen) & NEAT_SEEN_RESET))
-        return 0;
+        return take_soft_error(s);
     if (s->program->scratch[SCRATCH_TAKEN])
         return 0;
     s->program->scratch[SCRATCH_TAKEN] = 1;
@@ -206,7 +206,11 @@ void apply_options(struct sock *s)
     struct neat_socket_program *p = s->program;
     const struct options *o = &s->options;
 
-    p->flags = (uint16_t)((p->flags & FLAGS_OF_CONNECTION) | o->flags);
+    p->flags = (uint16_t)((p->flags & FLAGS_OF_CONNECTION) | o->flags | (o->reports & REPORT_TIMES ? NEAT_FLAG_TIMES : 0));
+    if (wants_errors(s) != !!(p->shut & NEAT_SHUT_HEARS)) {
+        __atomic_fetch_xor(&p->shut, NEAT_SHUT_HEARS, __ATOMIC_RELEASE);
+        p->soft_told = (uint8_t)(load_relaxed(&s->remote->soft_error) >> 8); /* what was before is too old */
+    }
     p->keep_idle_s = (uint16_t)o->keep_idle_s;
     p->keep_interval_s = (uint16_t)o->keep_interval_s;
     p->keep_count = (uint8_t)o->keep_count;
@@ -335,6 +339,7 @@ void sock_drop(struct sock *s)
     close_connection(s);
     if (s->udp)
         datagram_close(s);
+    story_forget(s);
     uint32_t binding = s->binding;
     lock(&neat.lock);
     epoll_remove_all(s);

@@ -7,6 +7,8 @@
 
 #include "client.h"
 
+#define SEND_GOES_ON MSG_BATCH /* put_out(): the same send has more, and waits for room */
+
 ssize_t receive_unconnected(struct sock *s);
 ssize_t nothing_to_receive(struct sock *s, uint8_t state, uint8_t seen);
 void took(struct sock *s, uint32_t tail, uint32_t was_waiting);

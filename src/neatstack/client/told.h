@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KEPT_OPTIONS 22
+#define KEPT_OPTIONS 20
 #define FASTOPEN_KEY 16 /* bytes */
 
 struct options {
@@ -33,6 +33,10 @@ struct options {
     uint8_t mtu_discover6;
     bool reuse_address, reuse_port, linger, broadcast, oob_inline, dont_route, timestamp, slow_ack, fastopen_connect;
     bool want_inq, error_priority, zerocopy;
+    bool want_errors, timestamp_ns;
+    uint8_t reports; /* enum report: what the error queue may have, or has had */
+    uint32_t times;  /* SO_TIMESTAMPING */
+    uint32_t times_first; /* with SOF_TIMESTAMPING_OPT_ID: of a stream the cursor of the byte that is number 0; of UDP the next number */
     int kept[KEPT_OPTIONS]; /* see kept_options.c */
     int linger_s, priority, mark, fastopen;
     int64_t receive_timeout_ns, send_timeout_ns; /* 0: none */

@@ -16,8 +16,10 @@ static uint32_t readiness_unconnected(const struct sock *s)
     uint32_t events = EPOLLOUT | EPOLLWRNORM | EPOLLHUP;
     if (s->deferred)
         return EPOLLOUT | EPOLLWRNORM;
-    if (s->error)
-        events |= EPOLLERR | EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;
+    if (s->error || s->failed)
+        events |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;
+    if (s->error || s->story)
+        events |= EPOLLERR;
     return events;
 }
 
@@ -49,7 +51,7 @@ static bool enough(const struct sock *s, uint32_t waiting, uint32_t least)
     return waiting && (likely(waiting >= least) || waiting >= offered_bytes(s) / 2);
 }
 
-static uint32_t readiness_connected(struct sock *s, uint32_t least)
+static uint32_t readiness_connected(struct sock *s, uint32_t least, bool queue)
 {
     if (!answered(s))
         return 0;
@@ -63,7 +65,7 @@ static uint32_t readiness_connected(struct sock *s, uint32_t least)
         return 0;
     if (over && load_relaxed(&s->remote->error) && !(s->program->scratch[SCRATCH_TAKEN]))
         events |= EPOLLERR;
-    if (unlikely(s->options.zerocopy) && zerocopy_untold(s))
+    if (unlikely(s->options.reports) && (soft_pending(s) || (queue && queue_waits(s))))
         events |= EPOLLERR;
     bool in_shut = over || (seen & NEAT_SEEN_EOF) || (shut & NEAT_SHUT_READ);
     bool out_shut = over || (shut & NEAT_SHUT_WRITE);
@@ -81,15 +83,16 @@ static uint32_t readiness_connected(struct sock *s, uint32_t least)
     return events;
 }
 
-/* EPOLLIN and so on, as tcp_poll() of Linux computes it; of a stream EPOLLIN when `least` bytes wait. Takes no lock. */
-static uint32_t readiness_for(struct sock *s, uint32_t least)
+/* EPOLLIN and so on, as tcp_poll() of Linux computes it; of a stream EPOLLIN when `least` bytes wait. `queue`: EPOLLERR also for what
+ * nobody but who asks with MSG_ERRQUEUE is told. Takes no lock. */
+static uint32_t readiness_for(struct sock *s, uint32_t least, bool queue)
 {
     if (s->udp)
-        return datagram_readiness(s);
+        return datagram_readiness(s, queue);
     switch (s->phase) {
     case PHASE_CONNECTING:
     case PHASE_OPEN:
-        return s->program ? readiness_connected(s, least) : 0;
+        return s->program ? readiness_connected(s, least, queue) : 0;
     case PHASE_LISTENING:
         return s->arrived ? EPOLLIN | EPOLLRDNORM : 0;
     default:
@@ -99,7 +102,7 @@ static uint32_t readiness_for(struct sock *s, uint32_t least)
 
 uint32_t readiness(struct sock *s)
 {
-    return readiness_for(s, s->options.low_water);
+    return readiness_for(s, s->options.low_water, true);
 }
 
 /* ---- events ---- */
@@ -211,7 +214,7 @@ static int sleep_once(struct sock *s, uint32_t serial, uint32_t wanted, uint32_t
     int result = 0;
 
     sleep_begin();
-    if (!events_waiting() && !(readiness_for(s, least) & wanted) && s->file.serial == serial)
+    if (!events_waiting() && !(readiness_for(s, least, false) & wanted) && s->file.serial == serial)
         result = place_wait(place, deadline, NULL);
     sleep_end();
     return result;
@@ -227,7 +230,7 @@ int wait_for(struct sock *s, uint32_t events, uint32_t least, int64_t deadline)
     int result = -EAGAIN;
 
     drain();
-    if (readiness_for(s, least) & wanted)
+    if (readiness_for(s, least, false) & wanted)
         return 0;
     struct place *place = my_place();
     if (!place)
@@ -240,7 +243,7 @@ int wait_for(struct sock *s, uint32_t events, uint32_t least, int64_t deadline)
         drain();
         if (s->file.serial != serial)
             result = -EBADF;
-        else if (readiness_for(s, least) & wanted)
+        else if (readiness_for(s, least, false) & wanted)
             result = 0;
         else if (error)
             result = error;

@@ -27,8 +27,8 @@ bool zerocopy_untold(const struct sock *s)
     return load_relaxed(&scratch[SCRATCH_COPIES]) != load_relaxed(&scratch[SCRATCH_COPIES_TOLD]);
 }
 
-/* MSG_ERRQUEUE: 0, or -EAGAIN when there is nothing to tell. `message`: NULL when recv() asks. */
-ssize_t zerocopy_tell(struct sock *s, struct msghdr *message)
+/* MSG_ERRQUEUE: 0, or -EAGAIN when there is nothing to tell. The socket is locked, and has a slot. */
+int zerocopy_tell(struct sock *s, struct msghdr *message)
 {
     bool six = s->family == AF_INET6;
     struct {
@@ -36,23 +36,17 @@ ssize_t zerocopy_tell(struct sock *s, struct msghdr *message)
         struct sockaddr_in6 nobody;
     } told = {.error = {.ee_origin = SO_EE_ORIGIN_ZEROCOPY, .ee_code = SO_EE_CODE_ZEROCOPY_COPIED}};
     size_t length = sizeof told.error + (six ? sizeof told.nobody : sizeof(struct sockaddr_in));
-    ssize_t n = -EAGAIN;
+    struct writer w = {message, 0};
+    uint32_t *scratch = s->program->scratch;
 
-    sock_lock(s);
-    if (s->program && zerocopy_untold(s)) {
-        uint32_t *scratch = s->program->scratch;
-        told.error.ee_info = scratch[SCRATCH_COPIES_TOLD];
-        told.error.ee_data = scratch[SCRATCH_COPIES] - 1;
-        store_relaxed(&scratch[SCRATCH_COPIES_TOLD], scratch[SCRATCH_COPIES]);
-        n = 0;
-    }
-    sock_unlock(s);
-    if (n == 0 && message) {
-        struct writer w = {message, 0};
-        message->msg_flags = MSG_ERRQUEUE;
-        message->msg_namelen = 0;
-        add_control(&w, six ? IPPROTO_IPV6 : IPPROTO_IP, six ? IPV6_RECVERR : IP_RECVERR, &told, length);
-        message->msg_controllen = w.used;
-    }
-    return n;
+    if (!zerocopy_untold(s))
+        return -EAGAIN;
+    told.error.ee_info = scratch[SCRATCH_COPIES_TOLD];
+    told.error.ee_data = scratch[SCRATCH_COPIES] - 1;
+    store_relaxed(&scratch[SCRATCH_COPIES_TOLD], scratch[SCRATCH_COPIES]);
+    message->msg_flags = MSG_ERRQUEUE;
+    message->msg_namelen = 0;
+    add_control(&w, six ? IPPROTO_IPV6 : IPPROTO_IP, six ? IPV6_RECVERR : IP_RECVERR, &told, length);
+    message->msg_controllen = w.used;
+    return 0;
 }

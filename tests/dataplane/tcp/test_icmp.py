@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from tests.support.lab import PEER, PEER_MAC, STACK, STACK_MAC, Connection, Lab
-from tests.support.layout import neat
+from tests.support.layout import address, neat
 from tests.support.packet import build_ethernet, build_ip, checksum
 
 ROUTER = "10.0.0.77"
@@ -67,8 +67,14 @@ def test_an_error_ends_a_connection_that_is_being_opened(kind, code, number):
     lab = Lab()
     c = lab.connecting()
     c.expects("S")
+    iss = c.tcb["snd"]["iss"]
     error(lab, c, kind, code)
     assert c.socket.state == neat.STATE_CLOSED and c.socket.error == number
+    about, quoted = c.socket.story
+    assert c.socket.replica.soft_story == c.socket.mine.generation
+    assert (about.error, about.icmp_type, about.icmp_code, about.remote_port_be) == (number, kind, code, 80 << 8)
+    assert about.remote == address(PEER) and about.local == address(ROUTER)
+    assert quoted == struct.pack("!HHI", c.port, c.peer_port, iss)
     lab.wait(200)
     c.expects_nothing()
 
@@ -267,17 +273,29 @@ def test_short_segments_that_are_lost_are_no_black_hole():
     assert c.tcb["snd"]["mss"] == 1460
 
 
-@pytest.mark.rfc("9293:MUST-56", "1122:unreachable-hint")
+@pytest.mark.rfc("9293:MUST-47", "9293:SHLD-25", "9293:MUST-56", "1122:unreachable-hint")
 @pytest.mark.parametrize(
-    "kind, code", [(UNREACHABLE, 0), (UNREACHABLE, 1), (UNREACHABLE, 5), (EXCEEDED, 0), (PARAMETER, 0)]
+    "kind, code, number",
+    [
+        (UNREACHABLE, 0, errno.ENETUNREACH),
+        (UNREACHABLE, 1, errno.EHOSTUNREACH),
+        (UNREACHABLE, 5, errno.EOPNOTSUPP),
+        (EXCEEDED, 0, errno.EHOSTUNREACH),
+        (PARAMETER, 0, errno.EPROTO),
+    ],
 )
-def test_soft_errors_end_no_established_connection(kind, code):
+def test_soft_errors_end_no_established_connection(kind, code, number):
     lab = Lab()
     c = lab.accepted()
     c.socket.send(b"x")
     lab.run()
     c.receives()
-    error(lab, c, kind, code, seq=1)
+    c.socket.program.events()
+    for count in (1, 2):
+        error(lab, c, kind, code, seq=1)
+        soft = c.socket.replica.soft_error
+        assert (soft & 0xFF, soft >> 8) == (number, count)
+        assert c.socket.replica.soft_at == 0 and [event[1] for event in c.socket.program.events()] == [c.socket.number]
     assert c.state == "ESTABLISHED" and not c.socket.error
     c.sends(ack=2)
     assert c.socket.unacknowledged == 0

@@ -19,7 +19,7 @@ PAGE = 4096
 _HEADER = struct.Struct("=IIII Q IIII QQQQQ 48x")  # struct neat_channel_header
 _LINES = _HEADER.size + 128 + 128  # header, the program's line, the replica's line
 _SOCKET = 256  # bytes of struct neat_socket
-_ASIDE = 640  # bytes of struct neat_aside
+_ASIDE = 1536  # bytes of struct neat_aside
 _ENTRY = 8  # bytes of struct neat_entry
 
 

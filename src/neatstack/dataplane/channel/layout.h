@@ -217,8 +217,12 @@ enum neat_role {
     NEAT_ROLE_DATAGRAM = 4, /* the part of a UDP socket that this replica has, see below */
 };
 
-enum neat_shut { NEAT_SHUT_READ = 1, NEAT_SHUT_WRITE = 2, NEAT_SHUT_ABORT = 4 }; /* abort: reset at once (SO_LINGER 0);
-                                                                           UDP: receive nothing more, the socket is closed */
+enum neat_shut {
+    NEAT_SHUT_READ = 1,
+    NEAT_SHUT_WRITE = 2,
+    NEAT_SHUT_ABORT = 4, /* reset at once (SO_LINGER 0); UDP: receive nothing more, the socket is closed */
+    NEAT_SHUT_HEARS = 8, /* the library's own: `soft_error` keeps from sending and receiving, until it was told (IP_RECVERR) */
+};
 
 enum neat_congestion { NEAT_CUBIC = 0, NEAT_RENO = 1 };
 
@@ -235,6 +239,7 @@ enum neat_flag {
     NEAT_FLAG_SEND_BUFFER = 512, /* see send_buffer */
     NEAT_FLAG_LEAST_TTL = 1024, /* see least_ttl */
     NEAT_FLAG_BORDERS = 2048, /* MSG_EOR was used: see neat_borders */
+    NEAT_FLAG_TIMES = 4096, /* see struct neat_times, and rx_time_ns */
 };
 
 enum neat_state {
@@ -276,6 +281,7 @@ enum neat_datagram_flag {
     NEAT_DATAGRAM_DONT_FRAGMENT = 2, /* refuse it instead */
     NEAT_DATAGRAM_ERROR = 4, /* received: no datagram but news of one that was sent; the payload is what ICMP has quoted of it */
     NEAT_DATAGRAM_NO_DF = 16,     /* sent: routers may cut it (IP_PMTUDISC_DONT) */
+    NEAT_DATAGRAM_TIME = 64,     /* sent: tell when it has left; received, beside NEAT_DATAGRAM_ERROR: that is it */
     NEAT_DATAGRAM_DEVICE = 32,    /* sent: as long as the device's MTU allows, whatever is known of the path */
     NEAT_DATAGRAM_TAKEN = 8, /* the library's own mark in its receive ring: that error was read before its turn */
 };
@@ -308,7 +314,8 @@ struct neat_socket_program { /* writer: the program (processes that share a sock
     uint32_t send_buffer; /* NEAT_FLAG_SEND_BUFFER: bytes, SO_SNDBUF; the program keeps to it, and is told of room by it */
     uint32_t pacing_rate; /* bytes a second at most, SO_MAX_PACING_RATE; 0: any */
     uint8_t least_ttl;   /* NEAT_FLAG_LEAST_TTL: of packets that are taken (RFC 5082), IP_MINTTL or IPV6_MINHOPCOUNT */
-    uint8_t pad0[3];
+    uint8_t soft_told;   /* the library's own: so many of soft_error were told, modulo 256 */
+    uint8_t pad0[2];
     uint32_t scratch[5]; /* the library's own, shared by the processes that share the socket */
     uint32_t info_asked; /* changes when the socket's neat_tcp_info shall be written: see there */
     /* second line: seldom changed */
@@ -345,12 +352,17 @@ struct neat_socket_replica { /* writer: the replica */
                              never falls; 0: all of it */
     uint32_t info_answered; /* the info_asked that neat_tcp_info answers */
     uint32_t peer_window, cwnd; /* bytes */
-    uint32_t pad1[2];
+    uint32_t soft_error;  /* errno value of the last ICMP error about the connection, and how many there were << 8; 0: none.
+                             NEAT_STATE_CLOSED while it was being opened, and `soft_story`: the receive ring begins with a
+                             struct neat_datagram that says who has told what, and with what was quoted from the TCP header on */
+    uint32_t soft_at;     /* tx_tail then: when the peer acknowledges more, it is over */
     /* second line: for getsockname, getpeername and TCP_MAXSEG */
     struct neat_address local_be, remote_be;
     uint16_t local_port_be, remote_port_be;
     uint32_t mss;
-    uint32_t pad2[6];
+    uint64_t rx_time_ns;  /* NEAT_FLAG_TIMES: CLOCK_MONOTONIC when the last byte before rx_head came; 0: not known */
+    uint32_t soft_story;  /* there is one: see soft_error */
+    uint32_t pad2[3];
 };
 NEAT_SIZE(struct neat_socket_replica, 128);
 
@@ -411,11 +423,43 @@ struct neat_borders { /* writer: the program; means nothing without NEAT_FLAG_BO
 };
 NEAT_SIZE(struct neat_borders, 192);
 
+/* ---- when bytes have left, and when they have arrived: SO_TIMESTAMPING of streams ----
+ *
+ * With NEAT_FLAG_TIMES the program puts a key for the end of a send before it moves tx_head, and the replica says when what is
+ * before it had left, and when the peer has acknowledged it, each in the order of the keys. Either side begins anew, with 0,
+ * when the generation is another one.
+ */
+#define NEAT_TIMES 32 /* keys under way at one time: a power of two */
+
+struct neat_time_key {
+    uint32_t at;   /* tx_head after the send */
+    uint32_t what; /* the library's own: what shall be told */
+};
+
+struct neat_time {
+    uint64_t sent_ns, acked_ns; /* CLOCK_MONOTONIC */
+};
+
+struct neat_times {
+    uint32_t generation; /* this line and the keys: writer: the program */
+    uint32_t head;       /* keys ever put */
+    uint32_t told_sent;  /* the library's own: so many halves of keys were told as sent: of each, that it was planned, and that it left */
+    uint32_t told_acked; /* and so many keys as acknowledged */
+    uint32_t pad0[12];
+    struct neat_time_key keys[NEAT_TIMES];
+    uint32_t generation_seen; /* from here on: writer: the replica */
+    uint32_t sent, acked;     /* so many keys are */
+    uint32_t pad1[13];
+    struct neat_time times[NEAT_TIMES];
+};
+NEAT_SIZE(struct neat_times, 896);
+
 struct neat_aside {
     struct neat_tcp_info info; /* writer: the replica */
     struct neat_borders borders;
+    struct neat_times times;
 };
-NEAT_SIZE(struct neat_aside, 640);
+NEAT_SIZE(struct neat_aside, 1536);
 
 /* ---- requests of programs to the manager: SOCK_SEQPACKET on <stack directory>/manager.sock, one reply each ---- */
 

@@ -25,6 +25,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         NEAT_DATAGRAM_LARGEST
         NEAT_DATAGRAM_LARGEST6
         NEAT_DATAGRAM_SEGMENTS
+        NEAT_TIMES
     enum:
         NEAT_OP_LOOK
         NEAT_OP_DETACH
@@ -40,6 +41,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         NEAT_DATAGRAM_NO_DF
         NEAT_DATAGRAM_DEVICE
         NEAT_DATAGRAM_ERROR
+        NEAT_DATAGRAM_TIME
     enum:
         NEAT_BIND_REUSEADDR
         NEAT_BIND_REUSEPORT
@@ -62,6 +64,7 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         NEAT_FLAG_LEAST_TTL
         NEAT_FLAG_BORDERS
         NEAT_BORDERS
+        NEAT_FLAG_TIMES
     enum:
         NEAT_WITHOUT_TIMESTAMPS
         NEAT_WITHOUT_SACK
@@ -176,11 +179,24 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
         uint32_t error, rx_head, rx_base, tx_tail, listener, tx_sent, rx_urgent
         Address local_be, remote_be
         uint16_t local_port_be, remote_port_be
-        uint32_t mss, rx_limit, send_most, info_answered, peer_window, cwnd
+        uint32_t mss, rx_limit, send_most, info_answered, peer_window, cwnd, soft_error, soft_at, soft_story
+        uint64_t rx_time_ns
 
     ctypedef struct Socket "struct neat_socket":
         SocketProgram program
         SocketReplica replica
+
+    ctypedef struct TimeKey "struct neat_time_key":
+        uint32_t at
+
+    ctypedef struct Time "struct neat_time":
+        uint64_t sent_ns, acked_ns
+
+    ctypedef struct Times "struct neat_times":
+        uint32_t generation, head
+        TimeKey keys[32]
+        uint32_t generation_seen, sent, acked
+        Time times[32]
 
     ctypedef struct Syn "struct neat_syn":
         uint16_t length
@@ -210,3 +226,4 @@ cdef extern from "neatstack/dataplane/channel/layout.h" nogil:
     ctypedef struct Aside "struct neat_aside":
         TcpInfo info
         Borders borders
+        Times times

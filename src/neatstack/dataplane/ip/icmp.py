@@ -6,7 +6,7 @@ The steering program has brought an error to the replica whose flow it quotes.
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
 from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.neatstack.dataplane.channel.address import mapped
+from cython.cimports.neatstack.dataplane.channel.address import Address, mapped
 from cython.cimports.neatstack.dataplane.driver.device import Outgoing
 from cython.cimports.neatstack.dataplane.ip.icmp import PARAMETER_PROBLEM, QUOTED, TIME_EXCEEDED, TOO_LONG, UNREACHABLE
 from cython.cimports.neatstack.dataplane.ip.output import begin, depart, is_group, is_own4
@@ -52,10 +52,12 @@ def error_arrives(
         return
     if icmp[0] == UNREACHABLE and icmp[1] == TOO_LONG:
         mtu = get16(icmp + 6)
+    header = (quoted[0] & 15) << 2
+    offender_be: Address = mapped(raw32(packet + 12))
     if quoted[9] == PROTOCOL_UDP:
-        datagram_failed(s, quoted, (quoted[0] & 15) << 2, left, icmp[0], icmp[1], mapped(raw32(packet + 12)), mtu)
+        datagram_failed(s, quoted, header, left, icmp[0], icmp[1], offender_be, mtu)
     elif quoted[9] != PROTOCOL_TCP or not error_told(
-        s, icmp[0], icmp[1], mtu, quoted, quoted + ((quoted[0] & 15) << 2)
+        s, icmp[0], icmp[1], mtu, offender_be, quoted, quoted + header, left - header
     ):
         s.counters.drops[cython.cast(cython.int, Drop.DROP_ICMP)] += 1
 

@@ -64,7 +64,7 @@ def error6_arrives(
             told = True
             datagram_failed(s, quoted, at, left, icmp[0], icmp[1], get_address(packet + 8), mtu)
         elif protocol == PROTOCOL_TCP:
-            told = error_told(s, icmp[0], icmp[1], mtu, quoted, quoted + at)
+            told = error_told(s, icmp[0], icmp[1], mtu, get_address(packet + 8), quoted, quoted + at, left - at)
     if not told:
         s.counters.drops[cython.cast(cython.int, Drop.DROP_ICMP)] += 1
 

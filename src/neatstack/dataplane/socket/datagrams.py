@@ -32,6 +32,7 @@ from cython.cimports.neatstack.dataplane.channel.channel import (
 from cython.cimports.neatstack.dataplane.channel.layout import (
     NEAT_DATAGRAM_ALIGN,
     NEAT_DATAGRAM_LARGEST6,
+    NEAT_DATAGRAM_TIME,
     NEAT_FLAG_SEND_BUFFER,
     NEAT_OP_LOOK,
     NEAT_ROLE_DATAGRAM,
@@ -70,6 +71,7 @@ from cython.cimports.neatstack.dataplane.udp.endpoint import (
     remove_endpoint,
     told,
 )
+from cython.cimports.neatstack.dataplane.udp.error import datagram_timed
 from cython.cimports.neatstack.dataplane.udp.output import Payload, send_datagram
 from cython.cimports.neatstack.dataplane.udp.park import free_parked, park, retry_parked
 
@@ -459,11 +461,14 @@ def send_some(s: cython.pointer[Stack], i: uint32_t) -> cython.bint:
             p.second = ring
             p.second_length = d.length - p.first_length
             failed: cython.int = send_datagram(s, e, cython.address(d), cython.address(p))
-            if failed == -ENOBUFS:
+            if cython.likely(not failed):
+                if cython.unlikely(d.flags & NEAT_DATAGRAM_TIME):
+                    datagram_timed(s, e, cython.address(d), cython.address(p))
+            elif failed == -ENOBUFS:
                 return True
-            if failed == -EAGAIN:
+            elif failed == -EAGAIN:
                 park(s, e, cython.address(d), cython.address(p))
-            elif failed:
+            else:
                 s.counters.drops[cython.cast(cython.int, DROP_UDP_SEND)] += 1
         e.tx_next += need
         e.bytes_out += need

@@ -11,6 +11,7 @@ from cython.cimports.neatstack.dataplane.channel.atomic import (
 from cython.cimports.neatstack.dataplane.channel.buffers import rx_head, tx_sent, tx_tail
 from cython.cimports.neatstack.dataplane.channel.channel import holds_bit, only_bit, rx_ring, tx_ring
 from cython.cimports.neatstack.dataplane.channel.layout import (
+    NEAT_FLAG_TIMES,
     NEAT_OP_LOOK,
     NEAT_SEEN_DETACHED,
     NEAT_SEEN_EOF,
@@ -24,6 +25,7 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
 )
 from cython.cimports.neatstack.dataplane.channel.rings import entry_bits, load_entry, store_entry
 from cython.cimports.neatstack.dataplane.channel.slot import retire
+from cython.cimports.neatstack.dataplane.socket.times import tell_times
 from cython.cimports.neatstack.dataplane.stack import MAX_CHANNELS, Channel, Stack, View
 from cython.cimports.neatstack.dataplane.tcp.send_buffer import expand, send_most
 from cython.cimports.neatstack.dataplane.tcp.seq import before, least
@@ -66,7 +68,7 @@ def bind_slot(s: cython.pointer[Stack], i: uint32_t, channel: uint32_t, socket: 
     v.tx_head = 0
     v.tx_base = 0
     v.tx_told = 0
-    v.replica.send_most = 0  # whatever had the slot before
+    v.replica.send_most = v.replica.soft_error = 0  # whatever had the slot before
     expand(v, t)
     v.tx_enough = send_most(v) - send_most(v) // 3
     v.event_at = 0
@@ -111,6 +113,10 @@ def state_of(t: cython.pointer[Tcb]) -> uint8_t:
 @cython.exceptval(check=False)
 def seen_of(v: cython.pointer[View], t: cython.pointer[Tcb]) -> uint8_t:
     seen: uint32_t = 0
+    if cython.likely(
+        not t.flags & (TCB_FIN_RECEIVED | TCB_FIN_SENT | TCB_DETACHED | TCB_URGENT_IN) and t.state != State.CLOSED
+    ):
+        return 0
     if t.flags & TCB_FIN_RECEIVED:
         seen |= NEAT_SEEN_EOF
     if t.flags & TCB_FIN_SENT and t.snd.una - t.snd.iss - 2 == v.tx_head:
@@ -131,6 +137,8 @@ def write_lines(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
     r: cython.pointer[SocketReplica] = v.replica
     if r == cython.NULL:
         return
+    if cython.unlikely(v.options & NEAT_FLAG_TIMES):
+        tell_times(s, i)
     state: uint8_t = state_of(t)
     if cython.unlikely(r.state != state):  # where it begins, too: that is of a slot in another state
         r.local_be = t.local_be

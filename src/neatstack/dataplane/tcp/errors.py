@@ -19,14 +19,19 @@ from cython.cimports.libc.errno import (
     EPROTO,
 )
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
+from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.neatstack.dataplane.channel.address import Address, get_address, mapped
+from cython.cimports.neatstack.dataplane.channel.atomic import load32, store_release
+from cython.cimports.neatstack.dataplane.channel.buffers import tx_tail
+from cython.cimports.neatstack.dataplane.channel.layout import NEAT_DATAGRAM_ERROR, Datagram, SocketReplica
 from cython.cimports.neatstack.dataplane.ip.icmp import PARAMETER_PROBLEM, TIME_EXCEEDED, TOO_LONG, UNREACHABLE
 from cython.cimports.neatstack.dataplane.ip.icmp6 import TOO_BIG6
 from cython.cimports.neatstack.dataplane.ip.output import ip_header
 from cython.cimports.neatstack.dataplane.ip.path import learn_path, path_mtu
 from cython.cimports.neatstack.dataplane.journal import commit, touch
-from cython.cimports.neatstack.dataplane.stack import NEWS_LINES, NEWS_OUTPUT, Stack
+from cython.cimports.neatstack.dataplane.stack import NEWS_EVENT, NEWS_LINES, NEWS_OUTPUT, Stack, View
 from cython.cimports.neatstack.dataplane.tcp import prr, rtt, table
+from cython.cimports.neatstack.dataplane.tcp.errors import MOST_QUOTED
 from cython.cimports.neatstack.dataplane.tcp.seq import least
 from cython.cimports.neatstack.dataplane.tcp.state import end, mark
 from cython.cimports.neatstack.dataplane.tcp.tcb import (
@@ -45,15 +50,17 @@ EHOSTDOWN = cython.declare(cython.int, 112)  # which Cython does not know
 ENONET = cython.declare(cython.int, 64)
 
 
-# rfc: 9293:MUST-47 SHLD-25 MUST-54 MUST-56 SHLD-26, 5927:4.1 5.2, 1122:unreachable-told unreachable-hint
+# rfc: 9293:MUST-47 SHLD-20 SHLD-25 MUST-54 MUST-56 SHLD-26, 5927:4.1 5.2, 1122:unreachable-told unreachable-hint
 # rfc: 1122:unreachable-port-tcp redirect-sent, 4443:3.2-code 5.2-validate
 def error_told(
     s: cython.pointer[Stack],
     kind: uint8_t,
     code: uint8_t,
     mtu: uint32_t,
+    offender_be: Address,
     quoted: cython.pointer[cython.const[uint8_t]],
     tcp: cython.pointer[cython.const[uint8_t]],
+    length: uint32_t,
 ) -> cython.bint:
     """Act on an error about a segment that we have sent."""
     i: uint32_t
@@ -77,11 +84,60 @@ def error_told(
     if large:
         too_large(s, i, mtu, get16(quoted + 2))
     elif t.state == State.SYN_SENT:
+        tell_story(s, i, error, kind, code, offender_be, tcp, length)
         end(s, i, error)
     else:
-        s.views[i].soft_error = cython.cast(uint8_t, error)
+        tell_soft(s, i, error)
     commit(s)
     return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def tell_soft(s: cython.pointer[Stack], i: uint32_t, error: cython.int) -> cython.void:
+    """The connection goes on. If we die before the program is told, nobody tells it."""
+    v: cython.pointer[View] = cython.address(s.views[i])
+    r: cython.pointer[SocketReplica] = v.replica
+    v.soft_error = cython.cast(uint8_t, error)
+    if r == cython.NULL:
+        return
+    r.soft_at = tx_tail(v, cython.address(s.tcbs[i]))
+    store_release(cython.address(r.soft_error), ((load32(cython.address(r.soft_error)) >> 8) + 1) << 8 | v.soft_error)
+    mark(s, i, NEWS_LINES | NEWS_EVENT)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def tell_story(
+    s: cython.pointer[Stack],
+    i: uint32_t,
+    error: cython.int,
+    kind: uint8_t,
+    code: uint8_t,
+    offender_be: Address,
+    tcp: cython.pointer[cython.const[uint8_t]],
+    length: uint32_t,
+) -> cython.void:
+    """Why it is never opened: into its receive ring, where nothing else will come."""
+    t: cython.pointer[Tcb] = cython.address(s.tcbs[i])
+    v: cython.pointer[View] = cython.address(s.views[i])
+    d: Datagram
+    if v.replica == cython.NULL:
+        return
+    memset(cython.address(d), 0, cython.sizeof(d))
+    d.length = least(length, MOST_QUOTED)
+    d.flags = NEAT_DATAGRAM_ERROR
+    d.remote = t.remote_be
+    d.remote_port_be = t.remote_port_be
+    d.local = offender_be
+    d.error = cython.cast(uint16_t, error)
+    d.icmp_type = kind
+    d.icmp_code = code
+    memcpy(v.rx, cython.address(d), cython.sizeof(d))
+    memcpy(v.rx + cython.sizeof(d), tcp, d.length)
+    store_release(cython.address(v.replica.soft_story), t.generation)
 
 
 # rfc: 9293:MUST-55, 5927:6.1

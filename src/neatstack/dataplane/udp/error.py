@@ -16,11 +16,12 @@ from cython.cimports.libc.errno import (
     EPROTO,
 )
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t
-from cython.cimports.libc.string import memset
+from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.neatstack.dataplane.channel.address import Address, get_address, is_v4, mapped
 from cython.cimports.neatstack.dataplane.channel.atomic import load16, load32, store_release
 from cython.cimports.neatstack.dataplane.channel.layout import (
     NEAT_DATAGRAM_ERROR,
+    NEAT_DATAGRAM_TIME,
     NEAT_FLAG_ERRORS,
     Datagram,
     Socket,
@@ -38,14 +39,13 @@ from cython.cimports.neatstack.dataplane.ip.icmp6 import ADDRESS6, TOO_BIG6, UNR
 from cython.cimports.neatstack.dataplane.ip.output import is_local
 from cython.cimports.neatstack.dataplane.ip.path import learn_path
 from cython.cimports.neatstack.dataplane.stack import Endpoint, Stack
-from cython.cimports.neatstack.dataplane.tcp.errors import errno_of6
+from cython.cimports.neatstack.dataplane.tcp.errors import MOST_QUOTED, errno_of6
+from cython.cimports.neatstack.dataplane.tcp.seq import least
 from cython.cimports.neatstack.dataplane.udp.endpoint import ENDPOINT_RECEIVED, endpoint_numbered, find_endpoint, told
 from cython.cimports.neatstack.dataplane.udp.input import deliver
-from cython.cimports.neatstack.dataplane.udp.output import source_of
+from cython.cimports.neatstack.dataplane.udp.output import Payload, source_of
 from cython.cimports.neatstack.dataplane.wire.bytes import get16, raw16, raw32
 from cython.cimports.neatstack.dataplane.wire.headers import UDP_HEADER
-
-MOST_QUOTED = cython.declare(uint32_t, 512)
 
 
 @cython.cfunc
@@ -151,6 +151,32 @@ def neighbour_failed(
     d.remote = sent.remote
     d.local = source_of(s, e, sent, sent.remote)
     tell(s, i, cython.address(d), payload, False)
+
+
+def datagram_timed(
+    s: cython.pointer[Stack],
+    e: cython.pointer[cython.const[Endpoint]],
+    sent: cython.pointer[cython.const[Datagram]],
+    p: cython.pointer[cython.const[Payload]],
+) -> cython.void:
+    """A datagram of ours leaves with this batch, and its socket, which was `e`, wants to know (SO_TIMESTAMPING)."""
+    i: uint32_t = endpoint_numbered(s, e.number)
+    payload: uint8_t[512]
+    first: uint32_t
+    d: Datagram
+    if not i:
+        return
+    d = sent[0]
+    d.flags = NEAT_DATAGRAM_ERROR | NEAT_DATAGRAM_TIME
+    d.length = least(sent.length, MOST_QUOTED)
+    d.local = source_of(s, e, sent, sent.remote)
+    d.local_port_be = e.port_be
+    d.error = 0
+    d.time_ns = s.now
+    first = least(p.first_length, d.length)
+    memcpy(payload, p.first, first)
+    memcpy(payload + first, p.second, d.length - first)
+    deliver(s, i, cython.address(d), payload)
 
 
 @cython.cfunc

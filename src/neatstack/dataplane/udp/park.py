@@ -8,11 +8,11 @@ from cython.cimports.libc.errno import EAGAIN, ENOBUFS
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import free, malloc
 from cython.cimports.libc.string import memcpy
-from cython.cimports.neatstack.dataplane.channel.layout import Datagram
+from cython.cimports.neatstack.dataplane.channel.layout import NEAT_DATAGRAM_TIME, Datagram
 from cython.cimports.neatstack.dataplane.stack import PARKED, Datagrams, Drop, Endpoint, Parked, Stack
 from cython.cimports.neatstack.dataplane.tcp.timeouts import ROUTE_PATIENCE
 from cython.cimports.neatstack.dataplane.tcp.timers import SECOND
-from cython.cimports.neatstack.dataplane.udp.error import neighbour_failed
+from cython.cimports.neatstack.dataplane.udp.error import datagram_timed, neighbour_failed
 from cython.cimports.neatstack.dataplane.udp.output import Payload, send_datagram
 
 MOST_BYTES = cython.declare(uint32_t, 256 * 1024)
@@ -82,6 +82,8 @@ def retry(s: cython.pointer[Stack], w: cython.pointer[Parked]) -> cython.bint:
         return False
     if failed == 0:
         w.state = 2  # the outbox refers to it
+        if w.datagram.flags & NEAT_DATAGRAM_TIME:
+            datagram_timed(s, cython.address(w.endpoint), cython.address(w.datagram), cython.address(p))
     elif failed != -EAGAIN or s.now >= w.until:
         s.counters.drops[cython.cast(cython.int, Drop.DROP_NEIGHBOUR)] += 1
         if failed == -EAGAIN:
