@@ -85,6 +85,15 @@ def test_edges() -> None:
 
 
 @on_stack
+def test_no_io_uring() -> None:
+    """libuv would put our sockets into its epoll set by it, past us; where there is none, it does without."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.syscall(425, 8, bytes(200)) == -1 and ctypes.get_errno() == errno.ENOSYS
+
+
+@on_stack
 def test_edges_of_both_ends() -> None:
     """As test_control_and_wait of CPython's test_epoll, but for what was sent is waited."""
     import select
