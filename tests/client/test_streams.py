@@ -273,6 +273,17 @@ def test_names_of_scopes() -> None:
 
 
 @on_stack
+def test_closing_by_syscall() -> None:
+    """As libuv does, so that close() is no cancellation point."""
+    import ctypes
+
+    client, server = pair()
+    assert ctypes.CDLL(None).syscall(3, server.detach()) == 0
+    client.settimeout(5)
+    assert client.recv(1) == b""
+
+
+@on_stack
 def test_addresses_that_cannot_be_bound() -> None:
     one, port = listener()
     other = socket.socket()

@@ -268,7 +268,7 @@ EXPORT ssize_t splice(int from, off64_t *from_offset, int to, off64_t *to_offset
     return real()->splice(from, from_offset, to, to_offset, length, flags);
 }
 
-/* libuv asks for these without libc's functions of that name. With io_uring it would put our sockets, and what they
+/* libuv asks for these without libc's functions of that name, and closes so. With io_uring it would put our sockets, and what they
  * wait with, past us: as on a kernel without, it does without. The library's own calls come by here too. */
 EXPORT long syscall(long number, ...)
 {
@@ -281,6 +281,8 @@ EXPORT long syscall(long number, ...)
     va_end(list);
     if (unlikely(number == SYS_io_uring_setup) && neat.directory)
         return result(-ENOSYS);
+    if (unlikely(number == SYS_close) && file_of((int)a[0]))
+        return close((int)a[0]);
     if (unlikely(number == SYS_sendmmsg) && sock_of((int)a[0]))
         return sendmmsg((int)a[0], (struct mmsghdr *)a[1], (unsigned)a[2], (int)a[3]);
     if (unlikely(number == SYS_recvmmsg) && sock_of((int)a[0]))
