@@ -273,6 +273,16 @@ def test_names_of_scopes() -> None:
 
 
 @on_stack
+def test_the_port_is_known_at_once() -> None:
+    accepting, port = listener()
+    for _ in range(20):
+        with socket.socket() as client:
+            client.setblocking(False)
+            client.connect_ex((ADDRESS, port))
+            assert client.getsockname()[1] > 0
+
+
+@on_stack
 def test_closing_by_syscall() -> None:
     """As libuv does, so that close() is no cancellation point."""
     import ctypes

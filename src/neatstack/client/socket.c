@@ -10,6 +10,8 @@
 #include <sys/ioctl.h>
 
 #define LINGER_LOOK_NS 1000000
+#define NAME_LOOK_NS 50000
+#define NAME_LOOKS 100 /* 5 ms: how long a replica has to choose a port */
 
 /* ---- locks ---- */
 
@@ -151,6 +153,13 @@ static bool is_over(const struct sock *s)
     return load_acquire(&s->remote->state) == NEAT_STATE_CLOSED || load_relaxed(&s->remote->tcp_state) == TCP_TIME_WAIT;
 }
 
+/* connect() has returned at once: the replica is about to say from which port. */
+static void await_port(const struct sock *s)
+{
+    for (int look = 0; look < NAME_LOOKS && s->phase == PHASE_CONNECTING && s->program && !answered(s); look++)
+        syscall(SYS_nanosleep, &(struct timespec){.tv_nsec = NAME_LOOK_NS}, NULL);
+}
+
 /* getsockname(), and getpeername() with `peer`. */
 int sock_name(struct sock *s, struct sockaddr *address, socklen_t *length, bool peer)
 {
@@ -158,6 +167,8 @@ int sock_name(struct sock *s, struct sockaddr *address, socklen_t *length, bool 
 
     sock_lock(s);
     struct end name = s->local;
+    if (!peer)
+        await_port(s);
     settle_connect(s);
     bool connected = s->program && answered(s) && (s->phase == PHASE_OPEN || (s->phase == PHASE_CONNECTING && !peer));
     if (connected && load_relaxed(&s->remote->local_port_be)) {
