@@ -6,6 +6,7 @@ import os
 import struct
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from typing import Any
 
 MAGIC = 0x5441454E  # NEAT_MAGIC
 VERSION = 15  # NEAT_LAYOUT_VERSION
@@ -14,6 +15,11 @@ MOST_REPLICAS = 16  # NEAT_MAX_REPLICAS
 TABLE_MOVING = 0x40  # NEAT_TABLE_MOVING: any replica that is steered a SYN of this bucket may take it
 TABLE_MOVED = 0x80  # NEAT_TABLE_MOVED, with the next owner in the lower bits: only that one may
 STACK_PAGE = struct.Struct("=8I2BH2I6s2B2I2H3Q16s3I4x192s2560s256s")  # struct neat_stack_page; padded where C pads
+FIELDS = (
+    "magic version generation address netmask gateway mtu mtu6 ttl hop_limit icmp_errors replicas active mac"
+    " ecn receive_shift link_queue backlog_max without fastopen key0 key1 key2 gateway6 owns ways unsent_most"
+    " own routes table"
+).split()
 OWN = struct.Struct("=16s2I")  # struct neat_own
 ROUTE = struct.Struct("=16s16sI4x")  # struct neat_route
 MOST_ADDRESSES = 8  # NEAT_MAX_ADDRESSES
@@ -185,33 +191,15 @@ class StackPage:
     @classmethod
     def read(cls, page: mmap.mmap) -> "StackPage":
         """What a page says; raises ValueError for another layout."""
-        values = STACK_PAGE.unpack_from(page)
-        if values[:2] != (MAGIC, VERSION):
+        said: dict[str, Any] = dict(zip(FIELDS, STACK_PAGE.unpack_from(page), strict=True))
+        if (said.pop("magic"), said.pop("version")) != (MAGIC, VERSION):
             raise ValueError("stack page of another version")
-        address, netmask, gateway = (IPv4Address(value.to_bytes(4, "little")) for value in values[3:6])
-        return cls(
-            address=address,
-            netmask=netmask,
-            gateway=gateway if int(gateway) else None,
-            mtu=values[6],
-            replicas=values[11],
-            active=values[12],
-            mac=values[13],
-            link_queue=values[16],
-            backlog_max=values[17],
-            without=values[18],
-            fastopen=values[19],
-            keys=values[20:23],
-            table=list(values[29]),
-            generation=values[2],
-            own=[Own.unpack(values[27][n * OWN.size : (n + 1) * OWN.size]) for n in range(values[24])],
-            routes=[Route.unpack(values[28][n * ROUTE.size : (n + 1) * ROUTE.size]) for n in range(values[25])],
-            gateway6=IPv6Address(values[23]) if any(values[23]) else None,
-            mtu6=values[7],
-            ttl=values[8],
-            hop_limit=values[9],
-            icmp_errors=values[10],
-            ecn=values[14],
-            receive_shift=values[15],
-            unsent_most=values[26],
-        )
+        for name in ("address", "netmask", "gateway"):
+            said[name] = IPv4Address(said[name].to_bytes(4, "little"))
+        said["gateway"] = said["gateway"] if int(said["gateway"]) else None
+        said["gateway6"] = IPv6Address(said["gateway6"]) if any(said["gateway6"]) else None
+        said["keys"] = said.pop("key0"), said.pop("key1"), said.pop("key2")
+        said["own"] = [Own.unpack(said["own"][n * OWN.size :][: OWN.size]) for n in range(said.pop("owns"))]
+        said["routes"] = [Route.unpack(said["routes"][n * ROUTE.size :][: ROUTE.size]) for n in range(said.pop("ways"))]
+        said["table"] = list(said["table"])
+        return cls(**said)
