@@ -22,6 +22,30 @@ def listener(address: str = "0.0.0.0", backlog: int = 128) -> tuple[socket.socke
     return made, made.getsockname()[1]
 
 
+def sharing(count: int) -> list[socket.socket]:
+    """So many listeners of one port by SO_REUSEPORT."""
+    made: list[socket.socket] = []
+    for _ in range(count):
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        one.bind(("0.0.0.0", made[0].getsockname()[1] if made else 0))  # noqa: S104
+        one.listen()
+        made.append(one)
+    return made
+
+
+def share(group: list[socket.socket], count: int) -> list[int]:
+    """How many of so many connections each of these listeners gets, none of which blocks."""
+    clients = [socket.create_connection((ADDRESS, group[0].getsockname()[1])) for _ in range(count)]
+    shares = [0] * len(group)
+    while sum(shares) < len(clients):
+        for k, one in enumerate(group):
+            with contextlib.suppress(BlockingIOError):
+                one.accept()[0].close()
+                shares[k] += 1
+    return shares
+
+
 def pair() -> tuple[socket.socket, socket.socket]:
     """A connection: the end that connected, the end that was accepted."""
     accepting, port = listener()

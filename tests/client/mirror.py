@@ -112,6 +112,7 @@ class Listener:
     address: int
     port: int
     holders: set[int]
+    sockets: int = 1  # that share it by SO_REUSEPORT
     listening: bool = False
     waiting: deque[End] = field(default_factory=deque)
 
@@ -274,7 +275,10 @@ class Mirror:
             self.datagrams.close(request.binding, request.channel)
         elif request.op == neat.REQUEST_CLOSE:
             time.sleep(self.close_takes)
-            self.listeners[request.binding].holders.discard(request.channel)
+            listener = self.listeners[request.binding]
+            listener.sockets -= 1
+            if listener.sockets <= 0:
+                listener.holders.discard(request.channel)
         with contextlib.suppress(BrokenPipeError):  # it did not wait for the reply, and is gone
             socket.send_fds(conn, [bytes(reply)], fds)
         return True
@@ -284,7 +288,12 @@ class Mirror:
         if not port:
             self.ports += 1
             port = be16(self.ports)
-        if any(li.port == port and li.holders for li in self.listeners.values()):
+        there = next((li for li in self.listeners.values() if li.port == port and li.holders), None)
+        if there is not None and request.flags & neat.BIND_REUSEPORT:
+            there.sockets += 1
+            reply.binding, reply.port_be = there.number, port
+            return
+        if there is not None:
             reply.error = errno.EADDRINUSE
             return
         self.bindings += 1

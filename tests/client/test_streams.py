@@ -294,6 +294,39 @@ def test_closing_by_syscall() -> None:
 
 
 @on_stack
+def test_listeners_that_share_a_port() -> None:
+    """SO_REUSEPORT within a process: each gets its share, whoever has posted; one that is closed gets none."""
+    group = sharing(3)
+    for one in group:
+        one.setblocking(False)
+        with raises(errno.EAGAIN):
+            one.accept()
+    assert share(group, 9) == [3, 3, 3]
+    group.pop(1).close()
+    assert share(group, 8) == [4, 4]
+    group.pop(0).close()
+    assert share(group, 2) == [2]
+
+
+@on_stack
+def test_who_waits_in_accept_goes_before_who_is_busy() -> None:
+    import threading
+
+    busy, waiting = sharing(2)
+    busy.setblocking(False)
+    with raises(errno.EAGAIN):
+        busy.accept()
+    for _ in range(4):
+        thread = threading.Thread(target=waiting.accept)
+        thread.start()
+        time.sleep(0.02)
+        client = socket.create_connection((ADDRESS, busy.getsockname()[1]))
+        thread.join(20)
+        assert not thread.is_alive()
+        client.close()
+
+
+@on_stack
 def test_addresses_that_cannot_be_bound() -> None:
     one, port = listener()
     other = socket.socket()

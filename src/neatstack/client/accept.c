@@ -100,6 +100,70 @@ static void withdraw_arrived(struct sock *listener)
     listener->arrived_end = &listener->arrived;
 }
 
+/* ---- listeners that share a port by SO_REUSEPORT, under neat.lock ---- */
+
+static struct sock *joining;
+
+static void join_twin(struct file *file)
+{
+    struct sock *s = (struct sock *)file;
+
+    if (s == joining || joining->twin || s->phase != PHASE_LISTENING || s->binding != joining->binding)
+        return;
+    joining->twin = s->twin ? s->twin : s;
+    s->twin = joining;
+}
+
+/* It listens from now on. The replicas know one listener of a port, whichever sockets of a process have posted for it. */
+void listener_joins(struct sock *listener)
+{
+    if (!listener->options.reuse_port)
+        return;
+    joining = listener;
+    each_sock(join_twin);
+}
+
+static void leave_twins(struct sock *listener)
+{
+    struct sock *before = listener->twin;
+
+    if (!before)
+        return;
+    while (before->twin != listener)
+        before = before->twin;
+    before->twin = listener->twin == before ? NULL : listener->twin;
+    listener->twin = NULL;
+}
+
+static bool takes_any(const struct sock *listener)
+{
+    return listener->interested || listener->accepting;
+}
+
+/* Who gets a connection that has come to a slot of this listener: as on Linux any of those that share its port; here one that
+ * waits in accept(), this one before others, else each that takes any in turn. */
+static struct sock *choose_twin(struct sock *listener)
+{
+    static uint32_t turn;
+    struct sock *s = listener;
+    uint32_t count = 0;
+
+    if (likely(!listener->twin))
+        return listener;
+    do {
+        if (s->accepting && !s->arrived)
+            return s;
+        count += takes_any(s);
+        s = s->twin;
+    } while (s != listener);
+    uint32_t left = count ? turn++ % count : 0;
+    while (count && !(takes_any(s) && left-- == 0))
+        s = s->twin;
+    return s;
+}
+
+/* ---- what becomes of a post ---- */
+
 /* A posted slot has an event: a connection, or the replica does not want it. */
 void post_answered(struct sock *post)
 {
@@ -115,7 +179,9 @@ void post_answered(struct sock *post)
         sock_free(post);
         return;
     }
+    listener = choose_twin(listener);
     post->phase = PHASE_ARRIVED;
+    post->listener = listener;
     post->link = NULL;
     *listener->arrived_end = post;
     listener->arrived_end = &post->link;
@@ -172,6 +238,7 @@ void listener_stop(struct sock *listener)
 {
     lock(&neat.lock);
     listener_withdraw(listener);
+    leave_twins(listener);
     unlock(&neat.lock);
     listener->phase = PHASE_FRESH;
     if (listener->binding && listener->shared)

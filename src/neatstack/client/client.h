@@ -198,6 +198,7 @@ struct sock {
     uint32_t posted[NEAT_MAX_REPLICAS];
     struct sock *posts;         /* PHASE_POSTED, by `link` */
     struct sock *arrived, **arrived_end;
+    struct sock *twin; /* circular: the others here that listen at the same port by SO_REUSEPORT; NULL: none */
     /* posted or arrived */
     struct sock *listener, *link, **link_back;
 };
@@ -478,6 +479,7 @@ int sock_connect_with(struct sock *s, const struct sockaddr *address, socklen_t 
 void post_answered(struct sock *post);
 void posts_apply_options(struct sock *listener);
 void listener_interest(struct sock *listener);
+void listener_joins(struct sock *listener);
 void listener_withdraw(struct sock *listener);
 void listener_stop(struct sock *listener);
 void listener_settle(struct sock *listener);

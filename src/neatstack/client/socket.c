@@ -137,6 +137,9 @@ int sock_listen(struct sock *s, int backlog)
     }
     if (!error && s->phase == PHASE_FRESH) {
         s->phase = PHASE_LISTENING;
+        lock(&neat.lock);
+        listener_joins(s);
+        unlock(&neat.lock);
         if (s->items) /* it was put into an epoll set before listen(): as good as after */
             listener_interest(s);
         lock(&neat.lock);
