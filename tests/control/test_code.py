@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
 import venv
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 import pytest
@@ -103,3 +105,14 @@ def test_one_that_hangs_is_ended_with_all_that_it_has_started(tmp_path: Path, mo
     assert "has not answered for 0.5 s" in refusal(hangs)
     assert time.monotonic() - began < 5
     assert subprocess.run(["pgrep", "-f", mark], capture_output=True).stdout == b""
+
+
+def test_one_that_has_started_what_cannot_be_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has started holds its output, in a session of its own: nobody waits for that."""
+    monkeypatch.setattr(code, "PROBE_TIME", 0.5)
+    pid = tmp_path / "pid"
+    prefix = script(tmp_path / "prefix", f"setsid sleep 600 & echo $! > {pid}\nexec yes")
+    try:
+        assert "says too much" in refusal(prefix)
+    finally:
+        os.kill(int(pid.read_text()), SIGKILL)

@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import sys
-from asyncio.subprocess import DEVNULL, PIPE
+from asyncio.subprocess import DEVNULL
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -109,16 +109,19 @@ def _interpreter(prefix: str) -> str:
 
 async def _run(argv: list[str], where: str) -> tuple[int, bytes]:
     """Exit status and output of a program that may do anything. Raises NeatError."""
+    output, its_end = os.pipe()  # not asyncio's PIPE: `wait` would wait until whoever has that has closed it
     try:
         process = await asyncio.create_subprocess_exec(
-            *argv, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, env={}, cwd="/", start_new_session=True
+            *argv, stdin=DEVNULL, stdout=its_end, stderr=DEVNULL, env={}, cwd="/", start_new_session=True
         )
     except OSError as error:
+        os.close(output)
         raise NeatError(f"{argv[0]} cannot be run: {error.strerror}; check that installation") from None
-    assert process.stdout is not None
+    finally:
+        os.close(its_end)
     try:
         async with asyncio.timeout(PROBE_TIME):
-            said = await _read(process.stdout)
+            said = await _read(output)
             if said is None:
                 raise NeatError(f"{argv[0]} runs no neatstack that can be asked (it says too much); check --to")
             return await process.wait(), said
@@ -131,12 +134,17 @@ async def _run(argv: list[str], where: str) -> tuple[int, bytes]:
         await process.wait()
 
 
-async def _read(stream: asyncio.StreamReader) -> bytes | None:
-    """All of it; None: too much."""
+async def _read(pipe: int) -> bytes | None:
+    """All of it; None: too much. Closes the pipe."""
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(pipe, "rb", 0))
     try:
-        await stream.readexactly(LONGEST)
+        await reader.readexactly(LONGEST)
     except asyncio.IncompleteReadError as end:
         return end.partial
+    finally:
+        transport.close()
     return None
 
 
