@@ -233,10 +233,6 @@ cdef enum Probe:             # View.probe: tail loss probes (RFC 8985 section 7)
     PROBE_AGAIN = 2          # TLP.is_retrans
     PROBE_UNMEASURED = 4     # no round trip was measured since the last one
 
-cdef enum Limit:             # View.limits: what output has to look at
-    LIMIT_PACING = 1         # pacing_rate is not 0
-    LIMIT_BORDERS = 2        # MSG_EOR was used
-
 cdef struct View:            # where a TCB's socket and rings are, and the last checked copy of what the program wrote
     SocketProgram *program   # C; NULL: no socket
     SocketReplica *replica   # C
@@ -277,7 +273,6 @@ cdef struct View:            # where a TCB's socket and rings are, and the last 
     uint64_t paced_until     # ns: what has been sent takes so long at pacing_rate
     uint32_t pacing_rate     # bytes a second, checked copy; 0: any
     uint32_t used_end        # see `used`
-    uint8_t limits           # enum Limit
     uint64_t challenged_at   # ns: the last challenge ACK; 0: none yet
     uint64_t tuned_at        # ns: when rx_limit was last thought about, and
     uint32_t tuned_tail      # rx_tail then

@@ -26,7 +26,6 @@ from cython.cimports.neatstack.dataplane.channel.atomic import (
 from cython.cimports.neatstack.dataplane.channel.buffers import refresh_rx, refresh_tx
 from cython.cimports.neatstack.dataplane.channel.channel import any_bit, clear_bit, holds_bit, set_bit
 from cython.cimports.neatstack.dataplane.channel.layout import (
-    NEAT_FLAG_BORDERS,
     NEAT_FLAG_FASTOPEN,
     NEAT_FLAG_LEAST_TTL,
     NEAT_FLAG_TAKEN,
@@ -56,8 +55,6 @@ from cython.cimports.neatstack.dataplane.socket.info import tell_info
 from cython.cimports.neatstack.dataplane.socket.slots import bind_slot, put_event
 from cython.cimports.neatstack.dataplane.stack import (
     DROP_COMMAND,
-    LIMIT_BORDERS,
-    LIMIT_PACING,
     MAX_CHANNELS,
     NEWS_GONE,
     NEWS_LINES,
@@ -326,9 +323,6 @@ def copy_options(v: cython.pointer[View]) -> cython.bint:
     if limit != v.rx_limit:
         set_limit(v, limit)
     v.pacing_rate = pacing
-    v.limits = LIMIT_PACING if pacing else 0
-    if flags & NEAT_FLAG_BORDERS:
-        v.limits |= LIMIT_BORDERS
     v.keep_idle_s = idle
     return True
 

@@ -17,7 +17,7 @@ from cython.cimports.neatstack.dataplane.channel.layout import (
     Borders,
 )
 from cython.cimports.neatstack.dataplane.ip.output import outbox_full
-from cython.cimports.neatstack.dataplane.stack import FRTO_NEW, LIMIT_BORDERS, LIMIT_PACING, NEWS_OUTPUT, Stack, View
+from cython.cimports.neatstack.dataplane.stack import FRTO_NEW, NEWS_OUTPUT, Stack, View
 from cython.cimports.neatstack.dataplane.tcp import congestion
 from cython.cimports.neatstack.dataplane.tcp.congestion import LARGEST
 from cython.cimports.neatstack.dataplane.tcp.emit import emit, emit_ack, emit_reset, emit_syn
@@ -151,8 +151,8 @@ def output_text(s: cython.pointer[Stack], i: uint32_t) -> cython.void:
         if outbox_full(s):
             mark(s, i, NEWS_OUTPUT)
             return
-        if cython.unlikely(v.limits != 0):
-            if v.limits & LIMIT_PACING:
+        if cython.unlikely((v.pacing_rate | (v.options & NEAT_FLAG_BORDERS)) != 0):
+            if v.pacing_rate:
                 if waits(s, i):
                     return
                 if length > burst(v, t):
@@ -363,13 +363,13 @@ def mend(s: cython.pointer[Stack], i: uint32_t, end: uint32_t) -> cython.bint:
         if outbox_full(s):
             mark(s, i, NEWS_OUTPUT)
             return False
-        if cython.unlikely(s.views[i].limits & LIMIT_PACING != 0 and waits(s, i)):
+        if cython.unlikely(s.views[i].pacing_rate != 0 and waits(s, i)):
             return False
         length = least(t.cc.cwnd - under_way, LONGEST_TEXT)
         length = least(hole.right - hole.left, length - length % t.snd.mss)
         if t.flags & TCB_URGENT_OUT:
             length = least(length, t.snd.mss)
-        if cython.unlikely(s.views[i].limits != 0):
+        if cython.unlikely(s.views[i].options & NEAT_FLAG_BORDERS != 0):
             piece = up_to_border(s, i, hole.left, length, end)
             if piece:
                 send(s, i, hole.left, piece, 0, hole.left + piece)
@@ -398,7 +398,7 @@ def up_to_border(s: cython.pointer[Stack], i: uint32_t, seq: uint32_t, length: u
     head: uint32_t
     at: uint32_t
     k: uint32_t
-    if not s.views[i].limits & LIMIT_BORDERS:
+    if not s.views[i].options & NEAT_FLAG_BORDERS:
         return 0
     borders = cython.address(s.channels[t.channel].asides[t.socket].borders)
     head = load_acquire(cython.address(borders.head))
