@@ -182,14 +182,20 @@ def refused(wire: CrashWire) -> None:
     assert client.is_free
 
 
+def speaking(wire: CrashWire, count: int, size: int) -> list[Any]:
+    """So many connections that have said something."""
+    clients = [wire.a.program.connect(wire.b.address, PORT) for _ in range(count)]
+    wire.until(lambda: all(client.state == neat.STATE_OPEN for client in clients))
+    for n, client in enumerate(clients):
+        client.send(pattern(n, size))
+    wire.wait(1)
+    return clients
+
+
 def held(wire: CrashWire) -> None:
     """More connections than posted slots: they wait, with data, until the program posts again."""
     s = Scenario(wire)
-    clients = [wire.a.program.connect(wire.b.address, PORT) for _ in range(4)]
-    wire.until(lambda: all(client.state == neat.STATE_OPEN for client in clients))
-    for n, client in enumerate(clients):
-        client.send(pattern(n, 600))
-    wire.wait(1)
+    clients = speaking(wire, 4, 600)
     served: dict[bytes, Any] = {}
 
     for _ in range(20):
@@ -211,11 +217,7 @@ def held(wire: CrashWire) -> None:
 def reset_early(wire: CrashWire) -> None:
     """Reset before accept(), in posted slots and without: accept() returns them with what they had received."""
     s = Scenario(wire)
-    clients = [wire.a.program.connect(wire.b.address, PORT) for _ in range(3)]
-    wire.until(lambda: all(client.state == neat.STATE_OPEN for client in clients))
-    for n, client in enumerate(clients):
-        client.send(pattern(n, 60))
-    wire.wait(1)
+    clients = speaking(wire, 3, 60)
     for client in clients:
         client.abort()
     wire.wait(1)

@@ -234,25 +234,18 @@ def test_what_was_reset_counts_for_the_backlog_until_it_is_accepted():
     late.expects("SA")
 
 
-def test_what_was_reset_in_a_slot_asked_back_is_given_to_another():
+@pytest.mark.parametrize("dies", [False, True])
+def test_what_was_reset_is_given_to_another_when_its_slot_is_asked_back_or_its_program_dies(dies: bool):
     lab = Lab()
     listener = lab.listening(80, post=1)
     reset_after(lab, b"bye")
     other = Program(lab.engine, channel=2)
+    if dies:
+        lab.engine.drop_channel(1)
     join(lab, listener, other)
-    lab.program.withdraw(lab.program.posted[listener].pop())
-    lab.run()
-    socket = other.accept(listener)
-    assert (socket.recv(), socket.error) == (b"bye", errno.ECONNRESET)
-
-
-def test_what_was_reset_in_the_slot_of_a_program_that_dies_is_given_to_another():
-    lab = Lab()
-    listener = lab.listening(80, post=1)
-    reset_after(lab, b"bye")
-    lab.engine.drop_channel(1)
-    other = Program(lab.engine, channel=2)
-    join(lab, listener, other)
+    if not dies:
+        lab.program.withdraw(lab.program.posted[listener].pop())
+        lab.run()
     socket = other.accept(listener)
     assert (socket.recv(), socket.error) == (b"bye", errno.ECONNRESET)
 
